@@ -1,0 +1,2 @@
+//! Tagged cache lines, the cache hierarchy, flush instructions and the oracle.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Exploration of every interleaving, breadth-first by levels.
+#![forbid(unsafe_code)]

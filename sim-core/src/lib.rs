@@ -1,0 +1,2 @@
+//! The engine: time, event queue, choice, schedules and statistics.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Litmus tests, scenarios, guest access patterns and trace import.
+#![forbid(unsafe_code)]
