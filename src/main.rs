@@ -1,2 +1,47 @@
-//! The command line of sevsim.
-fn main() {}
+//! The command line of sevsim: checks and measures cache-flush policies for AMD SEV guests.
+#![forbid(unsafe_code)]
+
+mod args;
+mod cases;
+mod check;
+mod compare;
+mod exit;
+mod interrupt;
+mod list;
+mod names;
+mod output;
+mod progress;
+mod replay;
+mod report;
+mod show;
+mod spool;
+mod test;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command, CompareArgs};
+use exit::{Exit, Failure};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::read();
+    interrupt::install();
+    let mut out = Output::new();
+    let exit = run(cli, &mut out).unwrap_or_else(|failure| failure.report(&mut out));
+    out.finish(exit).code()
+}
+
+fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {
+        None => compare::compare(&CompareArgs { scenario: None, policies: Vec::new(), timed: cli.timed }, out),
+        Some(Command::Compare(args)) => compare::compare(&args, out),
+        Some(Command::Run(args)) => compare::run(args, out),
+        Some(Command::Check(args)) => check::check(&args, out),
+        Some(Command::Test(args)) => test::test(&args, out),
+        Some(Command::Replay(args)) => replay::replay(&args, out),
+        Some(Command::List(args)) => list::list(&args, out),
+        Some(Command::Show(args)) => show::show(&args, out),
+        Some(Command::Completions(args)) => Ok(show::completions(&args, out)),
+        Some(Command::Man) => show::man(out),
+    }
+}

@@ -1,2 +1,22 @@
-//! pCPUs, vCPUs, VMs, IPIs, locks, and the kernels and policies that run on them.
+//! The software side: pCPUs, vCPUs, VMs, IPIs and locks as one machine, and the kernels and policies that run
+//! on it as text.
+//!
+//! *Promise*: [`Machine::step`] is the only step function. The explorer and the timed run call the same code; they
+//! differ in who is asked for the next step and in what stands behind [`memory::Memory`].
 #![forbid(unsafe_code)]
+
+mod context;
+pub mod explore;
+pub mod label;
+pub mod machine;
+pub mod memory;
+mod run;
+pub mod spec;
+pub mod story;
+pub mod text;
+pub mod timed;
+
+pub use machine::{Machine, MemoryKind, Owner};
+pub use run::Stepped;
+pub use sim_explore;
+pub use svm_lang as lang;

@@ -1,2 +1,97 @@
-//! A C subset compiled to policy programs, with errors that point at the source.
+//! The language of kernel paths, policies and litmus tests: a strict C subset with the kernel's own names,
+//! compiled to programs of [`svm_policy::Op`].
+//!
+//! [`parse`] gives a syntax tree that prints itself; [`compile`] gives the operations of every entry, each
+//! with its place in the text, and what the machine must know of variables and registers. Errors ([`Diag`])
+//! point at the source. `docs/LANGUAGE.md` describes the language; its table of built-in calls is
+//! generated from the one that the compiler works by ([`reference`]).
+//!
+//! *Promise*: no input makes these functions panic, and equal inputs give equal outputs.
 #![forbid(unsafe_code)]
+
+pub mod ast;
+mod builtin;
+mod code;
+mod compile;
+mod decl;
+mod diag;
+mod ir;
+mod lex;
+mod live;
+mod lower;
+mod machine;
+mod opt;
+mod parse;
+mod print;
+mod range;
+mod reference;
+mod spin;
+
+pub use ast::{Ast, Type};
+pub use code::{Code, Entry, Param, SrcPos, Var, VarKind};
+pub use diag::Diag;
+pub use reference::reference;
+
+/// The reason of a nested page fault of page 0; that of page n is n more. Smaller reasons are no faults.
+pub const EXIT_NPF: i64 = 2;
+
+/// What a text is for, which decides what it may do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// Kernel paths: its prototypes without a definition are the hooks.
+    Kernel,
+    /// A policy: defines hooks, and `static` functions of its own.
+    Policy,
+    /// A litmus test's actors; only here guests can be programmed.
+    Litmus,
+}
+
+/// A text to compile.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its name in errors and positions.
+    pub file: &'a str,
+    /// The text.
+    pub text: &'a str,
+    /// What it is for.
+    pub role: Role,
+}
+
+/// The machine that texts are compiled for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// pCPUs.
+    pub pcpus: u16,
+    /// VMs.
+    pub vms: u16,
+    /// The VM of each vCPU.
+    pub vcpu_vm: Vec<u16>,
+    /// Pages.
+    pub pages: u16,
+    /// Bits of a mask that share a word, 1 to 64.
+    pub word_bits: u8,
+    /// Names that the texts can use: a page `P`, `vm0`, `vcpu1`.
+    pub constants: Vec<(String, Type, i64)>,
+}
+
+/// Parses one text.
+///
+/// # Errors
+///
+/// Whatever is not of the language, each with its place.
+pub fn parse(source: &Source<'_>) -> Result<Ast, Vec<Diag>> {
+    let (ast, faults) = parse::parse_text(source.text, 0);
+    if faults.is_empty() { Ok(ast) } else { Err(diag::resolve(faults, &[(source.file, source.text)])) }
+}
+
+/// Compiles texts together; `entries` are the functions that contexts start with.
+///
+/// # Errors
+///
+/// Whatever is not of the language, does not fit together, or is too large, each with its place.
+pub fn compile(sources: &[Source<'_>], entries: &[&str], config: &Config) -> Result<Code, Vec<Diag>> {
+    compile::compile_with(sources, entries, config, compile::Effort::FULL)
+}
+
+#[cfg(test)]
+mod tests;

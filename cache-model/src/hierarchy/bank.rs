@@ -1,0 +1,298 @@
+//! All caches of one level: sets of equal shape, an epoch and a summary of dirty sets for each cache.
+
+use super::pages::Pages;
+use super::set::{self, Pushed, Set, State, Victim, bits};
+use crate::part::CacheShape;
+
+/// The caches of one level, numbered by core (L1, L2) or by CCX (L3).
+#[derive(Clone, Debug)]
+pub(super) struct Bank<const W: usize> {
+    blocks: Pages<[u64; W]>,
+    shape: CacheShape,
+    log2: u32,
+    mask: u32,
+    full: u16,
+    caches: Vec<Cache>,
+    /// One bit a set, `words` words a cache: set when a line of the set becomes dirty. May be set in vain.
+    dirty_sets: Vec<u64>,
+    words: usize,
+}
+
+/// What is kept for a cache as a whole.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cache {
+    /// Counts flushes that invalidate; a set of an older epoch is empty.
+    epoch: u64,
+    valid: u64,
+    ghosts: u64,
+}
+
+impl<const W: usize> Bank<W> {
+    pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W> {
+        assert!(usize::from(shape.ways) <= W && shape.sets.is_power_of_two(), "{shape:?} in {W} ways");
+        let sets = shape.sets as usize;
+        let words = sets.div_ceil(64);
+        let caches = usize::from(caches);
+        Bank {
+            blocks: Pages::new(sets * caches),
+            shape,
+            log2: shape.sets.trailing_zeros(),
+            mask: shape.sets - 1,
+            full: u16::MAX >> (16 - shape.ways),
+            caches: vec![Cache::default(); caches],
+            dirty_sets: vec![0; words * caches],
+            words,
+        }
+    }
+
+    pub(super) fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    pub(super) fn caches(&self) -> usize {
+        self.caches.len()
+    }
+
+    pub(super) fn valid(&self, cache: usize) -> u64 {
+        self.caches[cache].valid
+    }
+
+    /// Whether a flush has ever invalidated this cache and not all it took has been replaced.
+    pub(super) fn has_ghosts(&self, cache: usize) -> bool {
+        self.caches[cache].ghosts != 0
+    }
+
+    #[inline(always)]
+    fn index(&self, cache: usize, key: u32) -> usize {
+        cache << self.log2 | (key & self.mask) as usize
+    }
+
+    /// The set of a key, of the present epoch.
+    #[inline(always)]
+    pub(super) fn set(&mut self, cache: usize, key: u32) -> Set<'_, W> {
+        let at = self.index(cache, key);
+        let epoch = self.caches[cache].epoch;
+        let mut set = Set::new(&mut self.blocks.get_mut()[at]);
+        if set.epoch() != epoch {
+            set.age(epoch);
+        }
+        set
+    }
+
+    /// The set of a key as it is; [`Bank::peek`] knows about epochs.
+    #[inline(always)]
+    pub(super) fn set_unaged(&mut self, cache: usize, key: u32) -> Set<'_, W> {
+        let at = self.index(cache, key);
+        Set::new(&mut self.blocks.get_mut()[at])
+    }
+
+    /// Whether a key stands in its set, valid or not.
+    #[inline(always)]
+    pub(super) fn peek_key(&self, cache: usize, key: u32) -> bool {
+        set::holds_key(&self.blocks.get()[self.index(cache, key)], key)
+    }
+
+    /// Some words of the set of a key: brings it into the host's caches.
+    #[inline(always)]
+    pub(super) fn glimpse(&self, cache: usize, key: u32) -> u64 {
+        let block = &self.blocks.get()[self.index(cache, key)];
+        block[0] ^ block[W - 1]
+    }
+
+    /// The key of what a fill of this key would push out, if nothing changes first.
+    #[inline(always)]
+    pub(super) fn glimpse_victim(&self, cache: usize, key: u32) -> Option<u32> {
+        let block = &self.blocks.get()[self.index(cache, key)];
+        set::victim_of(block, self.full, u32::from(self.shape.ways))
+    }
+
+    /// What may be asked of a set that stays as it is.
+    pub(super) fn look<R>(&self, cache: usize, key: u32, f: impl FnOnce(&Set<'_, W>) -> R) -> R {
+        let mut block = self.blocks.get()[self.index(cache, key)];
+        let mut set = Set::new(&mut block);
+        if set.epoch() != self.caches[cache].epoch {
+            set.age(self.caches[cache].epoch);
+        }
+        f(&set)
+    }
+
+    /// The state of a line, without touching anything.
+    pub(super) fn peek(&self, cache: usize, key: u32) -> Option<State> {
+        self.look(cache, key, |set| {
+            let bit = set.find(key);
+            (bit != 0).then(|| set.state(bit))
+        })
+    }
+
+    #[inline(always)]
+    pub(super) fn mark_dirty(&mut self, cache: usize, key: u32) {
+        let set = (key & self.mask) as usize;
+        self.dirty_sets[cache * self.words + set / 64] |= 1 << (set % 64);
+    }
+
+    /// Puts a line in, as the most recently used. Tells what that pushed out, and the way.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, cache: usize, key: u32, state: State) -> (Pushed, u16) {
+        let (full, ways) = (self.full, u32::from(self.shape.ways));
+        let (pushed, bit) = self.set(cache, key).fill(key, state, full, ways);
+        let counts = &mut self.caches[cache];
+        match pushed {
+            Pushed::Line(_) => {}
+            Pushed::Nothing => counts.valid += 1,
+            Pushed::Ghost(_) => {
+                counts.valid += 1;
+                counts.ghosts -= 1;
+            }
+        }
+        if state.dirty {
+            self.mark_dirty(cache, key);
+        }
+        (pushed, bit)
+    }
+
+    /// Remembers a line that a flush took out of an inner cache.
+    #[cold]
+    pub(super) fn remember(&mut self, cache: usize, key: u32) {
+        let (full, ways) = (self.full, u32::from(self.shape.ways));
+        self.caches[cache].ghosts += self.set(cache, key).remember(key, full, ways);
+    }
+
+    /// What a fill of this key would push out, and the cores that an inclusive L3 says may hold it.
+    #[inline(always)]
+    pub(super) fn victim(&mut self, cache: usize, key: u32) -> Option<(Victim, u16)> {
+        let (full, ways) = (self.full, u32::from(self.shape.ways));
+        let set = self.set(cache, key);
+        set.oldest(full, ways).map(|(old, bit)| (old, set.sharers(bit)))
+    }
+
+    /// Removes a line; its state if it was there.
+    pub(super) fn take(&mut self, cache: usize, key: u32) -> Option<State> {
+        let mut set = self.set(cache, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            return None;
+        }
+        let state = set.state(bit);
+        set.invalidate(bit);
+        self.caches[cache].valid -= 1;
+        Some(state)
+    }
+
+    /// Takes the right to write away from a line; the state it had, if it is there.
+    pub(super) fn share(&mut self, cache: usize, key: u32) -> Option<State> {
+        let mut set = self.set(cache, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            return None;
+        }
+        let state = set.state(bit);
+        set.share(bit);
+        Some(state)
+    }
+
+    /// Makes a line that is there dirty; whether it was there.
+    pub(super) fn soil(&mut self, cache: usize, key: u32) -> bool {
+        let mut set = self.set(cache, key);
+        let bit = set.find(key);
+        set.soil(bit);
+        if bit != 0 {
+            self.mark_dirty(cache, key);
+        }
+        bit != 0
+    }
+
+    /// Whether a flush took this line and nothing replaced it since; forgets it.
+    #[inline(always)]
+    pub(super) fn forget_ghost(&mut self, cache: usize, key: u32) -> bool {
+        let mut set = self.set(cache, key);
+        let bits = set.matching(key) & set.ghost();
+        if bits == 0 {
+            return false;
+        }
+        set.forget(bits);
+        self.caches[cache].ghosts -= u64::from(bits.count_ones());
+        true
+    }
+
+    /// Cleans every dirty line of a cache, handing each key to `f`. In time of the dirty sets.
+    pub(super) fn clean(&mut self, cache: usize, mut f: impl FnMut(u32)) {
+        for word in 0..self.words {
+            let mut sets = std::mem::take(&mut self.dirty_sets[cache * self.words + word]);
+            while sets != 0 {
+                let index = word * 64 + sets.trailing_zeros() as usize;
+                sets &= sets - 1;
+                let mut set = Set::new(&mut self.blocks.get_mut()[cache << self.log2 | index]);
+                let dirty = set.dirty();
+                set.clean(dirty);
+                for way in bits(dirty) {
+                    f(set.key(way));
+                }
+            }
+        }
+    }
+
+    /// Calls `f` with the key of each dirty line of a cache. In time of the dirty sets.
+    pub(super) fn each_dirty(&self, cache: usize, mut f: impl FnMut(u32)) {
+        for word in 0..self.words {
+            let mut sets = self.dirty_sets[cache * self.words + word];
+            while sets != 0 {
+                let index = word * 64 + sets.trailing_zeros() as usize;
+                sets &= sets - 1;
+                let mut block = self.blocks.get()[cache << self.log2 | index];
+                let set = Set::new(&mut block);
+                for way in bits(set.dirty()) {
+                    f(set.key(way));
+                }
+            }
+        }
+    }
+
+    /// Invalidates a cache that holds nothing dirty, in constant time; what was valid becomes a ghost. How many.
+    pub(super) fn invalidate_clean(&mut self, cache: usize) -> u64 {
+        let counts = &mut self.caches[cache];
+        let invalidated = std::mem::take(&mut counts.valid);
+        counts.ghosts += invalidated;
+        counts.epoch += 1;
+        invalidated
+    }
+
+    /// Invalidates a cache that holds nothing dirty, set by set, leaving no ghosts: for the small L1.
+    pub(super) fn wipe(&mut self, cache: usize) {
+        for block in &mut self.blocks.get_mut()[cache << self.log2..(cache + 1) << self.log2] {
+            Set::new(block).wipe();
+        }
+        self.caches[cache].valid = 0;
+    }
+
+    /// Every valid line of a cache: key, state, and whether its set is marked as holding dirty lines.
+    pub(super) fn each_valid(&self, cache: usize, mut f: impl FnMut(u32, State, bool)) {
+        let first = cache << self.log2;
+        for (index, block) in self.blocks.get()[first..first + (1 << self.log2)].iter().enumerate() {
+            let mut block = *block;
+            let set = Set::new(&mut block);
+            if set.epoch() != self.caches[cache].epoch {
+                continue;
+            }
+            let marked = self.dirty_sets[cache * self.words + index / 64] >> (index % 64) & 1 != 0;
+            for way in bits(set.valid()) {
+                f(set.key(way), set.state(1 << way), marked);
+            }
+        }
+    }
+
+    /// Ghosts of a cache, counted one by one.
+    pub(super) fn count_ghosts(&self, cache: usize) -> (u64, u64) {
+        let first = cache << self.log2;
+        let counted = self.blocks.get()[first..first + (1 << self.log2)]
+            .iter()
+            .map(|block| {
+                let mut block = *block;
+                let set = Set::new(&mut block);
+                let stale = set.epoch() != self.caches[cache].epoch;
+                let ghost = if stale { set.ghost() | set.valid() } else { set.ghost() };
+                u64::from(ghost.count_ones())
+            })
+            .sum();
+        (counted, self.caches[cache].ghosts)
+    }
+}

@@ -1,0 +1,167 @@
+//! Whole-cache flushes, CLFLUSH, DMA, and the questions of the oracle.
+//!
+//! A flush takes time in proportion to the dirty lines; invalidating takes none: the cache's epoch moves on, and
+//! its sets notice when they are next looked at.
+
+use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
+
+use super::machine::Machine;
+use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
+use crate::lattice::{Held, Place};
+
+impl<const P: usize> Machine<P> {
+    /// A part without WBNOINVD ignores the prefix: it is WBINVD.
+    pub(super) fn effective(&self, op: FlushOp) -> FlushOp {
+        if self.wbnoinvd { op } else { FlushOp::Wbinvd }
+    }
+
+    pub(super) fn flush_private(&mut self, core: usize, op: FlushOp) -> FlushWork {
+        let mut work = FlushWork { lines_walked: self.l2.shape().lines(), ..FlushWork::default() };
+        let (l1, l2) = (&mut self.l1, &mut self.l2);
+        l1.clean(core, |key| {
+            let held = l2.soil(core, key);
+            debug_assert!(held, "an L2 includes its L1");
+        });
+        let two = self.topology.sockets() > 1;
+        l2.clean(core, |key| work.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1);
+        if self.effective(op) == FlushOp::Wbinvd {
+            self.l1.wipe(core);
+            work.invalidated = self.l2.invalidate_clean(core);
+            self.stats.invalidated_private[Cause::Flush as usize] += work.invalidated;
+            self.hints |= work.invalidated != 0;
+        }
+        self.count(&work);
+        work
+    }
+
+    pub(super) fn flush_l3(&mut self, ccx: usize, op: FlushOp) -> FlushWork {
+        let op = self.effective(op);
+        let mut work = FlushWork::default();
+        if self.inclusive && op == FlushOp::Wbinvd {
+            // what the L3 loses, its private caches lose
+            for core in 0..usize::from(self.topology.cores()) {
+                let private = self.flush_private(core, op);
+                work.add(&FlushWork { lines_walked: 0, ..private });
+            }
+        }
+        let mut own = FlushWork { lines_walked: self.l3.shape().lines(), ..FlushWork::default() };
+        let two = self.topology.sockets() > 1;
+        self.l3.clean(ccx, |key| own.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1);
+        if op == FlushOp::Wbinvd {
+            own.invalidated = self.l3.invalidate_clean(ccx);
+            self.stats.invalidated_l3[Cause::Flush as usize] += own.invalidated;
+            self.hints |= own.invalidated != 0;
+        }
+        self.count(&own);
+        work.add(&own);
+        work
+    }
+
+    fn count(&mut self, work: &FlushWork) {
+        let lines = work.lines_written_back();
+        self.stats.written_back[Cause::Flush as usize] += lines;
+        self.stats.dram_bytes_written += 64 * lines;
+    }
+
+    pub(super) fn clflush(&mut self, line: LineRef, now: u64) -> Found {
+        let mut tags = if self.coherent_tags {
+            line.key();
+            self.tags_of(line.phys)
+        } else {
+            1 << line.tag.0
+        };
+        let mut found = Found::Absent;
+        while tags != 0 {
+            let tag = Tag(u8::try_from(tags.trailing_zeros()).unwrap_or(u8::MAX));
+            tags &= tags - 1;
+            let one = match self.expel(LineRef { tag, ..line }.key(), None, Cause::Flush, now).0 {
+                None => Found::Absent,
+                Some(false) => Found::Clean,
+                Some(true) => Found::Dirty,
+            };
+            found = found.max(one);
+        }
+        found
+    }
+
+    pub(super) fn dma(&mut self, phys: u32, access: Access, now: u64) -> Found {
+        let line = LineRef { phys, tag: Tag::HOST };
+        match access {
+            Access::Read => {
+                let found = self
+                    .holders(line)
+                    .into_iter()
+                    .map(|(_, held)| if held == Held::Dirty { Found::Dirty } else { Found::Clean })
+                    .max()
+                    .unwrap_or(Found::Absent);
+                if found != Found::Dirty {
+                    self.stats.dram_bytes_read += 64;
+                }
+                found
+            }
+            Access::Write => {
+                let found = match self.expel(line.key(), None, Cause::Coherence, now).0 {
+                    None => Found::Absent,
+                    Some(false) => Found::Clean,
+                    Some(true) => Found::Dirty,
+                };
+                self.stats.dram_bytes_written += 64;
+                found
+            }
+        }
+    }
+
+    /// Who holds a line, exactly; cores first, in order, then L3s.
+    pub(super) fn holders(&self, line: LineRef) -> Vec<(Place, Held)> {
+        let key = line.key();
+        let sharers = self.verified(key);
+        let held = |dirty| if dirty { Held::Dirty } else { Held::Clean };
+        let mut holders = Vec::new();
+        let mut private_dirty = false;
+        for core in 0..self.topology.cores() {
+            let place = self.places[usize::from(core)];
+            if sharers.cores[usize::from(place.ccx)] & place.bit != 0
+                && let Some(state) = self.peek_private(usize::from(core), key)
+            {
+                private_dirty |= state.dirty;
+                holders.push((Place::Private(CoreId(core)), held(state.dirty)));
+            }
+        }
+        for ccx in 0..self.topology.ccxs() {
+            if sharers.l3s >> ccx & 1 != 0
+                && let Some(state) = self.l3.peek(usize::from(ccx), key)
+                // an inclusive L3's copy is no copy while a private cache has a newer one
+                && !(self.inclusive && private_dirty)
+            {
+                holders.push((Place::L3(CcxId(ccx)), held(state.dirty)));
+            }
+        }
+        holders
+    }
+
+    /// Where the dirty lines of a tag are. In time of the dirty lines.
+    pub(super) fn dirty_holders(&self, tag: Tag) -> DirtyHolders {
+        let mut holders = DirtyHolders::default();
+        let of_tag = |key| LineRef::of_key(key).tag == tag;
+        for core in 0..self.topology.cores() {
+            let index = usize::from(core);
+            let mut lines = 0;
+            self.l2.each_dirty(index, |key| lines += u64::from(of_tag(key)));
+            self.l1.each_dirty(index, |key| {
+                let twice = self.l2.peek(index, key).is_some_and(|state| state.dirty);
+                lines += u64::from(of_tag(key) && !twice);
+            });
+            if lines != 0 {
+                holders.cores.push((CoreId(core), lines));
+            }
+        }
+        for ccx in 0..self.topology.ccxs() {
+            let mut lines = 0;
+            self.l3.each_dirty(usize::from(ccx), |key| lines += u64::from(of_tag(key)));
+            if lines != 0 {
+                holders.l3s.push((CcxId(ccx), lines));
+            }
+        }
+        holders
+    }
+}

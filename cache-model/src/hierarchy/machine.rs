@@ -1,0 +1,422 @@
+//! The caches of a machine and the path of an access through them, except what happens at the directory.
+
+use sev_arch::{Access, CcxId, CoreId};
+
+use super::bank::Bank;
+use super::directory::Directory;
+use super::set::{Pushed, State, Victim};
+use super::traffic::Traffic;
+use super::words::{Cause, LineRef, Served, Source, Stats};
+use crate::lattice::{Move, MoveKind};
+use crate::part::{L3Kind, Part, Timing, Topology};
+
+/// The caches of a machine whose private caches have up to `P` ways (8 or 16).
+#[derive(Clone, Debug)]
+pub(super) struct Machine<const P: usize> {
+    pub(super) l1: Bank<P>,
+    pub(super) l2: Bank<P>,
+    pub(super) l3: Bank<16>,
+    pub(super) directory: Directory,
+    pub(super) topology: Topology,
+    pub(super) places: Vec<CorePlace>,
+    pub(super) timing: Timing,
+    pub(super) traffic: Traffic,
+    pub(super) stats: Stats,
+    pub(super) moves: Vec<Move>,
+    tracked: Tracked,
+    latency: [u32; 8],
+    pub(super) coherent_tags: bool,
+    pub(super) wbnoinvd: bool,
+    pub(super) inclusive: bool,
+    /// A flush has invalidated something: directory entries may name caches in vain.
+    pub(super) hints: bool,
+}
+
+/// Where a core is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CorePlace {
+    pub(super) ccx: u16,
+    /// Its bit among the cores of the CCX.
+    pub(super) bit: u16,
+    pub(super) socket: u16,
+}
+
+/// The lines whose copies' moves are told.
+#[derive(Clone, Debug)]
+struct Tracked {
+    lines: Vec<u64>,
+    count: u32,
+}
+
+/// A request on its way: who wants what, when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub(super) core: usize,
+    pub(super) key: u32,
+    pub(super) access: Access,
+    pub(super) now: u64,
+}
+
+/// What a request found outside the core's private caches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetched {
+    pub(super) source: Source,
+    /// The state the line is put into the private caches with, before a store.
+    pub(super) state: State,
+}
+
+impl<const P: usize> Machine<P> {
+    pub(super) fn new(part: &Part, timing: &Timing, memory_lines: u32) -> Machine<P> {
+        let topology = *part.topology();
+        let inclusive = part.l3_kind() == L3Kind::Inclusive;
+        assert!(!inclusive || topology.ccxs() == 1, "an inclusive L3 is modelled for one CCX only");
+        let places = (0..topology.cores())
+            .map(|core| {
+                let ccx = topology.ccx_of(CoreId(core));
+                CorePlace {
+                    ccx: ccx.0,
+                    bit: 1 << (core % topology.cores_per_ccx()),
+                    socket: topology.socket_of(ccx),
+                }
+            })
+            .collect();
+        Machine {
+            l1: Bank::new(part.l1d(), topology.cores()),
+            l2: Bank::new(part.l2(), topology.cores()),
+            l3: Bank::new(part.l3(), topology.ccxs()),
+            directory: Directory::new(memory_lines),
+            topology,
+            places,
+            traffic: Traffic::new(timing, topology.ccds(), topology.sockets()),
+            stats: Stats::default(),
+            moves: Vec::new(),
+            tracked: Tracked { lines: vec![0; (memory_lines as usize).div_ceil(64)], count: 0 },
+            latency: [
+                timing.l1_hit,
+                timing.l2_hit,
+                timing.l3_hit,
+                timing.same_ccx,
+                timing.other_ccx,
+                timing.other_socket,
+                timing.dram_local,
+                timing.dram_remote,
+            ],
+            timing: timing.clone(),
+            coherent_tags: part.sme_coherent(),
+            wbnoinvd: part.wbnoinvd(),
+            inclusive,
+            hints: false,
+        }
+    }
+
+    /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
+    #[inline(always)]
+    pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
+        let mut set = self.l1.set_unaged(core, key);
+        let bit = set.find(key);
+        if bit != 0 {
+            let state = set.state(bit);
+            return match access {
+                Access::Read => {
+                    set.touch(bit);
+                    Some(Served { cycles: self.latency[0], source: Source::L1 })
+                }
+                Access::Write if state.writable => {
+                    set.touch(bit);
+                    if !state.dirty {
+                        set.soil(bit);
+                        self.l1.mark_dirty(core, key);
+                    }
+                    Some(Served { cycles: self.latency[0] + self.timing.store, source: Source::L1 })
+                }
+                Access::Write => None,
+            };
+        }
+        self.hit_l2(core, key, access)
+    }
+
+    #[inline]
+    fn hit_l2(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
+        let mut set = self.l2.set(core, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            return None;
+        }
+        let writable = set.state(bit).writable;
+        let write = access == Access::Write;
+        if write && !writable {
+            return None;
+        }
+        set.touch(bit);
+        self.stats.l2_hits += 1;
+        // the L2 keeps its own dirty bit; the L1's says what was stored since
+        self.fill_l1(core, key, State { dirty: write, writable });
+        let store = if write { self.timing.store } else { 0 };
+        Some(Served { cycles: self.latency[1] + store, source: Source::L2 })
+    }
+
+    /// Any access, carried out at this instant.
+    #[inline]
+    pub(super) fn access(&mut self, request: Request) -> Served {
+        match self.hit(request.core, request.key, request.access) {
+            Some(served) => served,
+            None => self.miss(request),
+        }
+    }
+
+    #[inline(never)]
+    fn miss(&mut self, request: Request) -> Served {
+        let Request { core, key, access, .. } = request;
+        self.read_ahead(core, key);
+        let set = self.l2.set(core, key);
+        let bit = set.find(key);
+        if bit != 0 {
+            return self.upgrade(request);
+        }
+        let mut refill = self.l2.has_ghosts(core) && self.l2.forget_ghost(core, key);
+        let ccx = usize::from(self.places[core].ccx);
+        refill |= self.l3.has_ghosts(ccx) && self.l3.forget_ghost(ccx, key);
+        self.stats.refill_misses += u64::from(refill);
+        let (fetched, wait) = self.fetch(request);
+        self.stats.misses[fetched.source as usize] += 1;
+        let write = access == Access::Write;
+        let mut cycles = self.latency[fetched.source as usize].max(wait);
+        if matches!(fetched.source, Source::DramLocal | Source::DramRemote) {
+            self.stats.dram_bytes_read += 64;
+            if LineRef::of_key(key).tag.is_guest() {
+                cycles += self.timing.sev_extra;
+            }
+        }
+        if write {
+            cycles += self.timing.store;
+        }
+        let state = if write { State::MODIFIED } else { fetched.state };
+        match self.l2.fill(core, key, state).0 {
+            Pushed::Nothing => {}
+            Pushed::Line(victim) => self.spill(core, victim, request.now),
+            // without the flush it would have been pushed into the L3
+            Pushed::Ghost(old) => {
+                if !self.inclusive {
+                    self.l3.remember(ccx, old);
+                }
+            }
+        }
+        self.fill_l1(core, key, State { dirty: false, writable: state.writable });
+        Served { cycles, source: fetched.source }
+    }
+
+    /// Reads the words of the tables that a miss is going to need, all at once: otherwise each would be a miss of
+    /// the host's caches that waits for the one before. Changes nothing.
+    #[inline(always)]
+    pub(super) fn read_ahead(&self, core: usize, key: u32) {
+        if self.l1.peek_key(core, key) {
+            return;
+        }
+        let ccx = usize::from(self.places[core].ccx);
+        let mut seen = self.l3.glimpse(ccx, key);
+        let old = self.l2.glimpse_victim(core, key);
+        if let Some(old) = old {
+            seen ^= self.l3.glimpse(ccx, old);
+        }
+        if !self.inclusive {
+            seen ^= self.directory.glimpse(key);
+            if let Some(old) = old {
+                seen ^= self.directory.glimpse(old);
+                if let Some(older) = self.l3.glimpse_victim(ccx, old) {
+                    seen ^= self.directory.glimpse(older);
+                }
+            }
+        }
+        std::hint::black_box(seen);
+    }
+
+    /// The right to write has been obtained for a line that the L2 holds. The L2 sees the store only if the L1
+    /// does not hold the line.
+    pub(super) fn grant(&mut self, core: usize, key: u32) {
+        let mut outer = self.l2.set(core, key);
+        let outer_bit = outer.find(key);
+        outer.grant(outer_bit);
+        let mut set = self.l1.set_unaged(core, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            outer.touch(outer_bit);
+            self.fill_l1(core, key, State::MODIFIED);
+            return;
+        }
+        set.grant(bit);
+        set.soil(bit);
+        set.touch(bit);
+        self.l1.mark_dirty(core, key);
+    }
+
+    /// Puts a line that the L2 holds into the L1.
+    #[inline]
+    fn fill_l1(&mut self, core: usize, key: u32, state: State) {
+        if let Pushed::Line(victim) = self.l1.fill(core, key, state).0
+            && victim.state.dirty
+        {
+            let held = self.l2.soil(core, victim.key);
+            debug_assert!(held, "an L2 includes its L1");
+        }
+    }
+
+    /// A line has been pushed out of an L2: it leaves the L1 too, for the L3.
+    #[inline]
+    pub(super) fn spill(&mut self, core: usize, victim: Victim, now: u64) {
+        let Victim { key, mut state } = victim;
+        if let Some(inner) = self.l1.take(core, key) {
+            state.dirty |= inner.dirty;
+        }
+        let place = self.places[core];
+        let ccx = usize::from(place.ccx);
+        if self.inclusive {
+            self.spill_inclusive(core, Victim { key, state });
+            return;
+        }
+        let mut set = self.l3.set(ccx, key);
+        let bit = set.find(key);
+        if bit != 0 {
+            // a sharer's copy came before: they are equal, and one of them may have to be written back
+            set.touch(bit);
+            if state.dirty {
+                self.l3.soil(ccx, key);
+            }
+        } else {
+            if self.hints {
+                self.l3.forget_ghost(ccx, key);
+            }
+            if let Pushed::Line(old) = self.l3.fill(ccx, key, state).0 {
+                self.leave_l3(ccx, old, now);
+            }
+        }
+        self.directory.leave_core(key, ccx, place.bit, true);
+        if self.is_tracked(key) {
+            self.tell(key, MoveKind::PrivateToL3(CoreId(u16::try_from(core).unwrap_or(u16::MAX))));
+        }
+    }
+
+    /// A line has been pushed out of a victim L3.
+    #[inline]
+    fn leave_l3(&mut self, ccx: usize, old: Victim, now: u64) {
+        self.directory.leave_l3(old.key, ccx);
+        if old.state.dirty {
+            self.write_back(old.key, ccx, Cause::Eviction, now);
+        }
+        self.tell_l3_left(ccx_id(ccx), old);
+    }
+
+    /// Tells that a line left an L3 for want of room; the way through the fabric takes no time in this model.
+    pub(super) fn tell_l3_left(&mut self, ccx: CcxId, old: Victim) {
+        if !self.is_tracked(old.key) {
+            return;
+        }
+        if old.state.dirty {
+            self.tell(old.key, MoveKind::L3ToFlight(ccx));
+            self.tell(old.key, MoveKind::FlightToDram(ccx));
+        } else {
+            self.tell(old.key, MoveKind::L3Drop(ccx));
+        }
+    }
+
+    /// One line goes to DRAM, from a cache of this CCX; flushes count and load the links themselves.
+    pub(super) fn write_back(&mut self, key: u32, ccx: usize, cause: Cause, now: u64) {
+        self.stats.written_back[cause as usize] += 1;
+        self.stats.dram_bytes_written += 64;
+        let ccd = usize::from(self.topology.ccd_of(ccx_id(ccx)));
+        let home = self.home(key);
+        self.traffic.write_back(ccd, home, now);
+    }
+
+    /// The socket whose DRAM holds a line: sockets take turns every 2 MiB.
+    pub(super) fn home(&self, key: u32) -> usize {
+        if self.topology.sockets() == 1 { 0 } else { (key >> 15 & 1) as usize }
+    }
+
+    /// DRAM as seen from a core.
+    pub(super) fn dram(&self, core: usize, key: u32) -> Source {
+        if self.home(key) == usize::from(self.places[core].socket) {
+            Source::DramLocal
+        } else {
+            Source::DramRemote
+        }
+    }
+
+    /// A cache of another CCX as seen from a core.
+    pub(super) fn elsewhere(&self, core: usize, ccx: usize) -> Source {
+        let own = self.places[core];
+        if ccx == usize::from(own.ccx) {
+            return Source::OtherCoreSameCcx;
+        }
+        if self.topology.socket_of(ccx_id(ccx)) == own.socket {
+            Source::OtherCcx
+        } else {
+            Source::OtherSocket
+        }
+    }
+
+    pub(super) fn latency(&self, source: Source) -> u32 {
+        self.latency[source as usize]
+    }
+
+    /// Takes a line out of a core's private caches; the state it had, if it was there.
+    pub(super) fn take_private(&mut self, core: usize, key: u32) -> Option<State> {
+        let mut state = self.l2.take(core, key)?;
+        if let Some(inner) = self.l1.take(core, key) {
+            state.dirty |= inner.dirty;
+        }
+        Some(state)
+    }
+
+    /// Takes the right to write away from a core's private copy; the state it had, if it was there.
+    pub(super) fn share_private(&mut self, core: usize, key: u32) -> Option<State> {
+        let mut state = self.l2.share(core, key)?;
+        let mut set = self.l1.set_unaged(core, key);
+        let bit = set.find(key);
+        set.share(bit);
+        state.dirty |= set.state(bit).dirty;
+        Some(state)
+    }
+
+    /// The state of a core's private copy.
+    pub(super) fn peek_private(&self, core: usize, key: u32) -> Option<State> {
+        let mut state = self.l2.peek(core, key)?;
+        if let Some(inner) = self.l1.peek(core, key) {
+            state.dirty |= inner.dirty;
+        }
+        Some(state)
+    }
+
+    /// The core of a CCX with this number within it.
+    pub(super) fn core_at(&self, ccx: usize, local: u32) -> usize {
+        ccx * usize::from(self.topology.cores_per_ccx()) + local as usize
+    }
+
+    /// One test when nothing is tracked, one bit otherwise.
+    #[inline(always)]
+    pub(super) fn is_tracked(&self, key: u32) -> bool {
+        if self.tracked.count == 0 {
+            return false;
+        }
+        let phys = LineRef::of_key(key).phys as usize;
+        self.tracked.lines[phys / 64] >> (phys % 64) & 1 != 0
+    }
+
+    pub(super) fn set_tracked(&mut self, phys: u32, on: bool) {
+        let (word, bit) = (phys as usize / 64, 1u64 << (phys % 64));
+        let was = self.tracked.lines[word] & bit != 0;
+        if was != on {
+            self.tracked.lines[word] ^= bit;
+            self.tracked.count = if on { self.tracked.count + 1 } else { self.tracked.count - 1 };
+        }
+    }
+
+    #[cold]
+    pub(super) fn tell(&mut self, key: u32, kind: MoveKind) {
+        let LineRef { phys, tag } = LineRef::of_key(key);
+        self.moves.push(Move { line: phys, tag, kind });
+    }
+}
+
+fn ccx_id(ccx: usize) -> CcxId {
+    CcxId(u16::try_from(ccx).unwrap_or(u16::MAX))
+}

@@ -1,0 +1,64 @@
+//! Big zeroed tables in huge pages: a miss of the simulated caches touches several of them at random, and with
+//! small pages the host would spend most of its time on address translation.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytemuck::Pod;
+use memmap2::MmapMut;
+
+/// The size a huge page has, and is aligned to.
+const HUGE: usize = 2 << 20;
+/// Tables from here on get huge pages of their own.
+const SMALL: usize = 256 << 10;
+
+/// A table of `T`, all zero at first. Host memory is taken as it is touched.
+pub(super) struct Pages<T> {
+    map: MmapMut,
+    start: usize,
+    bytes: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Pod> Pages<T> {
+    /// # Panics
+    /// The host has no address space left.
+    pub(super) fn new(len: usize) -> Pages<T> {
+        let bytes = len * size_of::<T>();
+        let huge = bytes >= SMALL;
+        let room = if huge { bytes.next_multiple_of(HUGE) + HUGE } else { bytes.max(1) };
+        let map =
+            MmapMut::map_anon(room).unwrap_or_else(|e| panic!("no room for a table of {bytes} bytes: {e}"));
+        let start = if huge { map.as_ptr().align_offset(HUGE) } else { 0 };
+        #[cfg(target_os = "linux")]
+        if huge {
+            // advice only: without huge pages everything is the same, but slower
+            let _ = map.advise_range(memmap2::Advice::HugePage, start, bytes.next_multiple_of(HUGE));
+        }
+        Pages { map, start, bytes, of: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> &[T] {
+        bytemuck::cast_slice(&self.map[self.start..self.start + self.bytes])
+    }
+
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + self.bytes])
+    }
+}
+
+impl<T: Pod> Clone for Pages<T> {
+    fn clone(&self) -> Pages<T> {
+        let mut new = Pages::new(self.get().len());
+        new.get_mut().copy_from_slice(self.get());
+        new
+    }
+}
+
+impl<T> fmt::Debug for Pages<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("bytes", &self.bytes).finish()
+    }
+}

@@ -1,0 +1,358 @@
+//! One set of a cache: its ways never move; an order word says which was used when, bit planes say what they are.
+
+/// Every nibble one.
+const ONES: u64 = 0x1111_1111_1111_1111;
+
+/// The bit of each way.
+const BITS: [u32; 16] = {
+    let mut bits = [0; 16];
+    let mut way = 0;
+    while way < 16 {
+        bits[way] = 1 << way;
+        way += 1;
+    }
+    bits
+};
+
+/// The order word of a set nobody has touched; stored as the difference to it, so that a set of zeros is empty.
+const UNTOUCHED: u64 = 0xFEDC_BA98_7654_3210;
+
+const DIRTY: u32 = 16;
+const WRITABLE: u32 = 32;
+const GHOST: u32 = 48;
+
+/// A set of up to `W` ways (8 or 16): 64 or 128 bytes, one or two lines of the host's cache.
+///
+/// The words of a block: keys, two a word; the order (nibbles: way numbers, most recently used lowest); the
+/// planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
+/// way; the epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line.
+#[derive(Debug)]
+pub(super) struct Set<'a, const W: usize> {
+    block: &'a mut [u64; W],
+}
+
+/// A valid line that has to go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Victim {
+    pub(super) key: u32,
+    pub(super) state: State,
+}
+
+/// The state of a valid copy. (dirty, writable): M = both, O = dirty only, E = writable only, S = neither.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct State {
+    pub(super) dirty: bool,
+    pub(super) writable: bool,
+}
+
+impl State {
+    pub(super) const EXCLUSIVE: State = State { dirty: false, writable: true };
+    pub(super) const SHARED: State = State { dirty: false, writable: false };
+    pub(super) const MODIFIED: State = State { dirty: true, writable: true };
+}
+
+impl<'a, const W: usize> Set<'a, W> {
+    #[inline(always)]
+    pub(super) fn new(block: &'a mut [u64; W]) -> Set<'a, W> {
+        Set { block }
+    }
+
+    #[inline(always)]
+    fn keys(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.block[..W / 2])
+    }
+
+    fn set_key(&mut self, bit: u16, key: u32) {
+        let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..W / 2]);
+        keys[bit.trailing_zeros() as usize & (W - 1)] = key;
+    }
+
+    #[inline(always)]
+    fn order(&self) -> u64 {
+        self.block[W / 2] ^ UNTOUCHED
+    }
+
+    #[inline(always)]
+    fn planes(&self) -> u64 {
+        self.block[W / 2 + 1]
+    }
+
+    #[inline(always)]
+    fn planes_mut(&mut self) -> &mut u64 {
+        &mut self.block[W / 2 + 1]
+    }
+
+    #[inline(always)]
+    pub(super) fn epoch(&self) -> u64 {
+        self.block[W / 2 + 2]
+    }
+
+    #[inline(always)]
+    pub(super) fn valid(&self) -> u16 {
+        self.planes() as u16
+    }
+
+    pub(super) fn dirty(&self) -> u16 {
+        (self.planes() >> DIRTY) as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn ghost(&self) -> u16 {
+        (self.planes() >> GHOST) as u16
+    }
+
+    pub(super) fn soil(&mut self, bits: u16) {
+        *self.planes_mut() |= u64::from(bits) << DIRTY;
+    }
+
+    pub(super) fn clean(&mut self, bits: u16) {
+        *self.planes_mut() &= !(u64::from(bits) << DIRTY);
+    }
+
+    pub(super) fn grant(&mut self, bits: u16) {
+        *self.planes_mut() |= u64::from(bits) << WRITABLE;
+    }
+
+    pub(super) fn share(&mut self, bits: u16) {
+        *self.planes_mut() &= !(u64::from(bits) << WRITABLE);
+    }
+
+    pub(super) fn forget(&mut self, bits: u16) {
+        *self.planes_mut() &= !(u64::from(bits) << GHOST);
+    }
+
+    /// Invalidates every way, leaving no ghosts.
+    pub(super) fn wipe(&mut self) {
+        *self.planes_mut() = 0;
+    }
+
+    /// The ways whose key is this one, valid or not.
+    #[inline(always)]
+    pub(super) fn matching(&self, key: u32) -> u16 {
+        matching(self.block, key)
+    }
+
+    /// The bit of the valid way that holds a key; 0 if none does.
+    #[inline(always)]
+    pub(super) fn find(&self, key: u32) -> u16 {
+        self.matching(key) & self.valid()
+    }
+
+    pub(super) fn key(&self, way: u32) -> u32 {
+        self.keys()[way as usize & (W - 1)]
+    }
+
+    #[inline(always)]
+    pub(super) fn state(&self, bit: u16) -> State {
+        let planes = self.planes();
+        let bit = u64::from(bit);
+        State { dirty: planes >> DIRTY & bit != 0, writable: planes >> WRITABLE & bit != 0 }
+    }
+
+    /// Makes a way the most recently used.
+    #[inline(always)]
+    pub(super) fn touch(&mut self, bit: u16) {
+        let way = u64::from(bit.trailing_zeros());
+        let order = self.order();
+        if order & 15 == way {
+            return;
+        }
+        // the lowest zero nibble of the difference is the way's place; a borrow can only spoil higher ones
+        let difference = order ^ way.wrapping_mul(ONES);
+        let zero = difference.wrapping_sub(ONES) & !difference & (ONES << 3);
+        let place = zero.trailing_zeros() & 60;
+        let upto = u64::MAX >> (60 - place);
+        self.block[W / 2] = UNTOUCHED ^ ((order & !upto) | ((order << 4) & upto) | way);
+    }
+
+    /// The bit of the way used longest ago.
+    #[inline(always)]
+    fn last(&self, ways: u32) -> u16 {
+        1 << ((self.order() >> (4 * (ways - 1))) & 15)
+    }
+
+    /// Takes the set to the cache's epoch: what was valid is a ghost now.
+    #[cold]
+    pub(super) fn age(&mut self, epoch: u64) {
+        debug_assert_eq!(self.dirty(), 0, "a flush leaves nothing dirty");
+        *self.planes_mut() = u64::from(self.ghost() | self.valid()) << GHOST;
+        self.block[W / 2 + 2] = epoch;
+    }
+
+    pub(super) fn invalidate(&mut self, bit: u16) {
+        let bit = u64::from(bit);
+        *self.planes_mut() &= !(bit | bit << DIRTY | bit << WRITABLE);
+    }
+
+    /// Puts a line in as the most recently used: into an empty way, else a ghost's, else the oldest line's.
+    /// `full` has a bit for each way. Also tells the way.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, key: u32, state: State, full: u16, ways: u32) -> (Pushed, u16) {
+        let free = full & !self.valid();
+        let bit = if free == 0 {
+            self.last(ways)
+        } else if free & !self.ghost() != 0 {
+            let empty = free & !self.ghost();
+            empty & empty.wrapping_neg()
+        } else {
+            self.oldest_ghost(ways)
+        };
+        let old = self.key(bit.trailing_zeros());
+        let pushed = if self.valid() & bit != 0 {
+            Pushed::Line(Victim { key: old, state: self.state(bit) })
+        } else if self.ghost() & bit != 0 {
+            Pushed::Ghost(old)
+        } else {
+            Pushed::Nothing
+        };
+        self.set_key(bit, key);
+        let one = u64::from(bit);
+        let planes = self.planes() & !(one << DIRTY | one << WRITABLE | one << GHOST);
+        let dirty = if state.dirty { one << DIRTY } else { 0 };
+        let writable = if state.writable { one << WRITABLE } else { 0 };
+        *self.planes_mut() = planes | one | dirty | writable;
+        self.touch(bit);
+        (pushed, bit)
+    }
+
+    /// The bit of the ghost used longest ago; 0 if there is none.
+    #[cold]
+    fn oldest_ghost(&self, ways: u32) -> u16 {
+        let mut used = (0..ways).rev().map(|place| 1u16 << ((self.order() >> (4 * place)) & 15));
+        used.find(|bit| self.ghost() & bit != 0).unwrap_or(0)
+    }
+
+    /// Remembers a line that a flush took out of an inner cache, as a ghost of this one, if there is room beside
+    /// the valid lines. How many ghosts that adds.
+    #[cold]
+    pub(super) fn remember(&mut self, key: u32, full: u16, ways: u32) -> u64 {
+        if self.matching(key) & (self.valid() | self.ghost()) != 0 {
+            return 0;
+        }
+        let empty = full & !self.valid() & !self.ghost();
+        let bit = if empty != 0 { empty & empty.wrapping_neg() } else { self.oldest_ghost(ways) };
+        if bit == 0 {
+            return 0;
+        }
+        self.set_key(bit, key);
+        *self.planes_mut() |= u64::from(bit) << GHOST;
+        u64::from(empty != 0)
+    }
+
+    /// The cores that may hold the line of a way, kept by an inclusive L3. In the words that sixteen ways leave.
+    #[inline(always)]
+    pub(super) fn sharers(&self, bit: u16) -> u16 {
+        let way = bit.trailing_zeros() as usize & 15;
+        (self.block[W / 2 + 3 + way / 4] >> (way % 4 * 16)) as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn set_sharers(&mut self, bit: u16, cores: u16) {
+        let way = bit.trailing_zeros() as usize & 15;
+        let (word, shift) = (&mut self.block[W / 2 + 3 + way / 4], way % 4 * 16);
+        *word = (*word & !(0xFFFF << shift)) | u64::from(cores) << shift;
+    }
+
+    /// The valid ways with these address bits, whatever their tag.
+    pub(super) fn of_phys(&self, phys: u32, mask: u32) -> u16 {
+        let same = self.keys().iter().enumerate().filter(|(_, k)| **k & mask == phys);
+        same.fold(0, |bits, (way, _)| bits | 1 << way) & self.valid()
+    }
+
+    /// The line used longest ago and its way, if the set is full.
+    pub(super) fn oldest(&self, full: u16, ways: u32) -> Option<(Victim, u16)> {
+        if self.valid() != full {
+            return None;
+        }
+        let bit = self.last(ways);
+        Some((Victim { key: self.key(bit.trailing_zeros()), state: self.state(bit) }, bit))
+    }
+}
+
+/// The ways of a block whose key is this one; written so that the compiler compares all ways at once.
+#[inline(always)]
+fn matching<const W: usize>(block: &[u64; W], key: u32) -> u16 {
+    let keys: &[u32] = bytemuck::cast_slice(&block[..W / 2]);
+    let ways = keys.iter().zip(&BITS[..W]);
+    ways.fold(0u32, |mask, (k, bit)| mask | if *k == key { *bit } else { 0 }) as u16
+}
+
+/// Whether a key stands in a block, valid or not.
+#[inline(always)]
+pub(super) fn holds_key<const W: usize>(block: &[u64; W], key: u32) -> bool {
+    matching(block, key) != 0
+}
+
+/// The key used longest ago in a block, if it is full.
+#[inline(always)]
+pub(super) fn victim_of<const W: usize>(block: &[u64; W], full: u16, ways: u32) -> Option<u32> {
+    if block[W / 2 + 1] as u16 != full {
+        return None;
+    }
+    let way = (block[W / 2] ^ UNTOUCHED) >> (4 * (ways - 1)) & 15;
+    let keys: &[u32] = bytemuck::cast_slice(&block[..W / 2]);
+    Some(keys[way as usize & (W - 1)])
+}
+
+/// What a fill pushed out of its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pushed {
+    Nothing,
+    /// A line that a flush had taken.
+    Ghost(u32),
+    Line(Victim),
+}
+
+/// The ways of a plane, lowest first.
+pub(super) fn bits(mut mask: u16) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros())?;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Touching ways in any order keeps the order word a list of the ways, most recent first.
+    #[test]
+    fn order_word_is_a_move_to_front_list() {
+        let mut block = [0; 16];
+        let mut set = Set::new(&mut block);
+        let mut list: Vec<u64> = (0..16).collect();
+        let mut x = 1u64;
+        for _ in 0..2000 {
+            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let way = x >> 60;
+            set.touch(1 << way);
+            list.retain(|w| *w != way);
+            list.insert(0, way);
+            let word = list.iter().rev().fold(0, |word, w| word << 4 | w);
+            assert_eq!(set.order(), word);
+        }
+    }
+
+    #[test]
+    fn fills_take_empty_ways_then_ghosts_then_the_oldest() {
+        let (full, ways) = (0b1111, 4);
+        let mut block = [0; 8];
+        let mut set = Set::new(&mut block);
+        for key in 10..14 {
+            assert_eq!(set.fill(key, State::EXCLUSIVE, full, ways).0, Pushed::Nothing);
+        }
+        let pushed = set.fill(14, State::SHARED, full, ways).0;
+        assert_eq!(pushed, Pushed::Line(Victim { key: 10, state: State::EXCLUSIVE }));
+        set.age(1);
+        assert_eq!((set.valid(), set.ghost()), (0, full));
+        assert_eq!(set.fill(20, State::MODIFIED, full, ways).0, Pushed::Ghost(11));
+        assert_eq!(set.matching(11), 0, "the oldest ghost went first");
+        assert_ne!(set.matching(14) & set.ghost(), 0);
+        assert_eq!(set.remember(30, full, ways), 0, "in the place of the oldest ghost");
+        assert_eq!((set.matching(12), set.ghost().count_ones()), (0, 3));
+        set.invalidate(set.find(20));
+        assert_eq!(set.remember(31, full, ways), 1, "in an empty way");
+        assert_eq!((set.remember(31, full, ways), set.ghost()), (0, full));
+    }
+}

@@ -1,0 +1,396 @@
+//! The commands and their options, with an example each.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sim_explore::Limits;
+
+use crate::names::Kind;
+
+/// Checks and measures cache-flush policies for AMD SEV guests.
+///
+/// A policy is a small C text that says which pCPUs KVM flushes when it takes memory back from an encrypted guest. `check` tries
+/// every order of steps and tells the shortest story of what breaks; `compare` runs policies in time on a modelled
+/// processor and puts their costs side by side. Without a command, `sevsim` compares the classic policies on a
+/// traced run of sqlite3, and takes the options of `compare`.
+#[derive(Parser, Debug)]
+#[command(name = "sevsim", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Examples:
+  sevsim                                             what the classic policies cost
+  sevsim check two-flushers --policy clear-remark    the shortest story of how one of them breaks
+  sevsim list policies                               what there is
+
+Names are built-in names or paths to files of your own. Exit codes: 0 done, holds, as expected; 1 internal error;
+2 bad input; 3 violated or not as expected; 5 inconclusive; 75, 130 interrupted with or without results printed.")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Of `compare`, if no command is given.
+    #[command(flatten)]
+    pub(crate) timed: TimedArgs,
+}
+
+impl Cli {
+    /// Reads the command line; ends the program if it is wrong, or asks for help.
+    pub(crate) fn read() -> Cli {
+        let command = Cli::described();
+        let matches = command.get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+    }
+
+    /// The command line's description; the options of `compare` are not shown twice.
+    pub(crate) fn described() -> clap::Command {
+        Cli::command().mut_args(|arg| {
+            let shown = matches!(arg.get_id().as_str(), "help" | "version");
+            arg.hide(!shown)
+        })
+    }
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run several policies in time and put their costs side by side
+    Compare(CompareArgs),
+    /// Run one policy in time
+    Run(RunArgs),
+    /// Try every order of steps: holds, or the shortest story of what breaks
+    Check(CheckArgs),
+    /// Check litmus tests against the verdicts that they expect
+    Test(TestArgs),
+    /// Follow a saved schedule step by step
+    Replay(ReplayArgs),
+    /// List what is built in
+    List(ListArgs),
+    /// Print a built-in text, to read it or to change a copy
+    Show(ShowArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// For reading.
+    Table,
+    /// One JSON object per line.
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// `--format`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct FormatArg {
+    /// How results are printed
+    #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = false)]
+    pub(crate) format: Format,
+}
+
+/// What timed runs have in common.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TimedArgs {
+    /// Kernel text
+    #[arg(long, value_name = "KERNEL", default_value = "linux-6.17")]
+    pub(crate) kernel: String,
+    /// Processor; the scenario's own by default
+    #[arg(long, value_name = "PART")]
+    pub(crate) part: Option<String>,
+    /// Runs of each policy, with consecutive seeds; the table shows medians
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) runs: u32,
+    /// First seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Let the guests play this memory trace: text of valgrind's lackey, plain, gzip or zstd; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guest_trace: Option<PathBuf>,
+    /// pCPUs of the machine
+    #[arg(long, value_name = "N")]
+    pub(crate) pcpus: Option<u16>,
+    /// Accesses that each vCPU makes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) accesses: Option<u64>,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// `compare`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim compare
+  sevsim compare numa-churn --policy all-wbinvd --policy ./mine.c --runs 5
+  sevsim compare --guest-trace trace.lackey.zst --part rome --format json")]
+pub(crate) struct CompareArgs {
+    /// Scenario [default: numa-churn]
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: Option<String>,
+    /// Policy; may be given several times [default: those of the built-in experiment]
+    #[arg(long = "policy", value_name = "POLICY")]
+    pub(crate) policies: Vec<String>,
+    #[command(flatten)]
+    pub(crate) timed: TimedArgs,
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sevsim run numa-churn --policy sticky-wbnoinvd --seed 7 --format json")]
+pub(crate) struct RunArgs {
+    /// Scenario
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) scenario: String,
+    /// Policy
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: String,
+    #[command(flatten)]
+    pub(crate) timed: TimedArgs,
+}
+
+/// What checks have in common.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CaseArgs {
+    /// Policy; may be given several times [default: every built-in one that a kernel could have]
+    #[arg(long = "policy", value_name = "POLICY")]
+    pub(crate) policies: Vec<String>,
+    /// Kernel text [default: those that the test names]
+    #[arg(long, value_name = "KERNEL")]
+    pub(crate) kernel: Option<String>,
+    /// Processor; may be given several times [default: those that the test names]
+    #[arg(long = "part", value_name = "PART")]
+    pub(crate) parts: Vec<String>,
+    /// Give up after this many states (k, M and G are understood)
+    #[arg(long, value_name = "N", default_value = "100M", value_parser = states)]
+    pub(crate) states: u32,
+    /// Give up beyond this many steps [default: no bound]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) depth: Option<u32>,
+    /// Give up beyond this much memory for each check, with its unit
+    #[arg(long, value_name = "SIZE", default_value = "8GiB", value_parser = bytes)]
+    pub(crate) memory: u64,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+impl CaseArgs {
+    /// The bounds of a search.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { states: self.states, depth: self.depth.unwrap_or(u32::MAX), memory: self.memory }
+    }
+}
+
+/// Which stories are told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Stories {
+    /// Of each event.
+    All,
+    /// Of the event that is reached in the fewest steps.
+    First,
+    /// None.
+    None,
+}
+
+/// A verdict that one can ask `check` to expect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ExpectArg {
+    /// Nothing can break.
+    Holds,
+    /// Something can.
+    Violated,
+}
+
+/// `check`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim check two-flushers --policy clear-remark
+  sevsim check reclaim-while-running --policy ./mine.c --part genoa --stories all
+  sevsim check two-flushers --policy clear-remark --save-schedule race.sched && sevsim replay race.sched
+
+Exit codes: 0 holds, 3 violated, 5 a bound ended the search first, 2 bad input; of several cases the worst.")]
+pub(crate) struct CheckArgs {
+    /// Litmus tests
+    #[arg(required = true, value_name = "LITMUS")]
+    pub(crate) litmus: Vec<String>,
+    #[command(flatten)]
+    pub(crate) cases: CaseArgs,
+    /// `violated` swaps the exit codes 0 and 3
+    #[arg(long, value_name = "VERDICT", default_value = "holds")]
+    pub(crate) expect: ExpectArg,
+    /// Which stories are told [default: first; none if there are more than four cases]
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) stories: Option<Stories>,
+    /// Write the first violation's schedule, for `sevsim replay`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_schedule: Option<PathBuf>,
+}
+
+/// `test`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim test
+  sevsim test two-flushers reclaim-one-vcpu --policy ./mine.c
+
+Exit codes: 0 as expected, 3 not, 5 a bound ended a search first, 2 bad input; of several cases the worst.")]
+pub(crate) struct TestArgs {
+    /// Litmus tests [default: all built-in ones]
+    #[arg(value_name = "LITMUS", conflicts_with = "all")]
+    pub(crate) litmus: Vec<String>,
+    /// All built-in litmus tests
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) cases: CaseArgs,
+}
+
+/// `replay`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim replay race.sched
+  sevsim check two-flushers --policy clear-remark --format json | sevsim replay -
+
+Exit codes: 0 the schedule can be followed and shows its event, 3 it does not, 2 bad input.")]
+pub(crate) struct ReplayArgs {
+    /// A schedule from `check --save-schedule`, or a line of `check --format json`; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// What there is to list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum What {
+    /// Flush policies.
+    Policies,
+    /// Kernel texts.
+    Kernels,
+    /// Processors.
+    Parts,
+    /// Litmus tests.
+    Litmus,
+    /// Scenarios of timed runs.
+    Scenarios,
+}
+
+impl What {
+    /// Of which kind that is.
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            What::Policies => Kind::Policy,
+            What::Kernels => Kind::Kernel,
+            What::Parts => Kind::Part,
+            What::Litmus => Kind::Litmus,
+            What::Scenarios => Kind::Scenario,
+        }
+    }
+}
+
+/// `list`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sevsim list policies")]
+pub(crate) struct ListArgs {
+    /// What to list
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// What there is to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ShowWhat {
+    /// A policy's text.
+    Policy,
+    /// A kernel's text.
+    Kernel,
+    /// A part's numbers.
+    Part,
+    /// A litmus test.
+    Litmus,
+    /// A scenario.
+    Scenario,
+    /// A policy's syntax tree, printed as text again.
+    Ast,
+}
+
+/// `show`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c")]
+pub(crate) struct ShowArgs {
+    /// What to show
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: ShowWhat,
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// `completions`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sevsim completions bash > ~/.local/share/bash-completion/completions/sevsim")]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// A number with its scale, if it has one of `scales`.
+fn scaled(text: &str, scales: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let scale = scales.iter().find(|(name, _)| *name == unit.trim())?.1;
+    number.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+/// A number of states.
+fn states(text: &str) -> Result<u32, String> {
+    let n = scaled(text, &[("", 1), ("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)]);
+    let most = u32::MAX - 1;
+    let n = n.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=most).contains(n));
+    n.ok_or_else(|| format!("expected a number of states from 1 to {most}, such as 5000000 or 5M"))
+}
+
+/// A number of bytes, with its unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+    ];
+    let n = scaled(text, &units).filter(|n| *n > 0);
+    n.ok_or_else(|| "expected a size with its unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as 512MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_is_sound() {
+        Cli::described().debug_assert();
+    }
+
+    #[test]
+    fn sizes_need_their_unit_and_states_their_range() {
+        assert_eq!(bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(bytes("2 GB"), Ok(2_000_000_000));
+        for wrong in ["", "12", "0B", "GiB", "1.5GiB", "99999999999999TiB", "-1B"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(states("5M"), Ok(5_000_000));
+        for wrong in ["", "0", "5G", "x", "1e6"] {
+            assert!(states(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The cases of a check: litmus test by policy by kernel by part; run on all cores, reported in order.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use cache_model::part::Part;
+use sim_explore::{Bound, Limits};
+use svm_model::MemoryKind;
+use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
+use workloads::litmus::{Expected, Litmus};
+
+use crate::args::CaseArgs;
+use crate::exit::{Exit, Failure};
+use crate::interrupt;
+use crate::names::{self, Kind};
+use crate::progress::Progress;
+use crate::report::number;
+
+/// A part as a case needs it.
+#[derive(Clone, Debug)]
+struct PartOf {
+    /// As the user calls it, so that a schedule finds it again.
+    label: String,
+    part: Part,
+}
+
+/// Everything that the cases are made of.
+#[derive(Debug)]
+pub(crate) struct Cases {
+    litmus: Vec<Litmus>,
+    policies: Vec<NamedText>,
+    kernels: BTreeMap<String, NamedText>,
+    parts: BTreeMap<String, PartOf>,
+    /// Litmus test, policy, kernel, part.
+    list: Vec<(usize, usize, String, String)>,
+    limits: Limits,
+}
+
+/// One case, and what it came to.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// Name of the litmus test.
+    pub(crate) litmus: String,
+    /// What it is about.
+    pub(crate) description: String,
+    /// Name of the policy.
+    pub(crate) policy: String,
+    /// Name of the kernel.
+    pub(crate) kernel: String,
+    /// Name of the part.
+    pub(crate) part: String,
+    /// What the file expects.
+    pub(crate) expected: Option<Expected>,
+    /// What came out.
+    pub(crate) report: CheckReport,
+    /// Of each event, its schedule as text.
+    pub(crate) schedules: Vec<String>,
+}
+
+impl Checked {
+    /// How a program that found only this ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.report.verdict {
+            Verdict::Holds => Exit::Done,
+            Verdict::Violated => Exit::Violated,
+            Verdict::Bounded => Exit::Inconclusive,
+        }
+    }
+
+    /// Whether the verdict is the expected one; `None` if the file expects none of this policy.
+    pub(crate) fn met(&self) -> Option<bool> {
+        let expected = self.expected?;
+        Some(match self.report.verdict {
+            Verdict::Holds => expected == Expected::Holds,
+            Verdict::Violated => expected == Expected::Violated,
+            Verdict::Bounded => false,
+        })
+    }
+
+    /// The command that checks this case alone.
+    pub(crate) fn command(&self) -> String {
+        let kernel = match self.kernel.as_str() {
+            "linux-6.17" => String::new(),
+            other => format!(" --kernel {other}"),
+        };
+        format!("sevsim check {} --policy {} --part {}{kernel}", self.litmus, self.policy, self.part)
+    }
+}
+
+/// A bound in words, as JSON has it too.
+pub(crate) fn bound_name(bound: Bound) -> String {
+    match bound {
+        Bound::States(n) => format!("{} states", number::grouped(u64::from(n))),
+        Bound::Depth(n) => format!("{} steps", number::grouped(u64::from(n))),
+        Bound::Memory(n) => format!("{} of memory", number::size(n)),
+        Bound::Interrupted => "interrupted".to_owned(),
+    }
+}
+
+/// What running all cases came to.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Errors in the texts, each once.
+    pub(crate) failures: Vec<Failure>,
+    /// Cases that were done.
+    pub(crate) done: usize,
+    /// What the cases were that an interruption left open, as commands.
+    pub(crate) open: Vec<String>,
+    /// States that the interrupted case had got to, and steps.
+    pub(crate) reached: Option<(u32, u32)>,
+}
+
+impl Cases {
+    /// Reads everything that the arguments name.
+    pub(crate) fn read(litmus: &[String], args: &CaseArgs) -> Result<Cases, Failure> {
+        let all: Vec<String>;
+        let names = if litmus.is_empty() {
+            all = Kind::Litmus.builtin().iter().map(|b| b.0.to_owned()).collect();
+            &all
+        } else {
+            litmus
+        };
+        let litmus: Vec<Litmus> = names::once(names).map(|n| names::litmus(n)).collect::<Result<_, _>>()?;
+        let mut cases = Cases {
+            litmus: Vec::new(),
+            policies: names::policies(&args.policies)?,
+            kernels: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            list: Vec::new(),
+            limits: args.limits(),
+        };
+        for (l, test) in litmus.iter().enumerate() {
+            let kernels = args.kernel.as_ref().map_or(test.kernels(), std::slice::from_ref);
+            let parts = if args.parts.is_empty() { test.parts() } else { &args.parts };
+            let empty = match (kernels.is_empty(), parts.is_empty()) {
+                (true, _) => Some("kernels"),
+                (false, true) => Some("parts"),
+                (false, false) => None,
+            };
+            if let Some(what) = empty {
+                let option = what.trim_end_matches('s');
+                return Err(Failure::input(format!("{}: `{what}` is empty: name one, or give --{option}", test.file)));
+            }
+            for name in kernels {
+                if !cases.kernels.contains_key(name) {
+                    cases.kernels.insert(name.clone(), names::find(Kind::Kernel, name)?);
+                }
+            }
+            for name in parts {
+                if !cases.parts.contains_key(name) {
+                    cases.parts.insert(name.clone(), PartOf { label: name.clone(), part: names::part(name)? });
+                }
+            }
+            for p in 0..cases.policies.len() {
+                for kernel in names::once(kernels) {
+                    for part in names::once(parts) {
+                        cases.list.push((l, p, kernel.clone(), part.clone()));
+                    }
+                }
+            }
+        }
+        cases.litmus = litmus;
+        Ok(cases)
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Runs them on all cores; `report` gets each that was done, in order.
+    pub(crate) fn run(&self, report: &mut dyn FnMut(Checked)) -> Ran {
+        let progress = Progress::new(self.list.len(), "states");
+        let mut ran = Ran { failures: Vec::new(), done: 0, open: Vec::new(), reached: None };
+        let (sender, results) = mpsc::channel();
+        rayon::in_place_scope(|scope| {
+            for index in 0..self.list.len() {
+                let (sender, progress) = (sender.clone(), &progress);
+                scope.spawn(move |_| {
+                    let result = if interrupt::asked() { None } else { Some(self.one(index, progress)) };
+                    progress.done(index);
+                    // The receiver outlives the scope.
+                    drop(sender.send((index, result)));
+                });
+            }
+            drop(sender);
+            let mut waiting = BTreeMap::new();
+            let mut next = 0;
+            for (index, result) in results {
+                waiting.insert(index, result);
+                while let Some(result) = waiting.remove(&next) {
+                    self.book(next, result, &mut ran, &mut |checked| progress.aside(|| report(checked)));
+                    next += 1;
+                }
+            }
+        });
+        progress.clear();
+        ran
+    }
+
+    fn book(
+        &self,
+        index: usize,
+        result: Option<Result<Checked, Failure>>,
+        ran: &mut Ran,
+        report: &mut dyn FnMut(Checked),
+    ) {
+        match result {
+            None => ran.open.push(self.command(index)),
+            Some(Err(failure)) if ran.failures.contains(&failure) => {}
+            Some(Err(failure)) => ran.failures.push(failure),
+            // What was found before the interruption stands; that nothing was found says nothing.
+            Some(Ok(c)) if c.report.bound == Some(Bound::Interrupted) && c.report.verdict != Verdict::Violated => {
+                ran.reached = ran.reached.max(Some((c.report.states, c.report.depth)));
+                ran.open.push(self.command(index));
+            }
+            Some(Ok(checked)) => {
+                ran.done += 1;
+                report(checked);
+            }
+        }
+    }
+
+    fn case(&self, index: usize) -> (CheckCase<'_>, &PartOf) {
+        let (litmus, policy, kernel, part) = &self.list[index];
+        let part = &self.parts[part];
+        let case = CheckCase {
+            litmus: &self.litmus[*litmus],
+            policy: &self.policies[*policy],
+            kernel: &self.kernels[kernel],
+            part: &part.label,
+            sme_coherent: part.part.sme_coherent(),
+        };
+        (case, part)
+    }
+
+    fn command(&self, index: usize) -> String {
+        let (litmus, policy, _, part) = &self.list[index];
+        let (litmus, policy) = (&self.litmus[*litmus].name, &self.policies[*policy].name);
+        format!("sevsim check {litmus} --policy {policy} --part {part}")
+    }
+
+    fn one(&self, index: usize, progress: &Progress) -> Result<Checked, Failure> {
+        let (case, part) = self.case(index);
+        let mut tell = |p: sim_explore::Progress| {
+            progress.tell(index, u64::from(p.states), &format!(", {} steps deep", p.depth));
+        };
+        let report = case.run(self.limits, Some(interrupt::flag()), Some(&mut tell))?;
+        let schedules = if report.events.is_empty() {
+            Vec::new()
+        } else {
+            let machine = case.machine(MemoryKind::Shadow)?;
+            report.events.iter().map(|e| schedule_text(&case, &machine, e.event, &e.schedule)).collect()
+        };
+        Ok(Checked {
+            litmus: case.litmus.name.clone(),
+            description: case.litmus.description().to_owned(),
+            policy: case.policy.name.clone(),
+            kernel: case.kernel.name.clone(),
+            part: case.part.to_owned(),
+            expected: case.litmus.expected(&case.policy.name, &part.part.name),
+            report,
+            schedules,
+        })
+    }
+}
+
+/// Says what went wrong beside the results, and how the program ends.
+pub(crate) fn end(ran: &Ran, found: Exit, out: &mut crate::output::Output) -> Exit {
+    let exit = ran.failures.iter().fold(found, |exit, failure| failure.report(out).worse(exit));
+    if ran.open.is_empty() {
+        return exit;
+    }
+    let mut said = format!("interrupted: {} done, {} not", number::plural(ran.done, "case"), ran.open.len());
+    if let Some((states, depth)) = ran.reached {
+        let states = number::grouped(u64::from(states));
+        said.push_str(&format!("; {states} states and {depth} steps deep without an event so far"));
+    }
+    out.log(&said);
+    if ran.done == 0 {
+        return Exit::Interrupted;
+    }
+    out.log("to go on:");
+    for command in &ran.open {
+        out.log(&format!("  {command}"));
+    }
+    Exit::Saved
+}

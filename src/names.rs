@@ -1,0 +1,215 @@
+//! What a NAME on the command line means: a built-in text, or a file of the user's.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use cache_model::part::Part;
+use svm_model::text;
+use workloads::check::NamedText;
+use workloads::litmus::Litmus;
+use workloads::scenario::Scenario;
+use workloads::{litmus, scenario};
+
+use crate::exit::Failure;
+
+/// Bytes of a text at most: no policy is that long, and no device file ends.
+const BYTES: u64 = 16 << 20;
+
+/// Policies that only a timed run is compared with: they ask the model what no kernel can know.
+const TIMED_ONLY: &[&str] = &["oracle"];
+
+/// What a name is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// A flush policy.
+    Policy,
+    /// The flush sites of a kernel.
+    Kernel,
+    /// A processor model.
+    Part,
+    /// A litmus test.
+    Litmus,
+    /// A scenario of the timed run.
+    Scenario,
+}
+
+impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Kind; 5] = [Kind::Policy, Kind::Kernel, Kind::Part, Kind::Litmus, Kind::Scenario];
+
+    /// In the singular.
+    pub(crate) const fn singular(self) -> &'static str {
+        match self {
+            Kind::Policy => "policy",
+            Kind::Kernel => "kernel",
+            Kind::Part => "part",
+            Kind::Litmus => "litmus test",
+            Kind::Scenario => "scenario",
+        }
+    }
+
+    /// As `list` calls it.
+    pub(crate) const fn plural(self) -> &'static str {
+        match self {
+            Kind::Policy => "policies",
+            Kind::Kernel => "kernels",
+            Kind::Part => "parts",
+            Kind::Litmus => "litmus",
+            Kind::Scenario => "scenarios",
+        }
+    }
+
+    /// Name, file and text of what is built in, in the order in which reports list it.
+    pub(crate) fn builtin(self) -> Vec<(&'static str, String, &'static str)> {
+        let owned = |list: &'static [(&'static str, &'static str, &'static str)]| {
+            list.iter().map(|(name, file, text)| (*name, (*file).to_owned(), *text)).collect()
+        };
+        let texts = |list: &'static [text::Text]| list.iter().map(|t| (t.name, t.file.to_owned(), t.text)).collect();
+        match self {
+            Kind::Policy => texts(text::POLICIES),
+            Kind::Kernel => texts(text::KERNELS),
+            Kind::Litmus => owned(litmus::BUILTIN),
+            Kind::Scenario => owned(scenario::BUILTIN),
+            Kind::Part => Part::builtin_names()
+                .into_iter()
+                .filter_map(|name| Some((name, format!("parts/{name}.toml"), Part::builtin_text(name)?)))
+                .collect(),
+        }
+    }
+
+    fn names(self) -> Vec<&'static str> {
+        self.builtin().into_iter().map(|b| b.0).collect()
+    }
+}
+
+/// Reads what a name means.
+pub(crate) fn find(kind: Kind, name: &str) -> Result<NamedText, Failure> {
+    if let Some((_, file, text)) = kind.builtin().into_iter().find(|b| b.0 == name) {
+        return Ok(NamedText { name: name.to_owned(), file, text: text.to_owned() });
+    }
+    if is_path(name) {
+        let text = read(name).map_err(|why| match unknown_if_bare(kind, name) {
+            Some(unknown) => Failure::input(format!("{why}\n{unknown}")),
+            None => Failure::input(why),
+        })?;
+        return Ok(NamedText { name: name.to_owned(), file: name.to_owned(), text });
+    }
+    Err(Failure::input(unknown(kind, name)))
+}
+
+/// Whether a name is meant as a file's.
+fn is_path(name: &str) -> bool {
+    name.contains('/')
+        || [".c", ".toml", ".litmus"].iter().any(|end| name.ends_with(end))
+        || Path::new(name).is_file()
+}
+
+/// For a bare file name, which may be a built-in name with an ending too many.
+fn unknown_if_bare(kind: Kind, name: &str) -> Option<String> {
+    let stem = Path::new(name).file_stem()?.to_str()?;
+    let known = kind.names().contains(&stem);
+    known.then(|| format!("the built-in {} is called `{stem}`", kind.singular()))
+}
+
+/// What is said of a name that nobody knows: which there are, and the nearest.
+fn unknown(kind: Kind, name: &str) -> String {
+    let names = kind.names();
+    let mut message = format!("there is no {} `{name}`", kind.singular());
+    if let Some(other) = Kind::ALL.into_iter().find(|k| *k != kind && k.names().contains(&name)) {
+        message.push_str(&format!("; `{name}` is a {}", other.singular()));
+    } else if let Some(near) = nearest(name, &names) {
+        message.push_str(&format!("; did you mean `{near}`?"));
+    }
+    message.push_str(&format!("\nknown: {}", names.join(", ")));
+    message.push_str("\na file of your own: give its path (with a `/`, or ending in .c, .toml or .litmus)");
+    message
+}
+
+/// The name most like `name`, if one is like it at all.
+fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
+    let near = names.iter().map(|n| (strsim::damerau_levenshtein(name, n), *n)).min()?;
+    let like = near.0 <= (name.chars().count() / 2).max(2) || near.1.contains(name) && name.len() > 2;
+    like.then_some(near.1)
+}
+
+/// Reads a file that must hold text.
+pub(crate) fn read(path: &str) -> Result<String, String> {
+    let wrong = |e: std::io::Error| format!("{path}: cannot be read: {e}");
+    let mut file = File::open(path).map_err(wrong)?;
+    if file.metadata().map_err(wrong)?.is_dir() {
+        return Err(format!("{path}: this is a directory; name a file in it"));
+    }
+    let mut bytes = Vec::new();
+    std::io::Read::by_ref(&mut file).take(BYTES + 1).read_to_end(&mut bytes).map_err(wrong)?;
+    if bytes.len() as u64 > BYTES {
+        return Err(format!("{path}: longer than {} MiB: this cannot be meant", BYTES >> 20));
+    }
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let before = &e.as_bytes()[..at];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+        format!("{path}:{line}:{column}: not UTF-8 text (byte 0x{:02x})", e.as_bytes()[at])
+    })?;
+    if text.trim().is_empty() {
+        return Err(format!("{path}: the file is empty"));
+    }
+    Ok(text)
+}
+
+/// A litmus test; a user's is called by its path, so that a schedule finds it again.
+pub(crate) fn litmus(name: &str) -> Result<Litmus, Failure> {
+    let found = find(Kind::Litmus, name)?;
+    let mut litmus = Litmus::parse(&found.file, &found.text)?;
+    litmus.name = found.name;
+    Ok(litmus)
+}
+
+/// A part.
+pub(crate) fn part(name: &str) -> Result<Part, Failure> {
+    let found = find(Kind::Part, name)?;
+    Ok(Part::from_toml(&found.file, &found.text)?)
+}
+
+/// A scenario.
+pub(crate) fn scenario(name: &str) -> Result<Scenario, Failure> {
+    let found = find(Kind::Scenario, name)?;
+    Ok(Scenario::parse(&found.file, &found.text)?)
+}
+
+/// The policies named, each once; if none is named, every built-in one that a kernel could have.
+pub(crate) fn policies(names: &[String]) -> Result<Vec<NamedText>, Failure> {
+    if names.is_empty() {
+        let all = Kind::Policy.names().into_iter().filter(|n| !TIMED_ONLY.contains(n));
+        return all.map(|name| find(Kind::Policy, name)).collect();
+    }
+    once(names).map(|name| find(Kind::Policy, name)).collect()
+}
+
+/// Each name once, where it comes first.
+pub(crate) fn once(names: &[String]) -> impl Iterator<Item = &String> {
+    names.iter().enumerate().filter(|(i, name)| !names[..*i].contains(name)).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_name_is_found_and_is_of_one_kind() {
+        for kind in Kind::ALL {
+            for name in kind.names() {
+                assert!(!find(kind, name).unwrap().text.is_empty());
+                assert_eq!(Kind::ALL.iter().filter(|k| k.names().contains(&name)).count(), 1, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_offered_only_if_it_is_near() {
+        let names = Kind::Policy.names();
+        assert_eq!(nearest("clear-remrk", &names), Some("clear-remark"));
+        assert_eq!(nearest("xyzzyplugh", &["genoa", "rome"]), None);
+    }
+}

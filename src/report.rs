@@ -1,0 +1,10 @@
+//! How results look: tables, stories, JSON and CSV.
+
+pub(crate) mod check;
+pub(crate) mod json;
+pub(crate) mod number;
+pub(crate) mod run;
+pub(crate) mod story;
+pub(crate) mod style;
+pub(crate) mod table;
+pub(crate) mod verdicts;

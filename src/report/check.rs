@@ -1,0 +1,150 @@
+//! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
+
+use workloads::check::{Counterexample, Verdict};
+
+use super::number::{grouped, plural};
+use super::table::{pad, styled, wrap};
+use super::{story, style};
+use crate::args::Stories;
+use crate::cases::{Checked, bound_name};
+
+/// Under the verdict's word.
+const INDENT: usize = 10;
+/// Steps that two stories must share for the second to begin where they part.
+const SHARED: usize = 4;
+
+/// Writes one case after the other, and no story twice.
+#[derive(Debug)]
+pub(crate) struct Text {
+    stories: Stories,
+    width: usize,
+    /// Stories told: what the case was about, who did what, and what to call it.
+    told: Vec<([String; 3], Vec<(String, String)>, String)>,
+    first: bool,
+}
+
+impl Text {
+    /// Tells `stories`, in `width` columns.
+    pub(crate) fn new(stories: Stories, width: usize) -> Text {
+        Text { stories, width, told: Vec::new(), first: true }
+    }
+
+    /// One case.
+    pub(crate) fn case(&mut self, checked: &Checked) -> String {
+        let mut text = if self.first { String::new() } else { "\n".to_owned() };
+        self.first = false;
+        text.push_str(&self.headline(checked));
+        let Some(first) = checked.report.events.first() else { return text };
+        if self.stories == Stories::None {
+            return text;
+        }
+        text.push('\n');
+        let key = [checked.litmus.clone(), checked.policy.clone(), checked.kernel.clone()];
+        let signature = story::signature(&first.story);
+        if let Some((_, _, as_on)) = self.told.iter().find(|(k, s, _)| *k == key && *s == signature) {
+            text.push_str(&format!("{}the same story as on {as_on}\n", " ".repeat(INDENT)));
+            return text;
+        }
+        text.push_str(&self.told_story(first, None));
+        if self.stories == Stories::All {
+            for other in checked.report.events.iter().skip(1) {
+                text.push('\n');
+                text.push_str(&self.told_story(other, Some(first)));
+            }
+        }
+        self.told.push((key, signature, checked.part.clone()));
+        text
+    }
+
+    fn told_story(&self, event: &Counterexample, after: Option<&Counterexample>) -> String {
+        let from = after.map_or(0, |a| story::common(&a.story, &event.story));
+        let from = if from >= SHARED { from } else { 0 };
+        let mut text = match after {
+            Some(_) => {
+                let name = styled(event.event.name(), style::bad());
+                let steps = plural(event.story.len(), "step");
+                format!(" {name}, {steps}: {}\n", event.event.meaning())
+            }
+            None => String::new(),
+        };
+        text.push_str(&story::tell(&event.story, from, self.width));
+        let silent = event.story.last().is_none_or(|s| s.events.iter().all(|e| e.0.kind != event.event));
+        if silent {
+            // A state is the event, not a step: a deadlock.
+            let mark = format!(">>> {}", event.event.name().to_uppercase());
+            text.push_str(&format!("       {}: {}\n", styled(&mark, style::bad()), event.event.meaning()));
+        }
+        text
+    }
+
+    fn headline(&self, checked: &Checked) -> String {
+        let report = &checked.report;
+        let (word, colour) = match report.verdict {
+            Verdict::Holds => ("HOLDS", style::good()),
+            Verdict::Violated => ("VIOLATED", style::bad()),
+            Verdict::Bounded => ("BOUNDED", style::unsure()),
+        };
+        let mut text = format!(
+            "{}{}, policy {}, on {} and {}\n",
+            styled(&pad(word, INDENT, false), colour),
+            styled(&checked.litmus, style::strong()),
+            styled(&checked.policy, style::strong()),
+            checked.kernel,
+            checked.part
+        );
+        let mut say = |line: &str| {
+            let line = wrap(line, self.width.saturating_sub(INDENT), 0);
+            let line = line.replace('\n', &format!("\n{}", " ".repeat(INDENT)));
+            text.push_str(&format!("{}{line}\n", " ".repeat(INDENT)));
+        };
+        say(&checked.description);
+        match (report.verdict, report.events.first()) {
+            (Verdict::Violated, Some(first)) => {
+                let steps = plural(first.story.len(), "step");
+                say(&format!("{}: {}; {steps}, as few as can be", first.event.name(), first.event.meaning()));
+            }
+            (Verdict::Holds, _) => say("no order of steps leads to an event"),
+            (Verdict::Bounded | Verdict::Violated, _) => {
+                say("no event met so far, which says nothing about the rest: not a proof");
+            }
+        }
+        let others: Vec<String> = report
+            .events
+            .iter()
+            .skip(1)
+            .map(|e| format!("{} ({})", e.event.name(), plural(e.story.len(), "step")))
+            .collect();
+        if !others.is_empty() {
+            say(&format!("also reachable: {}", others.join(", ")));
+        }
+        let searched = match report.bound {
+            None => "all there are".to_owned(),
+            Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
+        };
+        say(&format!(
+            "searched {} states, {} transitions, {} steps deep: {searched}",
+            grouped(u64::from(report.states)),
+            grouped(report.transitions),
+            report.depth
+        ));
+        if !report.assumptions.is_empty() {
+            say(&format!("taken as given: {}", report.assumptions.join(", ")));
+        }
+        text
+    }
+}
+
+/// What to type after a violation.
+pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    match saved {
+        Some(path) => lines.push(format!("sevsim replay {path}")),
+        None => lines.push(format!("{} --save-schedule FILE && sevsim replay FILE", first.command())),
+    }
+    if stories != Stories::All && first.report.events.len() > 1 {
+        lines.push(format!("{} --stories all", first.command()));
+    } else if stories == Stories::None {
+        lines.push(first.command());
+    }
+    format!("\n{}  {}\n", styled("next:", style::strong()), lines.join("\n       "))
+}

@@ -1,0 +1,219 @@
+//! The JSON lines. Field names are fixed: scripts rely on them.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use svm_model::story::StoryStep;
+use workloads::scenario::RunReport;
+
+use crate::cases::{Checked, bound_name};
+
+/// A value as one line.
+pub(crate) fn line(value: &impl Serialize) -> String {
+    // Only maps with keys that are no strings fail, and there are none.
+    serde_json::to_string(value).map_or_else(|e| format!("{{\"error\":\"{e}\"}}\n"), |text| text + "\n")
+}
+
+/// One step of a trace.
+#[derive(Debug, Serialize)]
+pub(crate) struct Step<'a> {
+    step: usize,
+    actor: &'a str,
+    pcpu: Option<u16>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    text: &'a str,
+    effect: &'a str,
+}
+
+impl<'a> Step<'a> {
+    /// A step of a story.
+    pub(crate) fn of(step: &'a StoryStep) -> Step<'a> {
+        Step {
+            step: step.step,
+            actor: &step.actor,
+            pcpu: step.pcpu,
+            file: step.file.as_deref(),
+            line: step.line,
+            text: &step.text,
+            effect: &step.effect,
+        }
+    }
+}
+
+/// `sevsim.check/1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Check<'a> {
+    schema: &'static str,
+    litmus: &'a str,
+    policy: &'a str,
+    kernel: &'a str,
+    part: &'a str,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<Option<&'static str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<Option<bool>>,
+    events: Vec<&'static str>,
+    stories: BTreeMap<&'static str, Vec<Step<'a>>>,
+    states: u32,
+    transitions: u64,
+    depth: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound: Option<String>,
+    assumptions: &'a [&'static str],
+    schedule: Option<&'a str>,
+    trace: Vec<Step<'a>>,
+}
+
+impl<'a> Check<'a> {
+    /// A case; with what was expected if it is one of `test`'s.
+    pub(crate) fn of(checked: &'a Checked, test: bool) -> Check<'a> {
+        let report = &checked.report;
+        let steps = |story: &'a [StoryStep]| story.iter().map(Step::of).collect::<Vec<_>>();
+        Check {
+            schema: "sevsim.check/1",
+            litmus: &checked.litmus,
+            policy: &checked.policy,
+            kernel: &checked.kernel,
+            part: &checked.part,
+            verdict: report.verdict.name(),
+            expected: test.then(|| checked.expected.map(|e| e.name())),
+            met: test.then(|| checked.met()),
+            events: report.events.iter().map(|e| e.event.name()).collect(),
+            stories: report.events.iter().map(|e| (e.event.name(), steps(&e.story))).collect(),
+            states: report.states,
+            transitions: report.transitions,
+            depth: report.depth,
+            bound: report.bound.map(bound_name),
+            assumptions: &report.assumptions,
+            schedule: checked.schedules.first().map(String::as_str),
+            trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
+        }
+    }
+}
+
+/// `sevsim.replay/1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Replay<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) litmus: &'a str,
+    pub(crate) policy: &'a str,
+    pub(crate) kernel: &'a str,
+    pub(crate) part: &'a str,
+    /// The event that the schedule claims.
+    pub(crate) event: &'static str,
+    /// Whether it came.
+    pub(crate) shown: bool,
+    /// Every event on the way.
+    pub(crate) events: Vec<&'static str>,
+    pub(crate) trace: Vec<Step<'a>>,
+}
+
+/// `sevsim.list/1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Listed<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) name: &'a str,
+    pub(crate) file: &'a str,
+    pub(crate) summary: &'a str,
+}
+
+/// Percentiles of the flush latency.
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    max: u64,
+    mean: u64,
+}
+
+/// Costs, with units in the names.
+#[derive(Debug, Serialize)]
+struct Cost {
+    flush_calls: u64,
+    pcpus_flushed: u64,
+    ipis: u64,
+    flush_latency_ns: Latency,
+    stolen_cycles: u64,
+    lines_written_back: u64,
+    lines_invalidated: u64,
+    refill_misses: u64,
+    dram_bytes_written: u64,
+    lock_wait_ns: u64,
+    guest_exits: u64,
+    guest_slowdown: Option<f64>,
+}
+
+/// What depends on the host or the clock.
+#[derive(Debug, Serialize)]
+struct Provenance {
+    version: &'static str,
+    wall_ms: u64,
+}
+
+/// `sevsim.run/1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Run<'a> {
+    schema: &'static str,
+    scenario: &'a str,
+    policy: &'a str,
+    kernel: &'a str,
+    part: &'a str,
+    seed: u64,
+    cycles: u64,
+    guest_accesses: u64,
+    vcpu_cycles: u64,
+    events: BTreeMap<&'static str, u64>,
+    cost: Cost,
+    provenance: Provenance,
+}
+
+/// A ratio in millionths as a number.
+#[expect(clippy::float_arithmetic, reason = "JSON has one kind of number; nothing is computed with this one")]
+fn ratio(ppm: u64) -> f64 {
+    f64::from(u32::try_from(ppm).unwrap_or(u32::MAX)) / 1e6
+}
+
+impl<'a> Run<'a> {
+    /// A run in a scenario under a kernel on a part.
+    pub(crate) fn of(names: [&'a str; 3], report: &'a RunReport, wall_ms: u64) -> Run<'a> {
+        let [scenario, kernel, part] = names;
+        let (outcome, cost, latency) = (&report.outcome, &report.outcome.cost, report.flush_latency);
+        Run {
+            schema: "sevsim.run/1",
+            scenario,
+            policy: &report.policy,
+            kernel,
+            part,
+            seed: report.seed,
+            cycles: outcome.cycles,
+            guest_accesses: outcome.guest_accesses,
+            vcpu_cycles: outcome.vcpu_cycles,
+            events: outcome.events.iter().map(|(kind, n)| (kind.name(), *n)).collect(),
+            cost: Cost {
+                flush_calls: cost.flush_calls,
+                pcpus_flushed: cost.pcpus_flushed,
+                ipis: cost.ipis,
+                flush_latency_ns: Latency {
+                    p50: latency.p50,
+                    p90: latency.p90,
+                    p99: latency.p99,
+                    max: latency.max,
+                    mean: latency.mean,
+                },
+                stolen_cycles: cost.stolen_cycles,
+                lines_written_back: cost.lines_written_back,
+                lines_invalidated: cost.lines_invalidated,
+                refill_misses: cost.refill_misses,
+                dram_bytes_written: cost.dram_bytes_written,
+                lock_wait_ns: report.lock_wait_ns,
+                guest_exits: cost.guest_exits,
+                guest_slowdown: (report.slowdown_ppm > 0).then(|| ratio(report.slowdown_ppm)),
+            },
+            provenance: Provenance { version: env!("CARGO_PKG_VERSION"), wall_ms },
+        }
+    }
+}

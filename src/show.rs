@@ -1,0 +1,44 @@
+//! `sevsim show`, `completions` and `man`: texts as they are.
+
+use svm_model::lang;
+
+use crate::args::{Cli, CompletionsArgs, ShowArgs, ShowWhat};
+use crate::exit::{Exit, Failure};
+use crate::names::{self, Kind};
+use crate::output::Output;
+
+/// Prints a text.
+pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let kind = match args.what {
+        ShowWhat::Policy | ShowWhat::Ast => Kind::Policy,
+        ShowWhat::Kernel => Kind::Kernel,
+        ShowWhat::Part => Kind::Part,
+        ShowWhat::Litmus => Kind::Litmus,
+        ShowWhat::Scenario => Kind::Scenario,
+    };
+    let found = names::find(kind, &args.name)?;
+    if args.what == ShowWhat::Ast {
+        let tree = lang::parse(&found.file, &found.text).map_err(|diags| Failure::diags(&diags))?;
+        out.print(&tree.to_string());
+    } else {
+        out.print(&found.text);
+    }
+    Ok(Exit::Done)
+}
+
+/// Prints a shell's completion script.
+pub(crate) fn completions(args: &CompletionsArgs, out: &mut Output) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::described(), "sevsim", &mut script);
+    out.print(&String::from_utf8_lossy(&script));
+    Exit::Done
+}
+
+/// Prints the manual page.
+pub(crate) fn man(out: &mut Output) -> Result<Exit, Failure> {
+    let mut page = Vec::new();
+    let failed = |e: std::io::Error| Failure::internal(format!("the manual page cannot be made: {e}"));
+    clap_mangen::Man::new(Cli::described()).render(&mut page).map_err(failed)?;
+    out.print(&String::from_utf8_lossy(&page));
+    Ok(Exit::Done)
+}

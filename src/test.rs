@@ -1,0 +1,39 @@
+//! `sevsim test`: the verdicts of litmus tests against what the files expect.
+
+use crate::args::{Format, TestArgs};
+use crate::cases::{self, Cases, Checked};
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::report::{json, verdicts};
+
+/// Does it.
+pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let litmus: &[String] = if args.all { &[] } else { &args.litmus };
+    let cases = Cases::read(litmus, &args.cases)?;
+    let mut exit = Exit::Done;
+    let mut all: Vec<Checked> = Vec::new();
+    if args.cases.format.format == Format::Csv {
+        out.print(&verdicts::csv_head(true));
+    }
+    let ran = cases.run(&mut |checked| {
+        exit = exit.worse(judged(&checked));
+        match args.cases.format.format {
+            Format::Table => all.push(checked),
+            Format::Json => out.print(&json::line(&json::Check::of(&checked, true))),
+            Format::Csv => out.print(&verdicts::csv_row(&checked, true)),
+        }
+    });
+    if !all.is_empty() {
+        out.print(&verdicts::matrix(&all, out.width()));
+    }
+    Ok(cases::end(&ran, exit, out))
+}
+
+/// How one verdict counts: as expected, not, or not known. Of what no rule speaks, only a bound counts.
+fn judged(checked: &Checked) -> Exit {
+    match (checked.exit(), checked.met()) {
+        (Exit::Inconclusive, _) => Exit::Inconclusive,
+        (_, Some(false)) => Exit::Violated,
+        (_, Some(true) | None) => Exit::Done,
+    }
+}

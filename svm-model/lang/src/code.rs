@@ -1,0 +1,404 @@
+//! What compiling gives: operations, where they came from, variables and entries.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sim_state::Domain;
+use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, UnOp, Window};
+
+use crate::ast::{Span, Type};
+use crate::ir::At;
+
+/// Where an operation came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SrcPos {
+    /// Index into [`Code::files`].
+    pub file: u16,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Index into [`Code::texts`]: the statement.
+    pub text: u32,
+}
+
+/// What a variable holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VarKind {
+    /// A number.
+    Int,
+    /// 0 or 1.
+    Bool,
+    /// The number of a VM, vCPU or page; -1 is null.
+    Ref(Type),
+    /// A word of a mask.
+    Mask,
+    /// A mutex.
+    Mutex,
+    /// A spinlock.
+    Spin,
+    /// A read-write lock.
+    Rwlock,
+}
+
+/// A declared variable; its index in [`Code::vars`] is its [`svm_policy::VarId`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Var {
+    /// Its name; of a field without its structure.
+    pub name: String,
+    /// How many instances there are.
+    pub scope: Scope,
+    /// Words of a mask, elements of an array, else 1.
+    pub words: u16,
+    /// What each word can hold, over all orders of steps of the entries compiled. Of locks it is 0 to 127
+    /// (read-write locks: -1 to 126): the machine, which knows how many contexts there are, may narrow it.
+    pub domain: Domain,
+    /// What each word starts as.
+    pub init: i64,
+    /// What it is.
+    pub kind: VarKind,
+    /// Whether any operation touches it.
+    pub used: bool,
+    /// Index of the file that declares it.
+    pub file: u16,
+    /// Line of the declaration.
+    pub line: u32,
+    /// Column of the declaration.
+    pub column: u32,
+}
+
+/// A parameter of an entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Param {
+    /// Its name.
+    pub name: String,
+    /// The register it is handed over in. No other value is ever there if it is not `assigned`.
+    pub reg: Reg,
+    /// Its type.
+    pub ty: Type,
+    /// Whether the program changes it.
+    pub assigned: bool,
+}
+
+/// A function that contexts start with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Where it starts.
+    pub start: Pc,
+    /// Its parameters, in registers 0, 1, ...
+    pub params: Vec<Param>,
+    /// What each register can hold where a context rests; 0 is always in, but for parameters that are not
+    /// assigned. Between rests a register may hold anything.
+    pub regs: Vec<Domain>,
+    /// Where a context can rest, in ascending order.
+    pub rests: Vec<Pc>,
+    /// The registers whose values matter at each rest, bit n for register n; parallel to `rests`.
+    pub live: Vec<u64>,
+}
+
+/// A compiled program.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Code {
+    /// All operations; each entry's are together.
+    pub ops: Vec<Op>,
+    /// Where each operation came from.
+    pub places: Vec<SrcPos>,
+    /// Names of the sources.
+    pub files: Vec<String>,
+    /// Statements, on one line each.
+    pub texts: Vec<String>,
+    /// The variables that the texts declare.
+    pub vars: Vec<Var>,
+    /// The entries asked for, in that order, and then the further callbacks.
+    pub entries: Vec<Entry>,
+    /// The entry of each function that is sent to a pCPU; `SendCall`'s second argument is an index here.
+    pub callbacks: Vec<u16>,
+}
+
+/// The table of source positions in the making.
+#[derive(Debug)]
+pub(crate) struct Places<'p> {
+    sources: Vec<&'p str>,
+    lines: Vec<Vec<u32>>,
+    texts: Vec<String>,
+    known_texts: BTreeMap<String, u32>,
+    places: Vec<SrcPos>,
+    known: BTreeMap<(u16, u32, u32), At>,
+}
+
+impl<'p> Places<'p> {
+    pub(crate) fn new(sources: Vec<&'p str>) -> Places<'p> {
+        let starts = |text: &str| {
+            let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
+            std::iter::once(0).chain(ends).map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect()
+        };
+        let lines = sources.iter().map(|text| starts(text)).collect();
+        Places {
+            sources,
+            lines,
+            texts: Vec::new(),
+            known_texts: BTreeMap::new(),
+            places: Vec::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// The index of a statement's text.
+    pub(crate) fn text(&mut self, span: Span) -> u32 {
+        let source = self.sources.get(usize::from(span.file)).copied().unwrap_or("");
+        let range = usize::try_from(span.start).unwrap_or(0)..usize::try_from(span.end).unwrap_or(0);
+        let text = source.get(range).unwrap_or("").split_whitespace().collect::<Vec<_>>().join(" ");
+        let next = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        *self.known_texts.entry(text).or_insert_with_key(|text| {
+            self.texts.push(text.clone());
+            next
+        })
+    }
+
+    /// The index of a position.
+    pub(crate) fn at(&mut self, span: Span, text: u32) -> At {
+        let key = (span.file, span.start, text);
+        if let Some(at) = self.known.get(&key) {
+            return *at;
+        }
+        let file = usize::from(span.file);
+        let starts = self.lines.get(file).map_or(&[][..], Vec::as_slice);
+        let line = starts.partition_point(|s| *s <= span.start);
+        let begin = starts.get(line.wrapping_sub(1)).copied().unwrap_or(0);
+        let range = usize::try_from(begin).unwrap_or(0)..usize::try_from(span.start).unwrap_or(0);
+        let before = self.sources.get(file).and_then(|s| s.get(range)).map_or(0, |s| s.chars().count());
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.places.push(SrcPos { file: span.file, line: number(line), column: number(before + 1), text });
+        let at = number(self.places.len() - 1);
+        self.known.insert(key, at);
+        at
+    }
+
+    pub(crate) fn get(&self, at: At) -> SrcPos {
+        let nowhere = SrcPos { file: 0, line: 0, column: 0, text: 0 };
+        usize::try_from(at).ok().and_then(|at| self.places.get(at)).copied().unwrap_or(nowhere)
+    }
+
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        self.texts
+    }
+}
+
+impl Code {
+    /// The entry of this name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// The program as text, one operation a line; `*` marks where a context can rest.
+    #[must_use]
+    pub fn listing(&self) -> String {
+        let mut out = String::new();
+        for (i, var) in self.vars.iter().enumerate() {
+            let words = if var.words > 1 { format!("[{}]", var.words) } else { String::new() };
+            let _ = writeln!(
+                out,
+                "var {i}: {} {}{words}: {} = {}",
+                scope(var.scope),
+                var.name,
+                domain(var.domain),
+                var.init
+            );
+        }
+        let mut order: Vec<&Entry> = self.entries.iter().collect();
+        order.sort_by_key(|e| e.start);
+        for (i, entry) in order.iter().enumerate() {
+            let end = order.get(i + 1).map_or(self.ops.len(), |next| usize::from(next.start));
+            let params: Vec<_> = entry
+                .params
+                .iter()
+                .map(|p| format!("r{} {}{}", p.reg, p.name, if p.assigned { " (assigned)" } else { "" }))
+                .collect();
+            let _ = writeln!(out, "\n{}({})", entry.name, params.join(", "));
+            let regs: Vec<_> =
+                entry.regs.iter().enumerate().map(|(r, d)| format!("r{r}: {}", domain(*d))).collect();
+            if !regs.is_empty() {
+                let _ = writeln!(out, "    {}", regs.join(", "));
+            }
+            for pc in usize::from(entry.start)..end {
+                let rest = entry.rests.iter().position(|r| usize::from(*r) == pc);
+                let mark = if rest.is_some() { '*' } else { ' ' };
+                let live = rest.map_or(String::new(), |r| {
+                    let live: Vec<_> =
+                        (0..64).filter(|b| entry.live[r] >> b & 1 == 1).map(|b| format!("r{b}")).collect();
+                    format!("    live {}", if live.is_empty() { "-".to_owned() } else { live.join(" ") })
+                });
+                let _ = writeln!(out, "{mark}{pc:4}  {}{live}", self.show(self.ops[pc]));
+            }
+        }
+        out
+    }
+
+    /// One operation as text.
+    #[must_use]
+    pub fn show(&self, op: Op) -> String {
+        match op {
+            Op::Set { dst, rhs } => format!("r{dst} = {}", show_expr(rhs)),
+            Op::MaskPut { base, words, bit, on } => {
+                format!("put {} bit {} = {}", mask(base, words), operand(bit), operand(on))
+            }
+            Op::Jump(pc) => format!("jump {pc}"),
+            Op::Branch { cond, then, otherwise } => format!("if {} {then} else {otherwise}", operand(cond)),
+            Op::Window(window) => match window {
+                Window::IrqDisable => "irq off",
+                Window::IrqEnable => "irq on",
+                Window::PreemptDisable => "preempt off",
+                Window::PreemptEnable => "preempt on",
+            }
+            .to_owned(),
+            Op::Choose { dst, options } => format!("r{dst} = choose {options}"),
+            Op::ChooseBit { dst, base, words } => format!("r{dst} = choose bit of {}", mask(base, words)),
+            Op::Load { dst, place } => format!("r{dst} = load {}", self.place(place)),
+            Op::Store { place, src } => format!("store {} = {}", self.place(place), operand(src)),
+            Op::Rmw { dst, place, op, src, expected } => {
+                let (place, src) = (self.place(place), operand(src));
+                let what = match op {
+                    RmwOp::Or => format!("{place} |= {src}"),
+                    RmwOp::AndNot => format!("{place} &= ~{src}"),
+                    RmwOp::And => format!("{place} &= {src}"),
+                    RmwOp::Add => format!("{place} += {src}"),
+                    RmwOp::Xchg => format!("{place} <-> {src}"),
+                    RmwOp::CmpXchg => format!("{place} <-> {src} if {}", operand(expected)),
+                };
+                format!("r{dst} = rmw {what}")
+            }
+            Op::Lock { kind, place } => format!("{} {}", lock(kind, true), self.place(place)),
+            Op::Unlock { kind, place } => format!("{} {}", lock(kind, false), self.place(place)),
+            Op::Prim { prim, dst, args } => {
+                let args: Vec<_> = args[..arity(prim)].iter().map(|a| operand(*a)).collect();
+                format!("r{dst} = {prim:?}({})", args.join(", "))
+            }
+            Op::Halt => "halt".to_owned(),
+        }
+    }
+
+    fn place(&self, place: Place) -> String {
+        let var = &self.vars[usize::from(place.var.0)];
+        let instance = match var.scope {
+            Scope::Global => String::new(),
+            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
+                format!("@{}", operand(place.instance))
+            }
+        };
+        let word = if var.words > 1 { format!("[{}]", operand(place.word)) } else { String::new() };
+        format!("{}{instance}{word}", var.name)
+    }
+}
+
+/// How many arguments a primitive uses.
+fn arity(prim: Prim) -> usize {
+    match prim {
+        Prim::SchedPark => 0,
+        Prim::VmRun
+        | Prim::GuestRead
+        | Prim::GuestWrite
+        | Prim::VcpuFlushTlb
+        | Prim::FaultPage
+        | Prim::UserPtePresent
+        | Prim::ZapUserPte
+        | Prim::FreePage
+        | Prim::HostRead
+        | Prim::HostWrite
+        | Prim::DmaRead
+        | Prim::DmaWrite
+        | Prim::FlushBegin
+        | Prim::FlushPrivate
+        | Prim::FlushShared
+        | Prim::FlushEnd
+        | Prim::ClflushPage
+        | Prim::TraceWriteback
+        | Prim::OracleUpdate => 1,
+        Prim::ZapSpte | Prim::InstallSpte | Prim::AllocPage | Prim::WaitCalls | Prim::SetLoaded => 2,
+        Prim::SendCall => 4,
+    }
+}
+
+fn operand(v: Operand) -> String {
+    match v {
+        Operand::Const(n) => n.to_string(),
+        Operand::Reg(r) => format!("r{r}"),
+    }
+}
+
+fn mask(base: Reg, words: u8) -> String {
+    if words == 1 { format!("m{base}") } else { format!("m{base}..{}", base + words) }
+}
+
+fn lock(kind: Lock, take: bool) -> String {
+    let kind = match kind {
+        Lock::Mutex => "mutex",
+        Lock::Spin => "spin",
+        Lock::Read => "read",
+        Lock::Write => "write",
+    };
+    format!("{kind} {}", if take { "lock" } else { "unlock" })
+}
+
+fn show_expr(e: Expr) -> String {
+    match e {
+        Expr::Use(v) => operand(v),
+        Expr::Un(op, v) => {
+            let v = operand(v);
+            match op {
+                UnOp::Neg => format!("-{v}"),
+                UnOp::Not => format!("~{v}"),
+                UnOp::IsZero => format!("!{v}"),
+                UnOp::Weight => format!("weight {v}"),
+                UnOp::LowestBit => format!("lowest bit of {v}"),
+            }
+        }
+        Expr::Bin(op, a, b) => {
+            let text = match op {
+                BinOp::Add => "+",
+                BinOp::Sub => "-",
+                BinOp::Mul => "*",
+                BinOp::Div => "/",
+                BinOp::Rem => "%",
+                BinOp::And => "&",
+                BinOp::Or => "|",
+                BinOp::Xor => "^",
+                BinOp::Shl => "<<",
+                BinOp::Shr => ">>",
+                BinOp::Eq => "==",
+                BinOp::Ne => "!=",
+                BinOp::Lt => "<",
+                BinOp::Le => "<=",
+                BinOp::Gt => ">",
+                BinOp::Ge => ">=",
+            };
+            format!("{} {text} {}", operand(a), operand(b))
+        }
+        Expr::ThisCpu => "this cpu".to_owned(),
+        Expr::VmOf(v) => format!("vm of {}", operand(v)),
+        Expr::MaskTest { base, words, bit } => format!("{} bit {}", mask(base, words), operand(bit)),
+        Expr::MaskNext { base, words, after } => {
+            format!("next in {} after {}", mask(base, words), operand(after))
+        }
+        Expr::MaskWeight { base, words } => format!("weight of {}", mask(base, words)),
+    }
+}
+
+fn scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Global => "global",
+        Scope::PerVm => "per VM",
+        Scope::PerVcpu => "per vCPU",
+        Scope::PerCpu => "per pCPU",
+        Scope::PerPage => "per page",
+    }
+}
+
+fn domain(d: Domain) -> String {
+    match d {
+        Domain::Range { lo, hi } => format!("{lo}..{hi}"),
+        Domain::Mask { bits } => format!("{bits} bits"),
+    }
+}

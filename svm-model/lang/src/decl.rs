@@ -1,0 +1,583 @@
+//! What the texts declare: constants, variables, functions, hooks. All texts share one space of names.
+
+use std::collections::BTreeMap;
+
+use svm_policy::Scope;
+
+use crate::ast::{
+    Ast, Decl, Expr, ExprKind, Function, Ident, Infix, ItemKind, LockType, Object, Prefix, Span, Type,
+};
+use crate::builtin;
+use crate::diag::{Fault, nearest};
+use crate::machine::Machine;
+use crate::{Role, VarKind};
+
+/// A declared variable.
+#[derive(Clone, Debug)]
+pub(crate) struct VarDef {
+    pub(crate) name: String,
+    pub(crate) scope: Scope,
+    pub(crate) ty: Type,
+    pub(crate) kind: VarKind,
+    /// Elements of an array.
+    pub(crate) array: Option<u16>,
+    /// Words of a mask, elements of an array, else 1.
+    pub(crate) words: u16,
+    /// What its type, or the width of the bit-field, allows.
+    pub(crate) range: (i64, i64),
+    pub(crate) init: i64,
+    pub(crate) span: Span,
+}
+
+/// A name at top level.
+#[derive(Clone, Debug)]
+pub(crate) enum Global {
+    Const { value: i64, ty: Type },
+    Var(u16),
+    Func(usize),
+}
+
+/// A function of the texts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Func<'p> {
+    /// The definition, or the prototype of an empty hook.
+    pub(crate) head: &'p Function,
+    pub(crate) role: Role,
+    pub(crate) has_body: bool,
+}
+
+/// All texts together.
+#[derive(Debug)]
+pub(crate) struct Program<'p> {
+    pub(crate) machine: Machine,
+    pub(crate) globals: BTreeMap<&'p str, Global>,
+    pub(crate) vars: Vec<VarDef>,
+    pub(crate) fields: BTreeMap<(Object, &'p str), u16>,
+    pub(crate) funcs: Vec<Func<'p>>,
+    /// Ranges of the enumerations.
+    pub(crate) enums: BTreeMap<&'p str, (i64, i64)>,
+}
+
+struct Collector<'p, 'f> {
+    program: Program<'p>,
+    places: BTreeMap<&'p str, Span>,
+    faults: &'f mut Vec<Fault>,
+    protos: BTreeMap<&'p str, Vec<(&'p Function, Role)>>,
+    defs: BTreeMap<&'p str, (&'p Function, Role)>,
+    order: Vec<&'p str>,
+}
+
+/// Names that mean something of their own.
+pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";
+pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
+
+/// Collects the declarations of all texts.
+pub(crate) fn collect<'p>(
+    texts: &'p [(Ast, Role)],
+    constants: &'p [(String, Type, i64)],
+    machine: Machine,
+    faults: &mut Vec<Fault>,
+) -> Program<'p> {
+    let program = Program {
+        machine,
+        globals: BTreeMap::new(),
+        vars: Vec::new(),
+        fields: BTreeMap::new(),
+        funcs: Vec::new(),
+        enums: BTreeMap::new(),
+    };
+    let mut c = Collector {
+        program,
+        places: BTreeMap::new(),
+        faults,
+        protos: BTreeMap::new(),
+        defs: BTreeMap::new(),
+        order: Vec::new(),
+    };
+    c.program.globals.insert(
+        "nr_cpu_ids",
+        Global::Const { value: c.program.machine.pcpus, ty: c.program.machine.cpu_type() },
+    );
+    for (name, ty, value) in constants {
+        c.program.globals.insert(name, Global::Const { value: *value, ty: ty.clone() });
+    }
+    // Constants and enumerations first, in order of the texts: what declares variables may use them all.
+    for (ast, _) in texts {
+        for item in &ast.items {
+            match &item.kind {
+                ItemKind::Define { name, value } => {
+                    let (value, ty) = c.constant(value).unwrap_or((0, Type::Opaque));
+                    c.global(name, Global::Const { value, ty });
+                }
+                ItemKind::Enum { name, values } => c.enumeration(name.as_ref(), values),
+                ItemKind::Struct { .. }
+                | ItemKind::PerCpu(_)
+                | ItemKind::Global { .. }
+                | ItemKind::Lock { .. }
+                | ItemKind::Function(_) => {}
+            }
+        }
+    }
+    for (ast, role) in texts {
+        for item in &ast.items {
+            match &item.kind {
+                ItemKind::Define { .. } | ItemKind::Enum { .. } => {}
+                ItemKind::Struct { object, fields } => {
+                    for field in fields {
+                        c.field(*object, field);
+                    }
+                }
+                ItemKind::PerCpu(decl) => c.global_var(decl, Scope::PerCpu),
+                ItemKind::Global { decl, .. } => c.global_var(decl, Scope::Global),
+                ItemKind::Lock { kind, name } => c.lock(*kind, name),
+                ItemKind::Function(function) => c.function(function, *role),
+            }
+        }
+    }
+    c.link();
+    c.program
+}
+
+impl<'p> Collector<'p, '_> {
+    fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    fn global(&mut self, name: &'p Ident, global: Global) {
+        if builtin::find(&name.name).is_some() || name.name == POSSIBLE_MASK {
+            self.fault(
+                Fault::at(name.span, format!("`{}` is built in", name.name)).help("give it another name"),
+            );
+            return;
+        }
+        if self.program.globals.contains_key(name.name.as_str()) {
+            let known = self.places.contains_key(name.name.as_str());
+            let help = if known {
+                "all texts share one space of names: rename one of the two"
+            } else {
+                "the scenario, or the language itself, defines this name"
+            };
+            self.fault(Fault::at(name.span, format!("`{}` is declared twice", name.name)).help(help));
+            return;
+        }
+        self.places.insert(&name.name, name.span);
+        self.program.globals.insert(&name.name, global);
+    }
+
+    fn enumeration(&mut self, name: Option<&'p Ident>, values: &'p [(Ident, Option<Expr>)]) {
+        let mut next = 0i64;
+        let (mut lo, mut hi) = (0, 0);
+        for (constant, value) in values {
+            if let Some(value) = value {
+                next = self.constant(value).map_or(next, |(v, _)| v);
+            }
+            (lo, hi) = (lo.min(next), hi.max(next));
+            self.global(constant, Global::Const { value: next, ty: Type::Int(crate::ast::IntType::Int) });
+            next = next.wrapping_add(1);
+        }
+        if let Some(name) = name
+            && self.program.enums.insert(&name.name, (lo, hi)).is_some()
+        {
+            self.fault(Fault::at(name.span, format!("`enum {}` is declared twice", name.name)));
+        }
+    }
+
+    fn constant(&mut self, expr: &Expr) -> Option<(i64, Type)> {
+        match evaluate(&self.program, expr, 0) {
+            Ok(found) => Some(found),
+            Err(fault) => {
+                self.fault(fault);
+                None
+            }
+        }
+    }
+
+    fn variable(&mut self, decl: &Decl, scope: Scope) -> Option<VarDef> {
+        let machine = &self.program.machine;
+        let mask_words = u16::from(machine.mask_words);
+        if let Type::Enum(name) = &decl.ty
+            && !self.program.enums.contains_key(name.as_str())
+        {
+            let help = nearest(name, self.program.enums.keys());
+            self.fault(Fault::at(decl.name.span, format!("unknown `enum {name}`")).help_if(help));
+            return None;
+        }
+        let mut range = self.program.range(&decl.ty);
+        let kind = match &decl.ty {
+            Type::Bool => VarKind::Bool,
+            Type::Int(_) | Type::Atomic | Type::Enum(_) | Type::Opaque => VarKind::Int,
+            Type::Ref(_) => VarKind::Ref(decl.ty.clone()),
+            Type::Mask | Type::MaskVar => VarKind::Mask,
+            Type::Lock(LockType::Mutex) => VarKind::Mutex,
+            Type::Lock(LockType::Spin) => VarKind::Spin,
+            Type::Lock(LockType::Rwlock) => VarKind::Rwlock,
+            Type::Void | Type::MaskPtr | Type::LockPtr(_) | Type::Func => {
+                let fault = Fault::at(decl.name.span, format!("a variable cannot be a `{}`", decl.ty))
+                    .expected("only parameters and locals can")
+                    .help("declare the mask or lock itself, or pass it on as a parameter");
+                self.fault(fault);
+                return None;
+            }
+        };
+        let plain = matches!(kind, VarKind::Bool | VarKind::Int | VarKind::Ref(_));
+        if let Some(bits) = &decl.bits {
+            let span = bits.span;
+            let width = self.constant(bits).map_or(1, |(n, _)| n);
+            let most = crate::machine::width_of(range);
+            if !matches!(decl.ty, Type::Bool | Type::Int(_) | Type::Enum(_)) {
+                self.fault(Fault::at(span, "only numbers have bit-fields"));
+            } else if !(1..=63).contains(&width) {
+                self.fault(
+                    Fault::at(span, format!("a bit-field of {width} bits")).expected("expected 1 to 63"),
+                );
+            } else if decl.ty != Type::Bool || width > i64::from(most) {
+                range = crate::machine::range_of_bits(width.unsigned_abs(), range.0 < 0);
+            }
+        }
+        let array = match &decl.array {
+            None => None,
+            Some(len) => {
+                let span = len.span;
+                let n = self.constant(len).map_or(1, |(n, _)| n);
+                match u16::try_from(n) {
+                    Ok(n @ 1..=1024) if plain => Some(n),
+                    Ok(1..=1024) => {
+                        self.fault(Fault::at(span, "arrays of masks or locks are not part of the language"));
+                        return None;
+                    }
+                    Ok(_) | Err(_) => {
+                        self.fault(
+                            Fault::at(span, format!("an array of {n} elements"))
+                                .expected("expected 1 to 1024"),
+                        );
+                        return None;
+                    }
+                }
+            }
+        };
+        let mut init = match kind {
+            VarKind::Ref(_) => -1,
+            VarKind::Int if decl.ty == Type::Opaque => -1,
+            VarKind::Int
+            | VarKind::Bool
+            | VarKind::Mask
+            | VarKind::Mutex
+            | VarKind::Spin
+            | VarKind::Rwlock => 0,
+        };
+        if let Some(value) = &decl.init {
+            if plain {
+                if let Some((v, ty)) = self.constant(value) {
+                    init = v;
+                    let nothing = ty == Type::Opaque;
+                    let fits = range.0 <= init && init <= range.1;
+                    let is_ref = matches!(decl.ty, Type::Ref(_));
+                    if !fits || is_ref && ty != decl.ty && !nothing || !is_ref && matches!(ty, Type::Ref(_)) {
+                        let fault =
+                            Fault::at(value.span, format!("`{}` cannot start as `{value}`", decl.name.name));
+                        self.fault(fault.expected(format!(
+                            "expected a `{}`{}",
+                            decl.ty,
+                            if is_ref {
+                                " or `NULL`".to_owned()
+                            } else {
+                                format!(" from {} to {}", range.0, range.1)
+                            }
+                        )));
+                        init = range.0.max(0).min(range.1);
+                    }
+                }
+            } else {
+                self.fault(
+                    Fault::at(value.span, "masks start empty and locks free")
+                        .expected("unexpected initialiser"),
+                );
+            }
+        }
+        let words = if kind == VarKind::Mask { mask_words } else { array.unwrap_or(1) };
+        Some(VarDef {
+            name: decl.name.name.clone(),
+            scope,
+            ty: decl.ty.clone(),
+            kind,
+            array,
+            words,
+            range,
+            init,
+            span: decl.name.span,
+        })
+    }
+
+    fn add_var(&mut self, var: VarDef) -> Option<u16> {
+        let Ok(id) = u16::try_from(self.program.vars.len()) else {
+            self.fault(Fault::at(var.span, "more than 65536 variables"));
+            return None;
+        };
+        self.program.vars.push(var);
+        Some(id)
+    }
+
+    fn field(&mut self, object: Object, decl: &'p Decl) {
+        let scope = match object {
+            Object::Vm => Scope::PerVm,
+            Object::Vcpu => Scope::PerVcpu,
+            Object::Page => Scope::PerPage,
+        };
+        let name = decl.name.name.as_str();
+        let fixed = object == Object::Vcpu && (name == "kvm" || name == "vcpu_idx");
+        if fixed || self.program.fields.contains_key(&(object, name)) {
+            let mut fault = Fault::at(decl.name.span, format!("`{object}` has a field `{name}` already"));
+            fault = fault.help(if fixed {
+                "this one is built in"
+            } else {
+                "any text may add fields; rename one of the two"
+            });
+            self.fault(fault);
+            return;
+        }
+        if let Some(var) = self.variable(decl, scope)
+            && let Some(id) = self.add_var(var)
+        {
+            self.program.fields.insert((object, name), id);
+        }
+    }
+
+    fn global_var(&mut self, decl: &'p Decl, scope: Scope) {
+        if decl.name.name == ONLINE_MASK && (scope != Scope::Global || decl.ty != Type::Mask) {
+            self.fault(
+                Fault::at(decl.name.span, "`cpu_online_mask` is one global mask")
+                    .expected("expected `cpumask_t`"),
+            );
+            return;
+        }
+        if let Some(var) = self.variable(decl, scope)
+            && let Some(id) = self.add_var(var)
+        {
+            self.global(&decl.name, Global::Var(id));
+        }
+    }
+
+    fn lock(&mut self, kind: LockType, name: &'p Ident) {
+        let decl = Decl { ty: Type::Lock(kind), name: name.clone(), array: None, bits: None, init: None };
+        if let Some(var) = self.variable(&decl, Scope::Global)
+            && let Some(id) = self.add_var(var)
+        {
+            self.global(name, Global::Var(id));
+        }
+    }
+
+    fn function(&mut self, function: &'p Function, role: Role) {
+        let name = function.name.name.as_str();
+        if !self.protos.contains_key(name) && !self.defs.contains_key(name) {
+            self.order.push(name);
+        }
+        for ty in function.params.iter().map(|p| &p.ty).chain([&function.result]) {
+            if let Type::Enum(e) = ty
+                && !self.program.enums.contains_key(e.as_str())
+            {
+                let help = nearest(e, self.program.enums.keys());
+                self.fault(Fault::at(function.name.span, format!("unknown `enum {e}`")).help_if(help));
+            }
+        }
+        for param in &function.params {
+            if matches!(param.ty, Type::Void | Type::Mask | Type::Lock(_) | Type::Atomic) {
+                let fault = Fault::at(param.name.span, format!("a parameter cannot be a `{}`", param.ty));
+                self.fault(
+                    fault
+                        .expected("expected a pointer to it")
+                        .help("masks and locks are passed by reference"),
+                );
+            }
+        }
+        let result = &function.result;
+        if !matches!(
+            result,
+            Type::Void | Type::Bool | Type::Int(_) | Type::Enum(_) | Type::Ref(_) | Type::Opaque
+        ) {
+            self.fault(Fault::at(function.name.span, format!("a function cannot return a `{result}`")));
+        }
+        if function.body.is_none() {
+            self.protos.entry(name).or_default().push((function, role));
+        } else if self.defs.contains_key(name) {
+            let fault = Fault::at(function.name.span, format!("`{name}` is defined twice"));
+            self.fault(fault.help("all texts share one space of names: rename one of the two"));
+        } else {
+            self.defs.insert(name, (function, role));
+        }
+    }
+
+    /// Brings prototypes and definitions together.
+    fn link(&mut self) {
+        let defs = std::mem::take(&mut self.defs);
+        let protos = std::mem::take(&mut self.protos);
+        let from_kernel = |name: &str| {
+            protos.get(name).is_some_and(|list| list.iter().any(|(_, role)| *role == Role::Kernel))
+        };
+        let kernel_defines = |name: &str| defs.get(name).is_some_and(|(_, role)| *role == Role::Kernel);
+        let hooks: Vec<&str> =
+            protos.keys().copied().filter(|name| from_kernel(name) && !kernel_defines(name)).collect();
+        for name in std::mem::take(&mut self.order) {
+            let def = defs.get(name);
+            if let Some((function, Role::Policy)) = def {
+                let place = function.name.span;
+                if !function.is_static && !hooks.contains(&name) {
+                    let fault = Fault::at(place, format!("no kernel text calls `{name}`"))
+                        .expected("a policy defines hooks, and `static` functions of its own")
+                        .help(match nearest(name, &hooks) {
+                            Some(near) => format!("{near} The hooks are: {}", list(&hooks)),
+                            None if hooks.is_empty() => {
+                                "the kernel text has no hooks; make it `static`".to_owned()
+                            }
+                            None => format!("make it `static`, or define a hook: {}", list(&hooks)),
+                        });
+                    self.fault(fault);
+                }
+                if function.is_static && hooks.contains(&name) {
+                    let fault =
+                        Fault::at(place, format!("the hook `{name}` is `static`: the kernel cannot call it"));
+                    self.fault(fault.help("leave `static` out"));
+                }
+            }
+            let list = protos.get(name).map_or(&[][..], Vec::as_slice);
+            let (head, role, has_body) = match (def, list.first()) {
+                (Some((f, role)), _) => (*f, *role, true),
+                (None, Some((f, role))) => (*f, *role, false),
+                (None, None) => continue,
+            };
+            for (proto, _) in list {
+                let same = proto.result == head.result
+                    && proto.params.len() == head.params.len()
+                    && proto.params.iter().zip(&head.params).all(|(a, b)| same_param(&a.ty, &b.ty));
+                if !same {
+                    let fault = Fault::at(head.name.span, format!("`{name}` differs from its prototype"))
+                        .expected(format!("expected `{proto}`"));
+                    self.fault(fault);
+                }
+            }
+            if !has_body && !from_kernel(name) {
+                let fault = Fault::at(head.name.span, format!("`{name}` is declared, but never defined"));
+                self.fault(fault.help("only a prototype in a kernel text is a hook, which may stay empty"));
+            }
+            let id = self.program.funcs.len();
+            self.program.funcs.push(Func { head, role, has_body });
+            self.global(&head.name, Global::Func(id));
+        }
+    }
+}
+
+/// `cpumask_var_t` and `struct cpumask *` are one type for a parameter.
+fn same_param(a: &Type, b: &Type) -> bool {
+    let mask = |t: &Type| matches!(t, Type::MaskPtr | Type::MaskVar);
+    a == b || mask(a) && mask(b)
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl Program<'_> {
+    /// The values of a type.
+    pub(crate) fn range(&self, ty: &Type) -> (i64, i64) {
+        match ty {
+            Type::Enum(name) => {
+                let (lo, hi) = self.enums.get(name.as_str()).copied().unwrap_or((0, 0));
+                self.machine.at_least_int(lo, hi)
+            }
+            Type::Void
+            | Type::Bool
+            | Type::Int(_)
+            | Type::Atomic
+            | Type::Ref(_)
+            | Type::Mask
+            | Type::MaskVar
+            | Type::MaskPtr
+            | Type::Lock(_)
+            | Type::LockPtr(_)
+            | Type::Func
+            | Type::Opaque => self.machine.range(ty),
+        }
+    }
+
+    /// Whether the values of a type are numbers (not references, masks or locks).
+    pub(crate) fn is_number(ty: &Type) -> bool {
+        matches!(ty, Type::Bool | Type::Int(_) | Type::Atomic | Type::Enum(_))
+    }
+}
+
+/// The value of a constant expression.
+fn evaluate(program: &Program<'_>, expr: &Expr, depth: u32) -> Result<(i64, Type), Fault> {
+    let int = Type::Int(crate::ast::IntType::Int);
+    let not_constant =
+        || Fault::at(expr.span, format!("`{expr}` is not a constant")).expected("expected a constant");
+    if depth > 256 {
+        return Err(not_constant());
+    }
+    let number = |e: &Expr| match evaluate(program, e, depth + 1) {
+        Ok((v, ty)) if !matches!(ty, Type::Ref(_) | Type::Opaque) => Ok(v),
+        Ok(_) => Err(Fault::at(e.span, "a reference is not a number").expected("expected a number")),
+        Err(fault) => Err(fault),
+    };
+    match &expr.kind {
+        ExprKind::Int(n) => Ok((*n, int)),
+        ExprKind::Bool(b) => Ok((i64::from(*b), Type::Bool)),
+        ExprKind::Null => Ok((-1, Type::Opaque)),
+        ExprKind::Name(name) => match program.globals.get(name.as_str()) {
+            Some(Global::Const { value, ty }) => Ok((*value, ty.clone())),
+            Some(Global::Var(_) | Global::Func(_)) => Err(not_constant()),
+            None => {
+                let constants = program.globals.iter().filter(|(_, g)| matches!(g, Global::Const { .. }));
+                Err(Fault::at(expr.span, format!("unknown constant `{name}`"))
+                    .expected("expected a constant that is declared above")
+                    .help_if(nearest(name, constants.map(|(n, _)| n))))
+            }
+        },
+        ExprKind::Prefix(op, of) => {
+            let v = number(of)?;
+            match op {
+                Prefix::Neg => Ok((v.wrapping_neg(), int)),
+                Prefix::BitNot => Ok((!v, int)),
+                Prefix::Not => Ok((i64::from(v == 0), Type::Bool)),
+                Prefix::AddressOf => Err(not_constant()),
+            }
+        }
+        ExprKind::Infix(op, a, b) => {
+            let (a, b) = (number(a)?, number(b)?);
+            let v = match op {
+                Infix::And => i64::from(a != 0 && b != 0),
+                Infix::Or => i64::from(a != 0 || b != 0),
+                Infix::Mul
+                | Infix::Div
+                | Infix::Rem
+                | Infix::Add
+                | Infix::Sub
+                | Infix::Shl
+                | Infix::Shr
+                | Infix::Lt
+                | Infix::Le
+                | Infix::Gt
+                | Infix::Ge
+                | Infix::Eq
+                | Infix::Ne
+                | Infix::BitAnd
+                | Infix::BitXor
+                | Infix::BitOr => fold_infix(*op, a, b),
+            };
+            Ok((v, int))
+        }
+        ExprKind::Cond(c, a, b) => {
+            let c = number(c)?;
+            evaluate(program, if c == 0 { b } else { a }, depth + 1)
+        }
+        ExprKind::Cast(Type::Int(_), of) => Ok((number(of)?, int)),
+        ExprKind::Assign(..)
+        | ExprKind::Step { .. }
+        | ExprKind::Call { .. }
+        | ExprKind::Field(..)
+        | ExprKind::Index(..)
+        | ExprKind::Cast(..) => Err(not_constant()),
+    }
+}
+
+fn fold_infix(op: Infix, a: i64, b: i64) -> i64 {
+    crate::machine::infix(op).map_or(0, |op| crate::machine::bin(op, a, b))
+}

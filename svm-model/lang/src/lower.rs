@@ -1,0 +1,522 @@
+//! Syntax tree to blocks of operations: every call is inlined, so that an entry is one flat program.
+
+mod call;
+mod expr;
+mod loops;
+mod mask;
+mod stmt;
+
+use std::collections::BTreeMap;
+
+use svm_policy::{BinOp, UnOp};
+
+use crate::ast::{Function, LockType, Span, Type};
+use crate::code::Places;
+use crate::decl::Program;
+use crate::diag::Fault;
+use crate::ir::{At, B, Block, Calc, Class, End, Flow, Inst, LocalMask, RegInfo, Slot, V, Val};
+use crate::machine;
+use crate::parse::Reported;
+
+/// How deep calls, statements and expressions may nest, after inlining.
+const DEPTH: u32 = 300;
+/// Operations of one entry before optimisation.
+const OPERATIONS: usize = 150_000;
+
+pub(crate) type Lowered<T> = Result<T, Reported>;
+
+/// A mask, wherever it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MaskRef {
+    Local(LocalMask),
+    Shared(Slot),
+    /// Every pCPU, always.
+    Full,
+}
+
+/// What an expression gives.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Value {
+    Num(Val, Type),
+    /// The type tells `cpumask_t`, which cannot be passed on without `&`, from a pointer.
+    Mask(MaskRef, Type),
+    /// The lock, and whether this is a pointer to it.
+    Lock(Slot, LockType, bool),
+    /// A function; none if it is the parameter of a function that is checked by itself.
+    Func(Option<usize>),
+    Nothing,
+}
+
+/// What can stand on the left of `=`, and what else a name may mean.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Target {
+    Reg(V, Type),
+    Slot(Slot, Type),
+    Array(Slot, Type, u16),
+    Value(Value),
+}
+
+#[derive(Clone, Debug)]
+struct Binding {
+    target: Target,
+    /// Whether a loop over pCPUs or vCPUs moves it, so that the text must not.
+    held: bool,
+}
+
+/// A lock to give back at the end of a scope.
+#[derive(Clone, Copy, Debug)]
+struct Cleanup {
+    kind: crate::ast::GuardKind,
+    slot: Slot,
+    span: Span,
+}
+
+struct Scope<'p> {
+    /// Where the block begins, which names it; none for scopes that are not blocks of the text.
+    id: Option<u32>,
+    names: BTreeMap<&'p str, Binding>,
+    cleanups: Vec<Cleanup>,
+}
+
+/// Where `break` and `continue` go.
+#[derive(Clone, Copy)]
+struct Loop {
+    after: B,
+    next: Option<B>,
+    /// Scopes open outside of the loop.
+    scopes: usize,
+}
+
+/// Where a label is: its block, and each block of the text around it with the guards before it there.
+#[derive(Clone, Debug)]
+struct Label {
+    block: B,
+    path: Vec<(u32, usize)>,
+    span: Span,
+    seen: bool,
+}
+
+struct Frame<'p> {
+    func: usize,
+    result: Option<(V, Type)>,
+    exit: B,
+    /// Scopes open outside of the function.
+    scopes: usize,
+    loops: Vec<Loop>,
+    labels: BTreeMap<&'p str, Label>,
+}
+
+/// What all entries share.
+pub(crate) struct Shared<'p, 'c> {
+    pub(crate) program: &'p Program<'p>,
+    pub(crate) faults: &'c mut Vec<Fault>,
+    pub(crate) places: &'c mut Places<'p>,
+    /// Functions that are passed to other pCPUs.
+    pub(crate) callbacks: &'c mut Vec<usize>,
+    /// Functions that have been lowered, in whatever place.
+    pub(crate) reached: &'c mut [bool],
+}
+
+pub(crate) struct Lower<'p, 'c, 's> {
+    s: &'s mut Shared<'p, 'c>,
+    p: &'p Program<'p>,
+    flow: Flow,
+    cur: B,
+    frames: Vec<Frame<'p>>,
+    scopes: Vec<Scope<'p>>,
+    depth: u32,
+    count: usize,
+    /// The statement at hand, for the positions of operations.
+    text: u32,
+}
+
+/// Lowers one function as an entry.
+pub(crate) fn entry(shared: &mut Shared<'_, '_>, func: usize) -> Flow {
+    let program = shared.program;
+    let head = program.funcs[func].head;
+    for param in &head.params {
+        if matches!(param.ty, Type::MaskPtr | Type::MaskVar | Type::LockPtr(_) | Type::Func) {
+            let fault = Fault::at(param.name.span, format!("`{}` starts a context", head.name.name))
+                .expected(format!("its parameters cannot be a `{}`", param.ty));
+            shared.faults.push(fault);
+        }
+    }
+    run(shared, func)
+}
+
+/// Lowers a function that nothing calls, to find its errors.
+pub(crate) fn check(shared: &mut Shared<'_, '_>, func: usize) {
+    run(shared, func);
+}
+
+fn run<'p>(shared: &mut Shared<'p, '_>, func: usize) -> Flow {
+    let program = shared.program;
+    let head: &'p Function = program.funcs[func].head;
+    let flow = Flow { blocks: Vec::new(), regs: Vec::new(), params: 0, loops: Vec::new() };
+    let mut lower = Lower {
+        s: shared,
+        p: program,
+        flow,
+        cur: 0,
+        frames: Vec::new(),
+        scopes: Vec::new(),
+        depth: 0,
+        count: 0,
+        text: 0,
+    };
+    lower.new_block();
+    let mut args = Vec::new();
+    for param in &head.params {
+        let value = if let Type::Bool | Type::Int(_) | Type::Enum(_) | Type::Ref(_) | Type::Opaque = param.ty
+        {
+            let reg = lower.new_reg();
+            lower.flow.params += 1;
+            Value::Num(Val::Reg(reg), param.ty.clone())
+        } else {
+            Value::Nothing
+        };
+        args.push(value);
+    }
+    for (value, param) in args.iter_mut().zip(&head.params) {
+        let nowhere = Slot { var: 0, instance: Val::Const(0), word: Val::Const(0) };
+        match &param.ty {
+            Type::MaskPtr | Type::MaskVar => {
+                *value = Value::Mask(MaskRef::Local(lower.new_mask()), Type::MaskPtr);
+            }
+            Type::LockPtr(kind) => *value = Value::Lock(nowhere, *kind, true),
+            Type::Func => *value = Value::Func(None),
+            Type::Void
+            | Type::Bool
+            | Type::Int(_)
+            | Type::Atomic
+            | Type::Enum(_)
+            | Type::Ref(_)
+            | Type::Mask
+            | Type::Lock(_)
+            | Type::Opaque => {}
+        }
+    }
+    let _: Lowered<Value> = lower.inline(func, args, head.name.span, true);
+    let end =
+        head.body.as_ref().map_or(head.name.span, |b| Span { start: b.span.end.saturating_sub(1), ..b.span });
+    lower.text = lower.s.places.text(end);
+    let at = lower.at(end);
+    let cur = lower.cur;
+    lower.flow.blocks[cur].end = End::Halt;
+    lower.flow.blocks[cur].end_at = at;
+    lower.flow
+}
+
+impl<'p> Lower<'p, '_, '_> {
+    fn fail<T>(&mut self, fault: Fault) -> Lowered<T> {
+        self.s.faults.push(fault);
+        Err(Reported)
+    }
+
+    fn at(&mut self, span: Span) -> At {
+        self.s.places.at(span, self.text)
+    }
+
+    fn new_reg(&mut self) -> V {
+        self.flow.regs.push(RegInfo { class: Class::Number, group: None });
+        V::try_from(self.flow.regs.len() - 1).unwrap_or(V::MAX)
+    }
+
+    /// A register for a word of a mask.
+    fn new_word(&mut self, word: u8) -> V {
+        let reg = self.new_reg();
+        let bits = self.p.machine.bits_of_word(word);
+        if let Some(info) = self.flow.regs.last_mut() {
+            info.class = Class::Mask { bits };
+        }
+        reg
+    }
+
+    fn new_mask(&mut self) -> LocalMask {
+        let words = self.p.machine.mask_words;
+        let base = V::try_from(self.flow.regs.len()).unwrap_or(V::MAX);
+        let mask = LocalMask { base, words };
+        for word in 0..words {
+            self.new_word(word);
+            if let Some(info) = self.flow.regs.last_mut() {
+                info.group = Some(mask);
+            }
+        }
+        mask
+    }
+
+    fn new_block(&mut self) -> B {
+        self.flow.blocks.push(Block { insts: Vec::new(), end: End::Halt, end_at: 0 });
+        self.flow.blocks.len() - 1
+    }
+
+    fn push(&mut self, inst: Inst, span: Span) {
+        self.count += 1;
+        if self.count > OPERATIONS {
+            return;
+        }
+        let at = self.at(span);
+        self.flow.blocks[self.cur].insts.push((inst, at));
+    }
+
+    /// Ends the block at hand; what follows goes into `next`.
+    fn end(&mut self, end: End, next: B, span: Span) {
+        let at = self.at(span);
+        let block = &mut self.flow.blocks[self.cur];
+        block.end = end;
+        block.end_at = at;
+        self.cur = next;
+    }
+
+    fn jump(&mut self, to: B, next: B, span: Span) {
+        self.end(End::Jump(to), next, span);
+    }
+
+    /// Goes to `then` if the value is not 0.
+    fn branch(&mut self, cond: Val, then: B, otherwise: B, next: B, span: Span) {
+        let end = match cond {
+            Val::Const(0) => End::Jump(otherwise),
+            Val::Const(_) => End::Jump(then),
+            Val::Reg(_) => End::Branch { cond, then, otherwise },
+        };
+        self.end(end, next, span);
+    }
+
+    /// Computes into a new register, or at once if it is constant.
+    fn calc(&mut self, calc: Calc, span: Span) -> Val {
+        let calc = fold(calc);
+        if let Calc::Use(v) = calc {
+            return v;
+        }
+        let dst = self.new_reg();
+        self.push(Inst::Set { dst, calc }, span);
+        Val::Reg(dst)
+    }
+
+    fn bin(&mut self, op: BinOp, a: Val, b: Val, span: Span) -> Val {
+        self.calc(Calc::Bin(op, a, b), span)
+    }
+
+    fn un(&mut self, op: UnOp, a: Val, span: Span) -> Val {
+        self.calc(Calc::Un(op, a), span)
+    }
+
+    fn set(&mut self, dst: V, v: Val, span: Span) {
+        self.push(Inst::Set { dst, calc: Calc::Use(v) }, span);
+    }
+
+    /// The value as it is now, whatever happens to the variable it came from.
+    fn keep(&mut self, v: Val, span: Span) -> Val {
+        match v {
+            Val::Const(_) => v,
+            Val::Reg(_) => {
+                let reg = self.new_reg();
+                self.set(reg, v, span);
+                Val::Reg(reg)
+            }
+        }
+    }
+
+    fn keep_slot(&mut self, slot: Slot, span: Span) -> Slot {
+        Slot { instance: self.keep(slot.instance, span), word: self.keep(slot.word, span), ..slot }
+    }
+
+    fn load(&mut self, slot: Slot, span: Span) -> Val {
+        let dst = self.new_reg();
+        self.push(Inst::Load { dst, slot }, span);
+        Val::Reg(dst)
+    }
+
+    /// One level deeper, or refused.
+    fn deeper<T>(&mut self, span: Span, f: impl FnOnce(&mut Self) -> Lowered<T>) -> Lowered<T> {
+        if self.depth >= DEPTH {
+            let fault = Fault::at(span, "nested too deeply once the calls are inlined");
+            return self.fail(fault.expected(format!("more than {DEPTH} levels deep here")));
+        }
+        if self.count > OPERATIONS {
+            if self.count < usize::MAX {
+                self.count = usize::MAX;
+                let name = self.frames.first().map_or("", |f| self.p.funcs[f.func].head.name.name.as_str());
+                let fault = Fault::at(span, format!("`{name}` is too large once its calls are inlined"));
+                return self.fail(fault.expected(format!("more than {OPERATIONS} operations up to here")));
+            }
+            return Err(Reported);
+        }
+        self.depth += 1;
+        let result = f(self);
+        self.depth -= 1;
+        result
+    }
+
+    fn push_scope(&mut self, id: Option<Span>) {
+        let id = id.map(|span| span.start);
+        self.scopes.push(Scope { id, names: BTreeMap::new(), cleanups: Vec::new() });
+    }
+
+    /// Closes the innermost scope; its guards give their locks back.
+    fn pop_scope(&mut self, span: Span) {
+        let depth = self.scopes.len() - 1;
+        self.unwind(depth, span);
+        self.scopes.pop();
+    }
+
+    fn bind(&mut self, name: &'p str, target: Target) {
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.names.insert(name, Binding { target, held: false });
+        }
+    }
+
+    /// The local of this name that is seen here.
+    fn local(&mut self, name: &str) -> Option<&mut Binding> {
+        let base = self.frames.last().map_or(0, |f| f.scopes);
+        self.scopes[base..].iter_mut().rev().find_map(|scope| scope.names.get_mut(name))
+    }
+
+    /// The value that an empty hook returns.
+    fn nothing_of(ty: &Type) -> Value {
+        match ty {
+            Type::Void => Value::Nothing,
+            Type::Ref(_) | Type::Opaque => Value::Num(Val::Const(-1), ty.clone()),
+            Type::Bool
+            | Type::Int(_)
+            | Type::Atomic
+            | Type::Enum(_)
+            | Type::Mask
+            | Type::MaskVar
+            | Type::MaskPtr
+            | Type::Lock(_)
+            | Type::LockPtr(_)
+            | Type::Func => Value::Num(Val::Const(0), ty.clone()),
+        }
+    }
+
+    /// Lowers a function's body here. The arguments fit its parameters.
+    fn inline(&mut self, func: usize, args: Vec<Value>, span: Span, outermost: bool) -> Lowered<Value> {
+        let f = self.p.funcs[func];
+        let head: &'p Function = f.head;
+        if let Some(first) = self.frames.iter().position(|frame| frame.func == func) {
+            let cycle: Vec<_> = self.frames[first..]
+                .iter()
+                .map(|frame| self.p.funcs[frame.func].head.name.name.as_str())
+                .chain([head.name.name.as_str()])
+                .collect();
+            let fault = Fault::at(span, format!("`{}` calls itself", head.name.name));
+            return self.fail(fault.expected(cycle.join(" -> ")).help("calls are inlined: write a loop"));
+        }
+        self.s.reached[func] = true;
+        let Some(body) = head.body.as_ref().filter(|_| f.has_body) else {
+            return Ok(Self::nothing_of(&head.result));
+        };
+        self.deeper(span, |l| {
+            let result = if head.result == Type::Void {
+                None
+            } else {
+                let reg = l.new_reg();
+                let Value::Num(zero, _) = Self::nothing_of(&head.result) else { return Err(Reported) };
+                l.set(reg, zero, span);
+                Some((reg, head.result.clone()))
+            };
+            let exit = l.new_block();
+            let text = l.text;
+            let mut names = BTreeMap::new();
+            for (param, arg) in head.params.iter().zip(args) {
+                let target = match arg {
+                    Value::Num(v, ty) => match (v, outermost) {
+                        (Val::Reg(reg), true) => Target::Reg(reg, ty),
+                        (Val::Reg(_) | Val::Const(_), _) => {
+                            let reg = l.new_reg();
+                            l.set(reg, v, span);
+                            Target::Reg(reg, ty)
+                        }
+                    },
+                    Value::Mask(MaskRef::Shared(slot), ty) => {
+                        Target::Value(Value::Mask(MaskRef::Shared(l.keep_slot(slot, span)), ty))
+                    }
+                    Value::Lock(slot, kind, ptr) => {
+                        Target::Value(Value::Lock(l.keep_slot(slot, span), kind, ptr))
+                    }
+                    other @ (Value::Mask(..) | Value::Func(_) | Value::Nothing) => Target::Value(other),
+                };
+                names.insert(param.name.name.as_str(), Binding { target, held: false });
+            }
+            let scopes = l.scopes.len();
+            l.frames.push(Frame {
+                func,
+                result: result.clone(),
+                exit,
+                scopes,
+                loops: Vec::new(),
+                labels: BTreeMap::new(),
+            });
+            l.scopes.push(Scope { id: None, names, cleanups: Vec::new() });
+            l.find_labels(body);
+            l.block(body);
+            l.pop_scope(span);
+            l.jump(exit, exit, span);
+            l.frames.pop();
+            l.text = text;
+            Ok(result.map_or(Value::Nothing, |(reg, ty)| Value::Num(Val::Reg(reg), ty)))
+        })
+    }
+}
+
+/// Computes what is known.
+pub(crate) fn fold(calc: Calc) -> Calc {
+    let known = match calc {
+        Calc::Un(op, Val::Const(a)) => machine::un(op, a),
+        Calc::Bin(op, Val::Const(a), Val::Const(b)) => machine::bin(op, a, b),
+        Calc::Wrap { of: Val::Const(v), lo, hi } => machine::wrap(v, lo, hi),
+        Calc::Known { of: Val::Const(v), .. } => v,
+        Calc::Wrap { of, lo: i64::MIN, hi: i64::MAX } => return Calc::Use(of),
+        Calc::Bin(op, a, Val::Const(b)) => return fold_right(op, a, b).unwrap_or(calc),
+        Calc::Bin(BinOp::Add | BinOp::Or | BinOp::Xor, Val::Const(0), b) => return Calc::Use(b),
+        Calc::Bin(BinOp::Mul | BinOp::And, Val::Const(0), _) => 0,
+        Calc::Bin(BinOp::Mul, Val::Const(1), b) => return Calc::Use(b),
+        Calc::Bin(op, Val::Reg(a), Val::Reg(b)) if a == b => match op {
+            BinOp::Eq | BinOp::Le | BinOp::Ge => 1,
+            BinOp::Ne | BinOp::Lt | BinOp::Gt | BinOp::Sub | BinOp::Xor => 0,
+            BinOp::And | BinOp::Or => return Calc::Use(Val::Reg(a)),
+            BinOp::Add | BinOp::Mul | BinOp::Div | BinOp::Rem | BinOp::Shl | BinOp::Shr => return calc,
+        },
+        Calc::Use(_)
+        | Calc::Un(..)
+        | Calc::Bin(..)
+        | Calc::ThisCpu
+        | Calc::VmOf(_)
+        | Calc::MaskTest(..)
+        | Calc::MaskNext(..)
+        | Calc::MaskWeight(_)
+        | Calc::Wrap { .. }
+        | Calc::Known { .. } => return calc,
+    };
+    Calc::Use(Val::Const(known))
+}
+
+fn fold_right(op: BinOp, a: Val, b: i64) -> Option<Calc> {
+    match (op, b) {
+        (BinOp::Add | BinOp::Sub | BinOp::Or | BinOp::Xor | BinOp::Shl | BinOp::Shr, 0)
+        | (BinOp::Mul | BinOp::Div, 1)
+        | (BinOp::And, -1) => Some(Calc::Use(a)),
+        (BinOp::Mul | BinOp::And, 0) | (BinOp::Rem, 1) => Some(Calc::Use(Val::Const(0))),
+        (BinOp::Eq, 0) => Some(Calc::Un(UnOp::IsZero, a)),
+        (
+            BinOp::Add
+            | BinOp::Sub
+            | BinOp::Mul
+            | BinOp::Div
+            | BinOp::Rem
+            | BinOp::And
+            | BinOp::Or
+            | BinOp::Xor
+            | BinOp::Shl
+            | BinOp::Shr
+            | BinOp::Eq
+            | BinOp::Ne
+            | BinOp::Lt
+            | BinOp::Le
+            | BinOp::Gt
+            | BinOp::Ge,
+            _,
+        ) => None,
+    }
+}

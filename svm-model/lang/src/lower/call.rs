@@ -1,0 +1,531 @@
+//! Calls: of functions of the texts, which are inlined, and of what is built in.
+
+use svm_policy::{BinOp, Prim, RmwOp, Scope, UnOp, Window};
+
+use super::expr::what;
+use super::{Lower, Lowered, MaskRef, Target, Value};
+use crate::Role;
+use crate::ast::{Expr, ExprKind, Ident, Infix, IntType, LockType, Object, Span, Type};
+use crate::builtin::{self, Act, Builtin, Gives, Par, Sum};
+use crate::decl::Global;
+use crate::diag::{Fault, nearest};
+use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
+
+const INT: Type = Type::Int(IntType::Int);
+
+/// An argument of a built-in call.
+#[derive(Clone, PartialEq, Debug)]
+enum Arg {
+    Num(Val, Type),
+    Mask(MaskRef),
+    Local(Option<LocalMask>),
+    Place(Target),
+    Lock(Slot),
+    Func(Option<usize>),
+    PerCpu(u16),
+    Nothing,
+}
+
+impl<'p> Lower<'p, '_, '_> {
+    pub(super) fn call(&mut self, name: &'p Ident, args: &'p [Expr], span: Span) -> Lowered<Value> {
+        if let Some(binding) = self.local(&name.name) {
+            let target = binding.target.clone();
+            let Target::Value(Value::Func(func)) = target else {
+                return self.fail(Fault::at(name.span, format!("`{}` is not a function", name.name)));
+            };
+            return match func {
+                Some(func) => self.call_function(func, args, span),
+                None => {
+                    for arg in args {
+                        self.value(arg)?;
+                    }
+                    Ok(Value::Nothing)
+                }
+            };
+        }
+        if let Some(builtin) = builtin::find(&name.name) {
+            return self.call_builtin(builtin, name, args, span);
+        }
+        match self.p.globals.get(name.name.as_str()) {
+            Some(Global::Func(func)) => self.call_function(*func, args, span),
+            Some(Global::Const { .. } | Global::Var(_)) => {
+                self.fail(Fault::at(name.span, format!("`{}` is not a function", name.name)))
+            }
+            None => {
+                let functions =
+                    self.p.globals.iter().filter(|(_, g)| matches!(g, Global::Func(_))).map(|(n, _)| *n);
+                let help = nearest(&name.name, functions.chain(builtin::TABLE.iter().map(|b| b.name)));
+                let fault = Fault::at(name.span, format!("unknown function `{}`", name.name));
+                self.fail(fault.expected("neither built in nor in any text").help_if(help))
+            }
+        }
+    }
+
+    fn count_args(&mut self, signature: &str, want: usize, args: &[Expr], span: Span) -> Lowered<()> {
+        if want == args.len() {
+            return Ok(());
+        }
+        let plural = if want == 1 { "" } else { "s" };
+        let fault = Fault::at(span, format!("{want} argument{plural} expected, {} given", args.len()));
+        self.fail(fault.expected(format!("expected `{signature}`")))
+    }
+
+    fn call_function(&mut self, func: usize, args: &'p [Expr], span: Span) -> Lowered<Value> {
+        let head = self.p.funcs[func].head;
+        self.count_args(&head.to_string(), head.params.len(), args, span)?;
+        let mut values = Vec::new();
+        for (param, arg) in head.params.iter().zip(args) {
+            let value = match (self.value(arg)?, &param.ty) {
+                (Value::Num(v, from), to)
+                    if !matches!(to, Type::MaskPtr | Type::MaskVar | Type::LockPtr(_) | Type::Func) =>
+                {
+                    let v = self.convert(v, &from, to, arg.span)?;
+                    // An argument is what it was when it was reached, whatever the later ones do.
+                    Value::Num(v, to.clone())
+                }
+                (Value::Mask(m, Type::MaskPtr | Type::MaskVar), Type::MaskPtr | Type::MaskVar) => {
+                    Value::Mask(m, Type::MaskPtr)
+                }
+                (Value::Lock(slot, kind, true), Type::LockPtr(k)) if kind == *k => {
+                    Value::Lock(slot, kind, true)
+                }
+                (Value::Func(f), Type::Func) => Value::Func(f),
+                (other, ty) => return self.wrong_argument(arg, &other, &format!("{ty}"), &head.to_string()),
+            };
+            values.push(value);
+        }
+        self.inline(func, values, span, false)
+    }
+
+    fn wrong_argument<T>(&mut self, arg: &Expr, found: &Value, wanted: &str, signature: &str) -> Lowered<T> {
+        let mut fault = Fault::at(arg.span, format!("expected a `{wanted}`, found {}", what(found)))
+            .expected(format!("an argument of `{signature}`"));
+        if let Value::Mask(_, Type::Mask) | Value::Lock(_, _, false) = found {
+            fault = fault.help(format!("take its address: `&{arg}`"));
+        }
+        self.fail(fault)
+    }
+
+    fn arg(&mut self, par: Par, arg: &'p Expr, signature: &str) -> Lowered<Arg> {
+        let number = match par {
+            Par::Number | Par::Cpu => Some(Type::Int(IntType::S64)),
+            Par::Bool => Some(Type::Bool),
+            Par::Vcpu => Some(Type::Ref(Object::Vcpu)),
+            Par::Vm => Some(Type::Ref(Object::Vm)),
+            Par::Page => Some(Type::Ref(Object::Page)),
+            Par::Opaque
+            | Par::Func
+            | Par::Mask
+            | Par::MaskOut
+            | Par::LocalMask
+            | Par::LocalMaskOrNull
+            | Par::Place
+            | Par::Address
+            | Par::PerCpu
+            | Par::Mutex
+            | Par::Spin
+            | Par::Rwlock
+            | Par::Flags
+            | Par::Options => None,
+        };
+        if let Some(to) = number {
+            return match self.value(arg)? {
+                Value::Num(v, from) => {
+                    let v = self.convert(v, &from, &to, arg.span)?;
+                    Ok(Arg::Num(v, to))
+                }
+                other @ (Value::Mask(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing) => {
+                    self.wrong_argument(arg, &other, &to.to_string(), signature)
+                }
+            };
+        }
+        match par {
+            Par::Place => self.target(arg).map(Arg::Place),
+            Par::Address => {
+                let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind else {
+                    let fault = Fault::at(arg.span, format!("`{arg}` is not an address"));
+                    return self
+                        .fail(fault.expected(format!("expected `&{arg}`, an argument of `{signature}`")));
+                };
+                match self.writable(of)? {
+                    target @ Target::Slot(..) => Ok(Arg::Place(target)),
+                    Target::Reg(..) => {
+                        let fault =
+                            Fault::at(arg.span, format!("`{of}` is a local variable, which nobody shares"));
+                        self.fail(fault.expected("expected a field or a variable at top level"))
+                    }
+                    Target::Array(..) | Target::Value(_) => {
+                        self.fail(Fault::at(arg.span, format!("`{of}` is not a number")))
+                    }
+                }
+            }
+            Par::PerCpu => self.per_cpu_var(arg).map(Arg::PerCpu),
+            Par::Flags => match self.target(arg)? {
+                Target::Reg(..) => Ok(Arg::Nothing),
+                Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
+                    self.fail(Fault::at(arg.span, "the flags are kept in a local `unsigned long`"))
+                }
+            },
+            Par::Number
+            | Par::Bool
+            | Par::Cpu
+            | Par::Vcpu
+            | Par::Vm
+            | Par::Page
+            | Par::Opaque
+            | Par::Func
+            | Par::Mask
+            | Par::MaskOut
+            | Par::LocalMask
+            | Par::LocalMaskOrNull
+            | Par::Mutex
+            | Par::Spin
+            | Par::Rwlock
+            | Par::Options => {
+                let value = self.value(arg)?;
+                match (par, &value) {
+                    (Par::Opaque, Value::Num(v, ty)) => Ok(Arg::Num(*v, ty.clone())),
+                    (Par::Options, Value::Num(Val::Const(n @ 1..=255), _)) => {
+                        Ok(Arg::Num(Val::Const(*n), INT))
+                    }
+                    (Par::Func, Value::Func(f)) => Ok(Arg::Func(*f)),
+                    (Par::Mask, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) => Ok(Arg::Mask(*m)),
+                    (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) if *m != MaskRef::Full => {
+                        Ok(Arg::Mask(*m))
+                    }
+                    (
+                        Par::LocalMask | Par::LocalMaskOrNull,
+                        Value::Mask(MaskRef::Local(m), Type::MaskPtr | Type::MaskVar),
+                    ) => Ok(Arg::Local(Some(*m))),
+                    (Par::LocalMaskOrNull, Value::Num(Val::Const(-1), Type::Opaque)) => Ok(Arg::Local(None)),
+                    (
+                        Par::LocalMask | Par::LocalMaskOrNull,
+                        Value::Mask(_, Type::MaskPtr | Type::MaskVar),
+                    ) => {
+                        let fault = Fault::at(arg.span, format!("`{arg}` is not a local mask"));
+                        self.fail(
+                            fault
+                                .expected("expected a mask that is a local variable")
+                                .help("`cpumask_copy` it first"),
+                        )
+                    }
+                    (Par::Mutex, Value::Lock(slot, LockType::Mutex, true))
+                    | (Par::Spin, Value::Lock(slot, LockType::Spin, true))
+                    | (Par::Rwlock, Value::Lock(slot, LockType::Rwlock, true)) => Ok(Arg::Lock(*slot)),
+                    _ => self.wrong_argument(arg, &value, par.text(), signature),
+                }
+            }
+        }
+    }
+
+    fn per_cpu_var(&mut self, arg: &Expr) -> Lowered<u16> {
+        if let ExprKind::Name(name) = &arg.kind
+            && let Some(Global::Var(var)) = self.p.globals.get(name.as_str())
+            && self.p.vars[usize::from(*var)].scope == Scope::PerCpu
+        {
+            return Ok(*var);
+        }
+        let names = self.p.vars.iter().filter(|v| v.scope == Scope::PerCpu).map(|v| v.name.as_str());
+        let help = nearest(&arg.to_string(), names);
+        let fault = Fault::at(arg.span, format!("`{arg}` is not a per-CPU variable"));
+        self.fail(fault.expected("expected the name of a `DEFINE_PER_CPU` variable").help_if(help))
+    }
+
+    /// `per_cpu(variable, cpu)`.
+    pub(super) fn per_cpu(&mut self, name: &Ident, args: &'p [Expr], span: Span) -> Lowered<Target> {
+        let signature = builtin::find(&name.name).map_or(String::new(), Builtin::signature);
+        self.count_args(&signature, 2, args, span)?;
+        let (Some(var), Some(cpu)) = (args.first(), args.get(1)) else { return Err(crate::parse::Reported) };
+        let var = self.per_cpu_var(var)?;
+        let Arg::Num(cpu, _) = self.arg(Par::Cpu, cpu, &signature)? else {
+            return Err(crate::parse::Reported);
+        };
+        Ok(self.variable(var, cpu))
+    }
+
+    fn call_builtin(
+        &mut self,
+        b: &'static Builtin,
+        name: &'p Ident,
+        args: &'p [Expr],
+        span: Span,
+    ) -> Lowered<Value> {
+        let signature = b.signature();
+        if b.act == Act::PerCpu {
+            let target = self.per_cpu(name, args, span)?;
+            return self.read(target, span);
+        }
+        self.count_args(&signature, b.pars.len(), args, span)?;
+        let func = self.frames.last().map_or(0, |f| f.func);
+        if b.litmus && self.p.funcs[func].role != Role::Litmus {
+            let fault = Fault::at(name.span, format!("`{}` is for guests, in litmus texts", b.name));
+            return self
+                .fail(fault.expected("neither kernels nor policies touch a guest's memory as the guest"));
+        }
+        let mut list = Vec::new();
+        for (par, arg) in b.pars.iter().zip(args) {
+            list.push(self.arg(*par, arg, &signature)?);
+        }
+        let mut values = list.into_iter();
+        let mut next = || values.next().unwrap_or(Arg::Nothing);
+        let (first, second, third, fourth) = (next(), next(), next(), next());
+        self.act(b, [first, second, third, fourth], args, span)
+    }
+
+    fn act(&mut self, b: &Builtin, args: [Arg; 4], exprs: &'p [Expr], span: Span) -> Lowered<Value> {
+        let old = b.gives != Gives::Nothing;
+        let num = |v: Val| {
+            let ty = match b.gives {
+                Gives::Nothing => return Value::Nothing,
+                Gives::Bool => Type::Bool,
+                Gives::Number | Gives::Cpu | Gives::Reason | Gives::Same => INT,
+                Gives::Page => Type::Ref(Object::Page),
+            };
+            Value::Num(v, ty)
+        };
+        let given = match (b.act, args) {
+            (Act::MaskBit(bit), [Arg::Num(cpu, _), Arg::Mask(m), ..]) => {
+                num(self.mask_bit(m, cpu, bit, true, old, span))
+            }
+            (Act::MaskBitPlain(bit), [Arg::Num(cpu, _), Arg::Mask(m), ..]) => {
+                num(self.mask_bit(m, cpu, bit, false, old, span))
+            }
+            (Act::MaskTest, [Arg::Num(cpu, _), Arg::Mask(m), ..]) => num(self.mask_test(m, cpu, span)),
+            (Act::MaskCopy, [Arg::Mask(to), Arg::Mask(from), ..]) => {
+                self.mask_copy(to, from, span);
+                Value::Nothing
+            }
+            (Act::MaskFill(full), [Arg::Mask(to), ..]) => {
+                self.mask_fill(to, full, span);
+                Value::Nothing
+            }
+            (Act::MaskCombine(op), [Arg::Mask(to), Arg::Mask(x), Arg::Mask(y), ..]) => {
+                num(self.mask_combine(op, to, x, y, span))
+            }
+            (Act::MaskCompare(how), [Arg::Mask(x), Arg::Mask(y), ..]) => {
+                num(self.mask_compare(how, x, y, span))
+            }
+            (Act::MaskEmpty, [Arg::Mask(m), ..]) => num(self.mask_empty(m, span)),
+            (Act::MaskWeight, [Arg::Mask(m), ..]) => num(self.mask_weight(m, span)),
+            (Act::MaskFirst, [Arg::Mask(m), ..]) => num(self.next_from(m, Val::Const(0), span)),
+            (Act::MaskNext, [Arg::Num(n, _), Arg::Mask(m), ..]) => {
+                let from = self.bin(BinOp::Add, n, Val::Const(1), span);
+                let from = self.clamp(from, span);
+                num(self.next_from(m, from, span))
+            }
+            (Act::MaskAny, [Arg::Local(Some(mask)), ..]) => {
+                let dst = self.new_reg();
+                self.push(Inst::ChooseBit { dst, mask }, span);
+                num(Val::Reg(dst))
+            }
+            (Act::MaskXchg, [Arg::Local(Some(local)), Arg::Mask(m), Arg::Local(new), ..]) => {
+                self.mask_xchg(local, m, new, span);
+                Value::Nothing
+            }
+            (Act::CpuOnline, [Arg::Num(cpu, _), ..]) => {
+                let m = match self.p.globals.get(crate::decl::ONLINE_MASK) {
+                    Some(Global::Var(var)) => {
+                        MaskRef::Shared(Slot { var: *var, instance: Val::Const(0), word: Val::Const(0) })
+                    }
+                    Some(_) | None => MaskRef::Full,
+                };
+                num(self.mask_test(m, cpu, span))
+            }
+            (Act::Barrier | Act::PerCpu, _) => Value::Nothing,
+            (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
+            (Act::Lock { kind, take, irq }, [Arg::Lock(slot), ..]) => {
+                if take {
+                    self.windows_before(kind, irq, span);
+                    self.push(Inst::Lock { kind, slot }, span);
+                } else {
+                    self.push(Inst::Unlock { kind, slot }, span);
+                    self.windows_after(kind, irq, span);
+                }
+                Value::Nothing
+            }
+            (Act::Windows(list), _) => {
+                for window in list {
+                    self.push(Inst::Window(*window), span);
+                }
+                Value::Nothing
+            }
+            (Act::GetCpu, _) => {
+                self.push(Inst::Window(Window::PreemptDisable), span);
+                num(self.calc(Calc::ThisCpu, span))
+            }
+            (Act::ThisCpu, _) => num(self.calc(Calc::ThisCpu, span)),
+            (Act::AnyOf, [Arg::Num(Val::Const(n), _), ..]) => num(self.option(n, span)),
+            (Act::Maybe, _) => num(self.option(2, span)),
+            (Act::Flush(how), _) => {
+                for prim in [Prim::FlushBegin, Prim::FlushPrivate, Prim::FlushShared, Prim::FlushEnd] {
+                    self.prim(
+                        prim,
+                        [Val::Const(how), Val::Const(0), Val::Const(0), Val::Const(0)],
+                        None,
+                        span,
+                    );
+                }
+                Value::Nothing
+            }
+            (Act::Prim(prim), args) => {
+                let args = args.map(|arg| if let Arg::Num(v, _) = arg { v } else { Val::Const(0) });
+                num(self.prim(prim, args, None, span))
+            }
+            (
+                Act::SendCall,
+                [Arg::Num(cpu, _), Arg::Func(func), Arg::Num(info, info_ty), Arg::Num(wait, _)],
+            ) => {
+                let info = self.convert(info, &info_ty, &Type::Opaque, span)?;
+                let index = self.callback(func, exprs.get(1).map_or(span, |e| e.span))?;
+                self.prim(Prim::SendCall, [cpu, index, info, wait], None, span);
+                Value::Nothing
+            }
+            (Act::WaitCalls, [Arg::Local(Some(mask)), ..]) => {
+                self.prim(Prim::WaitCalls, [Val::Const(0); 4], Some(mask), span);
+                Value::Nothing
+            }
+            (act, args) => return self.memory(act, args, exprs, span),
+        };
+        Ok(given)
+    }
+
+    /// What reads and writes numbers.
+    fn memory(&mut self, act: Act, args: [Arg; 4], exprs: &'p [Expr], span: Span) -> Lowered<Value> {
+        let at = |i: usize| exprs.get(i).map_or(span, |e| e.span);
+        match (act, args) {
+            (Act::Read, [Arg::Place(target), ..]) => self.read(target, span),
+            (Act::Write, [Arg::Place(target), Arg::Num(v, from), ..]) => {
+                if let Some(e) = exprs.first()
+                    && !matches!(target, Target::Slot(..))
+                {
+                    self.writable(e)?;
+                }
+                let v = self.convert_into(v, &from, &target, at(1))?;
+                self.write(target, v, span)?;
+                Ok(Value::Nothing)
+            }
+            (Act::Add(sign, sum), args) => {
+                let (slot, ty, by) = match args {
+                    [Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, Val::Const(1)),
+                    [Arg::Num(by, _), Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, by),
+                    _ => return Err(crate::parse::Reported),
+                };
+                self.need_number(&ty, span)?;
+                let src = if sign < 0 { self.un(UnOp::Neg, by, span) } else { by };
+                let dst = self.new_reg();
+                self.push(Inst::Rmw { dst, slot, op: RmwOp::Add, src, expected: Val::Const(0) }, span);
+                if sum == Sum::Nothing {
+                    return Ok(Value::Nothing);
+                }
+                let (new, new_ty) = self.infix(Infix::Add, (Val::Reg(dst), INT), (src, INT), span)?;
+                let new = self.convert_into(new, &new_ty, &Target::Slot(slot, ty.clone()), span)?;
+                if sum == Sum::NewIsZero {
+                    return Ok(Value::Num(self.un(UnOp::IsZero, new, span), Type::Bool));
+                }
+                Ok(Value::Num(new, if ty == Type::Atomic { INT } else { ty }))
+            }
+            (Act::Xchg, [Arg::Place(Target::Slot(slot, ty)), Arg::Num(v, from), ..]) => {
+                let src = self.convert_into(v, &from, &Target::Slot(slot, ty.clone()), at(1))?;
+                let dst = self.new_reg();
+                self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
+                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
+            }
+            (
+                Act::CmpXchg,
+                [Arg::Place(Target::Slot(slot, ty)), Arg::Num(was, was_ty), Arg::Num(v, from), ..],
+            ) => {
+                let target = Target::Slot(slot, ty.clone());
+                let expected = self.convert_into(was, &was_ty, &target, at(1))?;
+                let src = self.convert_into(v, &from, &target, at(2))?;
+                let dst = self.new_reg();
+                self.push(Inst::Rmw { dst, slot, op: RmwOp::CmpXchg, src, expected }, span);
+                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
+            }
+            (Act::Bit(bit), [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
+                self.need_number(&ty, span)?;
+                let src = self.bin(BinOp::Shl, Val::Const(1), nr, span);
+                let op = if bit == builtin::Bit::Set { RmwOp::Or } else { RmwOp::AndNot };
+                let dst = self.new_reg();
+                self.push(Inst::Rmw { dst, slot, op, src, expected: Val::Const(0) }, span);
+                let down = self.bin(BinOp::Shr, Val::Reg(dst), nr, span);
+                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
+            }
+            (Act::BitTest, [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
+                self.need_number(&ty, span)?;
+                let word = self.load(slot, span);
+                let down = self.bin(BinOp::Shr, word, nr, span);
+                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
+            }
+            (Act::PerCpuRead(whole), [Arg::PerCpu(var), ..]) => {
+                if whole {
+                    self.push(Inst::Window(Window::PreemptDisable), span);
+                }
+                let cpu = self.calc(Calc::ThisCpu, span);
+                let target = self.variable(var, cpu);
+                let value = self.read(target, span)?;
+                if whole {
+                    self.push(Inst::Window(Window::PreemptEnable), span);
+                }
+                match value {
+                    Value::Num(..) => Ok(value),
+                    other @ (Value::Mask(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing) => {
+                        let fault = Fault::at(at(0), format!("this is {}", what(&other)));
+                        self.fail(fault.help("use `per_cpu(variable, cpu)` for masks and locks"))
+                    }
+                }
+            }
+            (Act::PerCpuWrite(whole), [Arg::PerCpu(var), Arg::Num(v, from), ..]) => {
+                let target = self.variable(var, Val::Const(0));
+                let v = self.convert_into(v, &from, &target, at(1))?;
+                if whole {
+                    self.push(Inst::Window(Window::PreemptDisable), span);
+                }
+                let cpu = self.calc(Calc::ThisCpu, span);
+                let target = self.variable(var, cpu);
+                self.write(target, v, span)?;
+                if whole {
+                    self.push(Inst::Window(Window::PreemptEnable), span);
+                }
+                Ok(Value::Nothing)
+            }
+            // The arguments were made to fit the table's row.
+            (_, _) => Err(crate::parse::Reported),
+        }
+    }
+
+    fn need_number(&mut self, ty: &Type, span: Span) -> Lowered<()> {
+        if crate::decl::Program::is_number(ty) {
+            return Ok(());
+        }
+        self.fail(Fault::at(span, format!("the variable is a `{ty}`")).expected("expected a number"))
+    }
+
+    fn option(&mut self, options: i64, span: Span) -> Val {
+        let dst = self.new_reg();
+        self.push(Inst::Choose { dst, options: u8::try_from(options).unwrap_or(u8::MAX) }, span);
+        Val::Reg(dst)
+    }
+
+    fn prim(&mut self, prim: Prim, args: [Val; 4], mask: Option<LocalMask>, span: Span) -> Val {
+        let dst: V = self.new_reg();
+        self.push(Inst::Prim { prim, dst, args, mask }, span);
+        Val::Reg(dst)
+    }
+
+    /// The number of a function among those that other pCPUs are sent.
+    fn callback(&mut self, func: Option<usize>, span: Span) -> Lowered<Val> {
+        let Some(func) = func else { return Ok(Val::Const(0)) };
+        let head = self.p.funcs[func].head;
+        let fits = head.result == Type::Void && matches!(head.params.as_slice(), [p] if p.ty == Type::Opaque);
+        if !fits {
+            let fault = Fault::at(span, format!("`{head}` cannot be sent to a pCPU"));
+            return self.fail(fault.expected(format!("expected `void {}(void *info)`", head.name.name)));
+        }
+        let callbacks = &mut *self.s.callbacks;
+        let index = callbacks.iter().position(|f| *f == func).unwrap_or_else(|| {
+            callbacks.push(func);
+            callbacks.len() - 1
+        });
+        Ok(Val::Const(i64::try_from(index).unwrap_or(i64::MAX)))
+    }
+}

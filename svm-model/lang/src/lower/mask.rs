@@ -1,0 +1,325 @@
+//! Operations on masks of pCPUs: word by word on shared ones, for nothing on local ones.
+
+use svm_policy::{BinOp, RmwOp, UnOp};
+
+use super::{Lower, MaskRef};
+use crate::ast::Span;
+use crate::builtin::{Bit, Combine, Compare};
+use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
+
+impl Lower<'_, '_, '_> {
+    fn words(&self) -> u8 {
+        self.p.machine.mask_words
+    }
+
+    /// The word of a mask.
+    fn word_slot(slot: Slot, word: u8) -> Slot {
+        Slot { word: Val::Const(i64::from(word)), ..slot }
+    }
+
+    /// Reads a word; a shared one by a load.
+    fn word(&mut self, mask: MaskRef, word: u8, span: Span) -> Val {
+        match mask {
+            MaskRef::Local(m) => Val::Reg(m.base + V::from(word)),
+            MaskRef::Full => Val::Const(self.p.machine.full_word(word)),
+            MaskRef::Shared(slot) => {
+                let dst = self.new_word(word);
+                self.push(Inst::Load { dst, slot: Self::word_slot(slot, word) }, span);
+                Val::Reg(dst)
+            }
+        }
+    }
+
+    /// Writes a word; a shared one by a store.
+    fn put_word(&mut self, mask: MaskRef, word: u8, v: Val, span: Span) {
+        match mask {
+            MaskRef::Local(m) => self.set(m.base + V::from(word), v, span),
+            MaskRef::Shared(slot) => {
+                self.push(Inst::Store { slot: Self::word_slot(slot, word), src: v }, span)
+            }
+            MaskRef::Full => {}
+        }
+    }
+
+    /// The word of a pCPU's bit, and the bit's number in it.
+    fn bit_place(&mut self, slot: Slot, cpu: Val, span: Span) -> (Slot, Val) {
+        if self.words() == 1 {
+            return (Self::word_slot(slot, 0), cpu);
+        }
+        let bits = Val::Const(self.p.machine.word_bits);
+        let word = self.bin(BinOp::Div, cpu, bits, span);
+        let bit = self.bin(BinOp::Rem, cpu, bits, span);
+        (Slot { word, ..slot }, bit)
+    }
+
+    /// `word >> bit & 1`.
+    fn bit_of(&mut self, word: Val, bit: Val, span: Span) -> Val {
+        let shifted = self.bin(BinOp::Shr, word, bit, span);
+        self.bin(BinOp::And, shifted, Val::Const(1), span)
+    }
+
+    /// A register for a word of any place of a mask.
+    fn any_word(&mut self) -> V {
+        self.new_word(0)
+    }
+
+    pub(super) fn mask_test(&mut self, mask: MaskRef, cpu: Val, span: Span) -> Val {
+        match mask {
+            MaskRef::Local(m) => self.calc(Calc::MaskTest(m, cpu), span),
+            MaskRef::Full => Val::Const(1),
+            MaskRef::Shared(slot) => {
+                let (slot, bit) = self.bit_place(slot, cpu, span);
+                let dst = self.any_word();
+                self.push(Inst::Load { dst, slot }, span);
+                self.bit_of(Val::Reg(dst), bit, span)
+            }
+        }
+    }
+
+    /// Sets or clears a bit, atomically or by a load and a store; gives what it was if that is asked for.
+    pub(super) fn mask_bit(
+        &mut self,
+        mask: MaskRef,
+        cpu: Val,
+        bit: Bit,
+        atomic: bool,
+        old: bool,
+        span: Span,
+    ) -> Val {
+        let slot = match mask {
+            MaskRef::Full => return Val::Const(1),
+            MaskRef::Local(m) => {
+                let was = if old { self.calc(Calc::MaskTest(m, cpu), span) } else { Val::Const(0) };
+                let on = Val::Const(i64::from(bit == Bit::Set));
+                self.push(Inst::MaskPut { mask: m, bit: cpu, on }, span);
+                return was;
+            }
+            MaskRef::Shared(slot) => slot,
+        };
+        let (slot, nr) = self.bit_place(slot, cpu, span);
+        let src = self.bin(BinOp::Shl, Val::Const(1), nr, span);
+        let dst = self.any_word();
+        if atomic {
+            let op = if bit == Bit::Set { RmwOp::Or } else { RmwOp::AndNot };
+            self.push(Inst::Rmw { dst, slot, op, src, expected: Val::Const(0) }, span);
+        } else {
+            let slot = self.keep_slot(slot, span);
+            self.push(Inst::Load { dst, slot }, span);
+            let new = if bit == Bit::Set {
+                self.bin(BinOp::Or, Val::Reg(dst), src, span)
+            } else {
+                let others = self.un(UnOp::Not, src, span);
+                self.bin(BinOp::And, Val::Reg(dst), others, span)
+            };
+            self.push(Inst::Store { slot, src: new }, span);
+        }
+        if old { self.bit_of(Val::Reg(dst), nr, span) } else { Val::Const(0) }
+    }
+
+    pub(super) fn mask_copy(&mut self, to: MaskRef, from: MaskRef, span: Span) {
+        for w in 0..self.words() {
+            let v = self.word(from, w, span);
+            self.put_word(to, w, v, span);
+        }
+    }
+
+    pub(super) fn mask_fill(&mut self, to: MaskRef, full: bool, span: Span) {
+        for w in 0..self.words() {
+            let v = Val::Const(if full { self.p.machine.full_word(w) } else { 0 });
+            self.put_word(to, w, v, span);
+        }
+    }
+
+    /// `to = a op b`; gives whether a bit is set in it.
+    pub(super) fn mask_combine(
+        &mut self,
+        op: Combine,
+        to: MaskRef,
+        a: MaskRef,
+        b: MaskRef,
+        span: Span,
+    ) -> Val {
+        let mut any = Val::Const(0);
+        for w in 0..self.words() {
+            let x = self.word(a, w, span);
+            let y = self.word(b, w, span);
+            let y = if op == Combine::AndNot { self.un(UnOp::Not, y, span) } else { y };
+            let op = if op == Combine::Or { BinOp::Or } else { BinOp::And };
+            let v = self.bin(op, x, y, span);
+            let v = self.keep_word(v, w, span);
+            any = self.bin(BinOp::Or, any, v, span);
+            self.put_word(to, w, v, span);
+        }
+        self.bin(BinOp::Ne, any, Val::Const(0), span)
+    }
+
+    /// A computed word, in a register that is known to hold one.
+    fn keep_word(&mut self, v: Val, word: u8, span: Span) -> Val {
+        match v {
+            Val::Const(_) => v,
+            Val::Reg(_) => {
+                let dst = self.new_word(word);
+                self.set(dst, v, span);
+                Val::Reg(dst)
+            }
+        }
+    }
+
+    /// Compares word by word; stops at the first word that decides.
+    pub(super) fn mask_compare(&mut self, how: Compare, a: MaskRef, b: MaskRef, span: Span) -> Val {
+        let result = self.new_reg();
+        let decided = Val::Const(i64::from(how == Compare::Intersects));
+        let (early, after) = (self.new_block(), self.new_block());
+        for w in 0..self.words() {
+            let x = self.word(a, w, span);
+            let y = self.word(b, w, span);
+            let differs = match how {
+                Compare::Equal => self.bin(BinOp::Ne, x, y, span),
+                Compare::Intersects => self.bin(BinOp::And, x, y, span),
+                Compare::Subset => {
+                    let y = self.un(UnOp::Not, y, span);
+                    self.bin(BinOp::And, x, y, span)
+                }
+            };
+            let next = self.new_block();
+            self.branch(differs, early, next, next, span);
+        }
+        self.set(result, Val::Const(i64::from(how != Compare::Intersects)), span);
+        self.jump(after, early, span);
+        self.set(result, decided, span);
+        self.jump(after, after, span);
+        Val::Reg(result)
+    }
+
+    pub(super) fn mask_empty(&mut self, mask: MaskRef, span: Span) -> Val {
+        match mask {
+            MaskRef::Full => Val::Const(0),
+            MaskRef::Local(m) => {
+                let weight = self.calc(Calc::MaskWeight(m), span);
+                self.un(UnOp::IsZero, weight, span)
+            }
+            MaskRef::Shared(_) => {
+                let other = self.mask_compare(Compare::Intersects, mask, MaskRef::Full, span);
+                self.un(UnOp::IsZero, other, span)
+            }
+        }
+    }
+
+    pub(super) fn mask_weight(&mut self, mask: MaskRef, span: Span) -> Val {
+        match mask {
+            MaskRef::Full => Val::Const(self.p.machine.pcpus),
+            MaskRef::Local(m) => self.calc(Calc::MaskWeight(m), span),
+            MaskRef::Shared(_) => {
+                let mut sum = Val::Const(0);
+                for w in 0..self.words() {
+                    let word = self.word(mask, w, span);
+                    let weight = self.un(UnOp::Weight, word, span);
+                    sum = self.bin(BinOp::Add, sum, weight, span);
+                }
+                sum
+            }
+        }
+    }
+
+    /// The lowest bit set that is at least `from`, the number of pCPUs if none. `from` is from 0 to that number.
+    pub(super) fn next_from(&mut self, mask: MaskRef, from: Val, span: Span) -> Val {
+        let pcpus = self.p.machine.pcpus;
+        let known = |l: &mut Self, v| l.calc(Calc::Known { of: v, lo: 0, hi: pcpus }, span);
+        match mask {
+            MaskRef::Local(m) => {
+                let after = self.bin(BinOp::Sub, from, Val::Const(1), span);
+                let found = self.calc(Calc::MaskNext(m, after), span);
+                known(self, found)
+            }
+            MaskRef::Full => from,
+            MaskRef::Shared(slot) => {
+                let result = self.new_reg();
+                let (test, found, none, after) =
+                    (self.new_block(), self.new_block(), self.new_block(), self.new_block());
+                let word_bits = Val::Const(self.p.machine.word_bits);
+                let (word, bit) = (self.new_reg(), self.new_reg());
+                let last = i64::from(self.words());
+                let start = self.bin(BinOp::Div, from, word_bits, span);
+                let first = self.bin(BinOp::Rem, from, word_bits, span);
+                self.set(word, start, span);
+                self.set(bit, first, span);
+                let inside = self.bin(BinOp::Lt, from, Val::Const(pcpus), span);
+                self.branch(inside, test, none, test, span);
+                // The word at hand, without the bits below `bit`.
+                let read = self.any_word();
+                let one = self.words() == 1;
+                let at = if one { Val::Const(0) } else { Val::Reg(word) };
+                self.push(Inst::Load { dst: read, slot: Slot { word: at, ..slot } }, span);
+                let down = self.bin(BinOp::Shr, Val::Reg(read), Val::Reg(bit), span);
+                let left = self.bin(BinOp::Shl, down, Val::Reg(bit), span);
+                let further = if one { none } else { self.new_block() };
+                self.branch(left, found, further, further, span);
+                if !one {
+                    self.set(bit, Val::Const(0), span);
+                    let next = self.bin(BinOp::Add, Val::Reg(word), Val::Const(1), span);
+                    self.push(Inst::Set { dst: word, calc: Calc::Known { of: next, lo: 0, hi: last } }, span);
+                    let more = self.bin(BinOp::Lt, Val::Reg(word), Val::Const(last), span);
+                    self.branch(more, test, none, none, span);
+                }
+                self.set(result, Val::Const(pcpus), span);
+                self.jump(after, found, span);
+                let base =
+                    if one { Val::Const(0) } else { self.bin(BinOp::Mul, Val::Reg(word), word_bits, span) };
+                let lowest = self.un(UnOp::LowestBit, left, span);
+                let cpu = self.bin(BinOp::Add, base, lowest, span);
+                let cpu = known(self, cpu);
+                self.set(result, cpu, span);
+                self.jump(after, after, span);
+                Val::Reg(result)
+            }
+        }
+    }
+
+    /// A number of the text as [`Lower::next_from`] takes it.
+    pub(super) fn clamp(&mut self, v: Val, span: Span) -> Val {
+        let bound = self.p.machine.pcpus;
+        if let Val::Const(n) = v {
+            return Val::Const(n.clamp(0, bound));
+        }
+        let result = self.new_reg();
+        let (low, other, high, inside, after) =
+            (self.new_block(), self.new_block(), self.new_block(), self.new_block(), self.new_block());
+        let below = self.bin(BinOp::Lt, v, Val::Const(0), span);
+        self.branch(below, low, other, low, span);
+        self.set(result, Val::Const(0), span);
+        self.jump(after, other, span);
+        let above = self.bin(BinOp::Gt, v, Val::Const(bound), span);
+        self.branch(above, high, inside, high, span);
+        self.set(result, Val::Const(bound), span);
+        self.jump(after, inside, span);
+        self.push(Inst::Set { dst: result, calc: Calc::Known { of: v, lo: 0, hi: bound } }, span);
+        self.jump(after, after, span);
+        Val::Reg(result)
+    }
+
+    /// `local = shared`, `shared = new`, each word by one exchange.
+    pub(super) fn mask_xchg(
+        &mut self,
+        local: LocalMask,
+        shared: MaskRef,
+        new: Option<LocalMask>,
+        span: Span,
+    ) {
+        for w in 0..self.words() {
+            let src = new.map_or(Val::Const(0), |m| Val::Reg(m.base + V::from(w)));
+            let dst = local.base + V::from(w);
+            match shared {
+                MaskRef::Shared(slot) => {
+                    let slot = Self::word_slot(slot, w);
+                    self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
+                }
+                MaskRef::Local(m) => {
+                    let old = self.keep(Val::Reg(m.base + V::from(w)), span);
+                    self.set(m.base + V::from(w), src, span);
+                    self.set(dst, old, span);
+                }
+                MaskRef::Full => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Statements.
+
+use super::{Parsed, Parser, Reported};
+use crate::ast::{Block, Decl, GuardKind, Ident, Span, Stmt, StmtKind};
+use crate::diag::Fault;
+use crate::lex::Tok;
+
+impl Parser<'_> {
+    pub(super) fn block(&mut self) -> Parsed<Block> {
+        let start = self.need("{")?;
+        self.deeper(|p| {
+            let mut stmts = Vec::new();
+            let mut failed = false;
+            while !p.is("}") && p.tok() != Tok::End {
+                let before = p.at;
+                if p.stmt(&mut stmts).is_err() {
+                    failed = true;
+                    if p.faults.len() >= super::FAULTS {
+                        return Err(Reported);
+                    }
+                    let behind = p.at > before && matches!(p.tokens[p.at - 1].tok, Tok::Punct(";"));
+                    if !behind {
+                        p.recover();
+                    }
+                    if p.at == before && !p.is("}") {
+                        p.next();
+                    }
+                }
+            }
+            if p.tok() == Tok::End && failed {
+                return Err(Reported);
+            }
+            let end = if p.is("}") {
+                p.next().span
+            } else {
+                let fault = Fault::at(start, "this `{` is never closed").expected("no `}` for it");
+                return p.fail(fault);
+            };
+            Ok(Block { stmts, span: start.to(end) })
+        })
+    }
+
+    /// The body of an `if` or a loop, which is always a block in the tree.
+    fn body(&mut self) -> Parsed<Block> {
+        if self.is("{") {
+            return self.block();
+        }
+        let start = self.span();
+        let label = matches!((self.tok(), self.peek_at(1).tok), (Tok::Word(w), Tok::Punct(":")) if w != "default")
+            || self.is_word("case")
+            || self.is_word("default");
+        if label || self.type_starts() || self.is_word("guard") {
+            let what = if label { "a label" } else { "a declaration" };
+            let fault = Fault::at(start, format!("{what} cannot be a whole body"))
+                .expected("expected a statement or `{`");
+            return self.fail(fault);
+        }
+        self.deeper(|p| {
+            let mut stmts = Vec::new();
+            p.stmt(&mut stmts)?;
+            Ok(Block { stmts, span: start.to(p.behind()) })
+        })
+    }
+
+    fn stmt(&mut self, out: &mut Vec<Stmt>) -> Parsed<()> {
+        let start = self.span();
+        let Tok::Word(word) = self.tok() else {
+            if self.is("{") {
+                let block = self.block()?;
+                out.push(Stmt { kind: StmtKind::Block(block), span: start });
+                return Ok(());
+            }
+            if self.eat(";") {
+                out.push(Stmt { kind: StmtKind::Empty, span: start });
+                return Ok(());
+            }
+            return self.expr_stmt(start, out);
+        };
+        if self.type_starts() {
+            return self.local(start, out);
+        }
+        let label_follows = matches!(self.peek_at(1).tok, Tok::Punct(":"));
+        let kind = match word {
+            "if" => return self.if_stmt(start, out),
+            "while" => {
+                self.next();
+                self.need("(")?;
+                let cond = self.expr()?;
+                let span = start.to(self.need(")")?);
+                let body = self.body()?;
+                out.push(Stmt { kind: StmtKind::While { cond, body }, span });
+                return Ok(());
+            }
+            "do" => {
+                self.next();
+                let body = self.body()?;
+                let at = self.span();
+                if !self.eat_word("while") {
+                    return self.unexpected("`while`");
+                }
+                self.need("(")?;
+                let cond = self.expr()?;
+                let span = at.to(self.need(")")?);
+                self.need(";")?;
+                out.push(Stmt { kind: StmtKind::DoWhile { body, cond }, span });
+                return Ok(());
+            }
+            "for" => return self.for_stmt(start, out),
+            "switch" => {
+                self.next();
+                self.need("(")?;
+                let on = self.expr()?;
+                let span = start.to(self.need(")")?);
+                let body = self.block()?;
+                out.push(Stmt { kind: StmtKind::Switch { on, body }, span });
+                return Ok(());
+            }
+            "case" => {
+                self.next();
+                let value = self.expr()?;
+                let span = start.to(self.need(":")?);
+                out.push(Stmt { kind: StmtKind::Case(value), span });
+                return Ok(());
+            }
+            "default" => {
+                self.next();
+                let span = start.to(self.need(":")?);
+                out.push(Stmt { kind: StmtKind::Default, span });
+                return Ok(());
+            }
+            "break" => self.word_stmt(StmtKind::Break),
+            "continue" => self.word_stmt(StmtKind::Continue),
+            "fallthrough" => self.word_stmt(StmtKind::Fallthrough),
+            "goto" => {
+                self.next();
+                StmtKind::Goto(self.ident("a label")?)
+            }
+            "return" => {
+                self.next();
+                StmtKind::Return(if self.is(";") { None } else { Some(self.expr()?) })
+            }
+            "guard" => self.guard()?,
+            "for_each_cpu" | "for_each_possible_cpu" | "for_each_online_cpu" | "kvm_for_each_vcpu" => {
+                return self.for_each(word, start, out);
+            }
+            "else" => {
+                let fault = Fault::at(start, "`else` without an `if`")
+                    .expected("the `if` before ended with its statement");
+                return self.fail(fault);
+            }
+            _ if label_follows => {
+                let label = self.ident("a label")?;
+                let span = start.to(self.need(":")?);
+                out.push(Stmt { kind: StmtKind::Label(label), span });
+                return Ok(());
+            }
+            _ => return self.expr_stmt(start, out),
+        };
+        let span = start.to(self.need(";")?);
+        out.push(Stmt { kind, span });
+        Ok(())
+    }
+
+    fn word_stmt(&mut self, kind: StmtKind) -> StmtKind {
+        self.next();
+        kind
+    }
+
+    fn expr_stmt(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        let expr = self.expr()?;
+        let span = start.to(self.need(";")?);
+        out.push(Stmt { kind: StmtKind::Expr(expr), span });
+        Ok(())
+    }
+
+    fn local(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        let ty = self.ty()?;
+        let name = self.ident("a name")?;
+        let first = out.len();
+        self.declarators(ty, name, false, &mut |decl| {
+            out.push(Stmt { kind: StmtKind::Decl(decl), span: start });
+        })?;
+        let end = self.behind();
+        for stmt in &mut out[first..] {
+            stmt.span = start.to(end);
+        }
+        Ok(())
+    }
+
+    fn if_stmt(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        self.next();
+        self.need("(")?;
+        let cond = self.expr()?;
+        let span = start.to(self.need(")")?);
+        let then = self.body()?;
+        let otherwise = if self.eat_word("else") { Some(self.body()?) } else { None };
+        out.push(Stmt { kind: StmtKind::If { cond, then, otherwise }, span });
+        Ok(())
+    }
+
+    fn for_stmt(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        self.next();
+        self.need("(")?;
+        let at = self.span();
+        let init = if self.eat(";") {
+            None
+        } else if self.type_starts() {
+            let ty = self.ty()?;
+            let name = self.ident("a name")?;
+            self.need("=")?;
+            let init = Some(self.expr()?);
+            let span = at.to(self.need(";")?);
+            let decl = Decl { ty, name, array: None, bits: None, init };
+            Some(Box::new(Stmt { kind: StmtKind::Decl(decl), span }))
+        } else {
+            let expr = self.expr()?;
+            let span = at.to(self.need(";")?);
+            Some(Box::new(Stmt { kind: StmtKind::Expr(expr), span }))
+        };
+        let cond = if self.is(";") { None } else { Some(self.expr()?) };
+        self.need(";")?;
+        let step = if self.is(")") { None } else { Some(self.expr()?) };
+        let span = start.to(self.need(")")?);
+        let body = self.body()?;
+        out.push(Stmt { kind: StmtKind::For { init, cond, step, body }, span });
+        Ok(())
+    }
+
+    fn guard(&mut self) -> Parsed<StmtKind> {
+        self.next();
+        self.need("(")?;
+        let kind: Ident = self.ident("a kind of guard")?;
+        let guard = match kind.name.as_str() {
+            "mutex" => GuardKind::Mutex,
+            "spinlock" => GuardKind::Spin,
+            "spinlock_irq" => GuardKind::SpinIrq,
+            "read_lock" => GuardKind::Read,
+            "write_lock" => GuardKind::Write,
+            other => {
+                let fault = Fault::at(kind.span, format!("there is no `guard({other})`"))
+                    .expected("expected `mutex`, `spinlock`, `spinlock_irq`, `read_lock` or `write_lock`");
+                return self.fail(fault);
+            }
+        };
+        self.need(")")?;
+        self.need("(")?;
+        let lock = self.expr()?;
+        self.need(")")?;
+        Ok(StmtKind::Guard { kind: guard, lock })
+    }
+
+    fn for_each(&mut self, word: &str, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        self.next();
+        self.need("(")?;
+        let cpu = self.expr()?;
+        let second = if matches!(word, "for_each_cpu" | "kvm_for_each_vcpu") {
+            self.need(",")?;
+            Some(self.expr()?)
+        } else {
+            None
+        };
+        let third = if word == "kvm_for_each_vcpu" {
+            self.need(",")?;
+            Some(self.expr()?)
+        } else {
+            None
+        };
+        let span = start.to(self.need(")")?);
+        let body = self.body()?;
+        let kind = match (second, third) {
+            (Some(vcpu), Some(vm)) => StmtKind::ForEachVcpu { index: cpu, vcpu, vm, body },
+            (Some(mask), None) => StmtKind::ForEachCpu { cpu, mask, body },
+            (None, _) if word == "for_each_online_cpu" => StmtKind::ForEachOnlineCpu { cpu, body },
+            (None, _) => StmtKind::ForEachPossibleCpu { cpu, body },
+        };
+        out.push(Stmt { kind, span });
+        Ok(())
+    }
+}

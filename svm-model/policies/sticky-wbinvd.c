@@ -1,0 +1,23 @@
+/*
+ * Rule:  a CPU is marked before each VMRUN, with interrupts off, and never unmarked; a reclaim executes
+ *        WBINVD on the marked CPUs and waits (the mask of Linux 6.17 with the older instruction).
+ * Cost:  a bit test per entry, a locked set on the first; the mask only grows, so a VM that floats over the
+ *        machine ends up flushing all of it.
+ * Holds: a store through the old mapping needs a translation from before the TLB acknowledgement; the mark comes
+ *        before that VMRUN, the flusher reads the mask after the acknowledgement, and bits never disappear.
+ */
+
+struct kvm {
+	cpumask_var_t have_run_cpus;
+};
+
+void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)
+{
+	if (!cpumask_test_cpu(cpu, vcpu->kvm->have_run_cpus))
+		cpumask_set_cpu(cpu, vcpu->kvm->have_run_cpus);
+}
+
+void sev_writeback_caches(struct kvm *kvm)
+{
+	wbinvd_on_cpus_mask(kvm->have_run_cpus);
+}

@@ -1,0 +1,333 @@
+//! The stepper: runs a context up to and including one access to shared state, and on to where it rests.
+
+use sim_state::SlotId;
+
+use crate::op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, UnOp, Window};
+
+/// Registers a context can have.
+pub const REGS: usize = 64;
+
+/// Own operations that one step may run before it is called a runaway loop.
+const FUEL: u32 = 1 << 20;
+
+/// A running program's own state.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The operation that comes next.
+    pub pc: Pc,
+    /// Registers.
+    pub regs: [i64; REGS],
+}
+
+/// What a primitive answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Done, with its result.
+    Done(i64),
+    /// Something was done, and the context stays at this operation (a guest runs).
+    Stay,
+    /// Nothing was done; try again when the slot has changed.
+    Blocked(SlotId),
+}
+
+/// What one call of [`step`] came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The step was made; `at` is the operation that used it up, or that the context ended at.
+    Ran {
+        /// Where.
+        at: Pc,
+    },
+    /// The access at `at` cannot be made before the slot changes; nothing was done.
+    Blocked {
+        /// Where.
+        at: Pc,
+        /// What must change.
+        on: SlotId,
+    },
+    /// More than a million own operations without an access: the text loops forever.
+    Runaway {
+        /// Where it was when it was stopped.
+        at: Pc,
+    },
+}
+
+/// What a program runs on: the simulated machine, or a real one.
+pub trait Platform {
+    /// The value of a shared variable. The kind of access is the operation's at hand.
+    fn load(&mut self, place: Place, instance: i64, word: i64) -> i64;
+    /// Writes a shared variable, wrapping the value into its domain.
+    fn store(&mut self, place: Place, instance: i64, word: i64, value: i64);
+    /// The slot that a blocked access waits for.
+    fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId;
+    /// Who runs: what an exclusive lock's slot holds, from 1.
+    fn holder(&self) -> i64;
+    /// A lock was taken or refused (`taken` false: would sleep or spin), or given back by who does not hold it.
+    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64);
+    /// `smp_processor_id()`.
+    fn this_cpu(&self) -> i64;
+    /// The VM of a vCPU.
+    fn vm_of(&self, vcpu: i64) -> i64;
+    /// pCPUs in the machine.
+    fn pcpus(&self) -> i64;
+    /// Bits of a mask that share a word, 1 to 64.
+    fn word_bits(&self) -> i64;
+    /// Interrupts or preemption on or off on this context's pCPU.
+    fn window(&mut self, window: Window);
+    /// Something may go `options` ways (at least 1): which?
+    fn choose(&mut self, options: i64) -> i64;
+    /// Carries a primitive out.
+    fn primitive(&mut self, prim: Prim, args: [i64; 4], regs: &[i64; REGS]) -> Answer;
+}
+
+fn value(regs: &[i64; REGS], operand: Operand) -> i64 {
+    match operand {
+        Operand::Const(c) => c,
+        Operand::Reg(r) => regs[usize::from(r)],
+    }
+}
+
+fn bin(op: BinOp, a: i64, b: i64) -> i64 {
+    match op {
+        BinOp::Add => a.wrapping_add(b),
+        BinOp::Sub => a.wrapping_sub(b),
+        BinOp::Mul => a.wrapping_mul(b),
+        BinOp::Div => a.checked_div(b).unwrap_or(0),
+        BinOp::Rem => a.checked_rem(b).unwrap_or(0),
+        BinOp::And => a & b,
+        BinOp::Or => a | b,
+        BinOp::Xor => a ^ b,
+        BinOp::Shl => u32::try_from(b).ok().and_then(|b| a.checked_shl(b)).unwrap_or(0),
+        BinOp::Shr => {
+            u32::try_from(b).ok().and_then(|b| a.cast_unsigned().checked_shr(b)).unwrap_or(0).cast_signed()
+        }
+        BinOp::Eq => i64::from(a == b),
+        BinOp::Ne => i64::from(a != b),
+        BinOp::Lt => i64::from(a < b),
+        BinOp::Le => i64::from(a <= b),
+        BinOp::Gt => i64::from(a > b),
+        BinOp::Ge => i64::from(a >= b),
+    }
+}
+
+fn un(op: UnOp, a: i64) -> i64 {
+    match op {
+        UnOp::Neg => a.wrapping_neg(),
+        UnOp::Not => !a,
+        UnOp::IsZero => i64::from(a == 0),
+        UnOp::Weight => i64::from(a.count_ones()),
+        UnOp::LowestBit => i64::from(a.trailing_zeros()),
+    }
+}
+
+/// Register and bit of a pCPU in a local mask.
+fn mask_place(base: Reg, bit: i64, word_bits: i64) -> (usize, i64) {
+    let word = usize::try_from(bit / word_bits).unwrap_or(0);
+    (usize::from(base) + word, 1i64.wrapping_shl(u32::try_from(bit % word_bits).unwrap_or(0)))
+}
+
+fn mask_test(regs: &[i64; REGS], base: Reg, words: u8, bit: i64, word_bits: i64) -> bool {
+    if bit < 0 || bit >= i64::from(words) * word_bits {
+        return false;
+    }
+    let (reg, bit) = mask_place(base, bit, word_bits);
+    regs[reg] & bit != 0
+}
+
+fn mask_weight(regs: &[i64; REGS], base: Reg, words: u8) -> i64 {
+    (0..words).map(|w| i64::from(regs[usize::from(base + w)].count_ones())).sum()
+}
+
+fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
+    match rhs {
+        Expr::Use(a) => value(regs, a),
+        Expr::Un(op, a) => un(op, value(regs, a)),
+        Expr::Bin(op, a, b) => bin(op, value(regs, a), value(regs, b)),
+        Expr::ThisCpu => platform.this_cpu(),
+        Expr::VmOf(v) => platform.vm_of(value(regs, v)),
+        Expr::MaskTest { base, words, bit } => {
+            i64::from(mask_test(regs, base, words, value(regs, bit), platform.word_bits()))
+        }
+        Expr::MaskNext { base, words, after } => {
+            let end = platform.pcpus();
+            let mut bit = value(regs, after) + 1;
+            while bit < end && !mask_test(regs, base, words, bit, platform.word_bits()) {
+                bit += 1;
+            }
+            bit
+        }
+        Expr::MaskWeight { base, words } => mask_weight(regs, base, words),
+    }
+}
+
+/// Whether a lock can be taken, and what its slot then holds.
+fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
+    match kind {
+        Lock::Mutex | Lock::Spin => (held == 0).then_some(me),
+        Lock::Read => (held >= 0).then_some(held + 1),
+        Lock::Write => (held == 0).then_some(-1),
+    }
+}
+
+/// What a lock's slot holds after one hold is given back; `None` if it was not held so.
+fn give(kind: Lock, held: i64, me: i64) -> Option<i64> {
+    match kind {
+        Lock::Mutex | Lock::Spin => (held == me).then_some(0),
+        Lock::Read => (held > 0).then(|| held - 1),
+        Lock::Write => (held == -1).then_some(0),
+    }
+}
+
+/// Carries out an access to shared state; `Some` if it must wait.
+fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answer {
+    match op {
+        Op::Load { dst, place } => {
+            let (i, w) = (value(regs, place.instance), value(regs, place.word));
+            regs[usize::from(dst)] = platform.load(place, i, w);
+        }
+        Op::Store { place, src } => {
+            let (i, w) = (value(regs, place.instance), value(regs, place.word));
+            platform.store(place, i, w, value(regs, src));
+        }
+        Op::Rmw { dst, place, op, src, expected } => {
+            let (i, w, s) = (value(regs, place.instance), value(regs, place.word), value(regs, src));
+            let old = platform.load(place, i, w);
+            let new = match op {
+                RmwOp::Or => old | s,
+                RmwOp::AndNot => old & !s,
+                RmwOp::And => old & s,
+                RmwOp::Add => old.wrapping_add(s),
+                RmwOp::Xchg => s,
+                RmwOp::CmpXchg => {
+                    if old == value(regs, expected) {
+                        s
+                    } else {
+                        old
+                    }
+                }
+            };
+            platform.store(place, i, w, new);
+            regs[usize::from(dst)] = old;
+        }
+        Op::Lock { kind, place } => {
+            let (i, w) = (value(regs, place.instance), value(regs, place.word));
+            let held = platform.load(place, i, w);
+            match take(kind, held, platform.holder()) {
+                Some(new) => {
+                    platform.lock_event(kind, true, held);
+                    platform.store(place, i, w, new);
+                }
+                None => {
+                    platform.lock_event(kind, false, held);
+                    return Answer::Blocked(platform.slot(place, i, w));
+                }
+            }
+        }
+        Op::Unlock { kind, place } => {
+            let (i, w) = (value(regs, place.instance), value(regs, place.word));
+            let held = platform.load(place, i, w);
+            match give(kind, held, platform.holder()) {
+                Some(new) => platform.store(place, i, w, new),
+                None => platform.lock_event(kind, false, held),
+            }
+        }
+        Op::Prim { prim, dst, args } => {
+            let args = args.map(|a| value(regs, a));
+            let answer = platform.primitive(prim, args, regs);
+            if let Answer::Done(result) = answer {
+                regs[usize::from(dst)] = result;
+            }
+            return answer;
+        }
+        Op::Set { .. }
+        | Op::MaskPut { .. }
+        | Op::Jump(_)
+        | Op::Branch { .. }
+        | Op::Window(_)
+        | Op::Choose { .. }
+        | Op::ChooseBit { .. }
+        | Op::Halt => {}
+    }
+    Answer::Done(0)
+}
+
+/// Makes one step of a context.
+///
+/// Runs own operations, one access to shared state, and own operations again until the context rests. If the
+/// access must wait, nothing has happened and the context is as before.
+pub fn step<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P) -> Outcome {
+    run(ops, context, platform, None)
+}
+
+/// Runs own operations only, until the context rests: what follows an access that the platform made itself
+/// (an interrupt taken, a task scheduled in).
+pub fn settle<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P) -> Outcome {
+    run(ops, context, platform, Some(context.pc))
+}
+
+fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spent: Option<Pc>) -> Outcome {
+    for _ in 0..FUEL {
+        let at = context.pc;
+        let op = ops[usize::from(at)];
+        if let Some(done) = spent
+            && op.is_rest()
+        {
+            return Outcome::Ran { at: done };
+        }
+        let regs = &mut context.regs;
+        context.pc = at + 1;
+        match op {
+            Op::Halt => {
+                context.pc = at;
+                return Outcome::Ran { at: spent.unwrap_or(at) };
+            }
+            Op::Set { dst, rhs } => regs[usize::from(dst)] = eval(platform, regs, rhs),
+            Op::MaskPut { base, words, bit, on } => {
+                let (bit, on) = (value(regs, bit), value(regs, on));
+                if bit >= 0 && bit < i64::from(words) * platform.word_bits() {
+                    let (reg, bit) = mask_place(base, bit, platform.word_bits());
+                    regs[reg] = if on == 0 { regs[reg] & !bit } else { regs[reg] | bit };
+                }
+            }
+            Op::Jump(pc) => context.pc = pc,
+            Op::Branch { cond, then, otherwise } => {
+                context.pc = if value(regs, cond) == 0 { otherwise } else { then };
+            }
+            Op::Window(window) => platform.window(window),
+            Op::Choose { dst, options } => regs[usize::from(dst)] = platform.choose(i64::from(options)),
+            Op::ChooseBit { dst, base, words } => {
+                let mut nth = platform.choose(mask_weight(regs, base, words).max(1));
+                let mut bit = -1;
+                loop {
+                    bit = eval(platform, regs, Expr::MaskNext { base, words, after: Operand::Const(bit) });
+                    if nth == 0 || bit >= platform.pcpus() {
+                        break;
+                    }
+                    nth -= 1;
+                }
+                regs[usize::from(dst)] = bit;
+            }
+            Op::Load { .. }
+            | Op::Store { .. }
+            | Op::Rmw { .. }
+            | Op::Lock { .. }
+            | Op::Unlock { .. }
+            | Op::Prim { .. } => match shared(op, regs, platform) {
+                Answer::Done(_) => {
+                    if op.is_shared() {
+                        spent = Some(at);
+                    }
+                }
+                Answer::Stay => {
+                    context.pc = at;
+                    return Outcome::Ran { at };
+                }
+                Answer::Blocked(on) => {
+                    context.pc = at;
+                    return Outcome::Blocked { at, on };
+                }
+            },
+        }
+    }
+    Outcome::Runaway { at: context.pc }
+}

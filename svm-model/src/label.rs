@@ -1,0 +1,116 @@
+//! The one alphabet of steps: what an actor did. Stories, traces and replay are made of labels.
+
+use cache_model::event::Event;
+use cache_model::lattice::Move;
+use sev_arch::{Access, PcpuId};
+use svm_policy::Pc;
+
+/// Who makes a step.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Actor {
+    /// A task or device goes on, or gets a pCPU.
+    Task(u16),
+    /// The scheduler takes the pCPU away from a task.
+    Preempt(u16),
+    /// A pCPU takes an IPI, or goes on in its handler.
+    Irq(u16),
+    /// The caches move a copy of a line.
+    Cache,
+    /// A freed page gets a new owner, who writes it, then reads it.
+    World,
+}
+
+/// What becomes of a freed page.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum NewOwner {
+    /// The host; its CPU accesses the page.
+    Host(PcpuId),
+    /// A device.
+    Device,
+    /// The VM that had it.
+    Vm,
+}
+
+/// What a step was.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum What {
+    /// The access of a statement of the texts.
+    Text {
+        /// Which operation.
+        pc: Pc,
+    },
+    /// The guest accessed a line.
+    Guest {
+        /// The line.
+        line: u32,
+        /// Read or write.
+        access: Access,
+        /// The statement of its program, if it has one.
+        pc: Option<Pc>,
+    },
+    /// The guest met a page that is not mapped: #VMEXIT with a nested page fault.
+    Fault {
+        /// The page.
+        page: u32,
+    },
+    /// #VMEXIT for an interrupt.
+    Exit,
+    /// The guest has finished: #VMEXIT for HLT.
+    Halted,
+    /// A reclaimer began on a page.
+    Started {
+        /// The page.
+        page: u32,
+    },
+    /// The task got a pCPU.
+    Placed {
+        /// Which.
+        pcpu: PcpuId,
+    },
+    /// The task lost its pCPU, or began to.
+    Preempted,
+    /// The pCPU took the IPI of a sender and entered the handler.
+    Take {
+        /// The task that sent it.
+        sender: u16,
+        /// The function it asked for.
+        callback: u16,
+    },
+    /// A copy of a line moved.
+    Move(Move),
+    /// A freed page's new owner wrote it, or read it back.
+    Reuse {
+        /// The page.
+        page: u32,
+        /// The owner.
+        by: NewOwner,
+        /// Write first, read later.
+        access: Access,
+    },
+}
+
+/// What one step did, for whoever records it.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// What it was.
+    pub what: Option<What>,
+    /// Events judged.
+    pub events: Vec<Event>,
+    /// Cycles that memory took, where time is kept.
+    pub cycles: u64,
+    /// The policy's writeback began (true) or ended (false).
+    pub writeback: Option<bool>,
+    /// A text that loops without an access: where.
+    pub runaway: Option<Pc>,
+}
+
+impl Notes {
+    /// Empties it for the next step.
+    pub fn clear(&mut self) {
+        self.what = None;
+        self.events.clear();
+        self.cycles = 0;
+        self.writeback = None;
+        self.runaway = None;
+    }
+}

@@ -1,0 +1,503 @@
+//! The machine: texts compiled, slots laid out. Its one step function is in `run.rs`.
+
+use cache_model::shadow::LineSlots;
+use sev_arch::{PcpuId, Tag, VcpuId, VmId};
+use sim_core::layout::Layout;
+use sim_core::state::{Class, Domain, SlotId};
+use svm_lang::ast::{Object, Type};
+use svm_lang::{Code, Config, Diag, Entry, Source, VarKind};
+use svm_policy::{Scope, VarId};
+
+use crate::context::{ContextSlots, Start};
+use crate::label::Actor;
+use crate::memory::ShadowMemory;
+use crate::spec::{Guest, ModelSpec, TaskKind};
+
+/// Who owns a page, as its slot holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// A VM.
+    Vm(VmId),
+    /// Nobody: the allocator.
+    Free,
+    /// The host.
+    Host,
+    /// A device.
+    Device,
+}
+
+/// Where the slots of one variable lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VarSlots {
+    pub(crate) base: u32,
+    pub(crate) words: u32,
+    pub(crate) instances: u32,
+    pub(crate) domain: Domain,
+}
+
+/// A task's slots.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskSlots {
+    pub(crate) main: ContextSlots,
+    /// What it runs again and again, if it is a reclaimer.
+    pub(crate) repeats: Option<Entry>,
+    /// pCPU it is on, or -1.
+    pub(crate) on: Option<SlotId>,
+    /// Whether the scheduler may take its pCPU away.
+    pub(crate) preemptible: bool,
+    pub(crate) vcpu: Option<VcpuSlots>,
+}
+
+/// What a vCPU's thread has beside a task's slots.
+#[derive(Clone, Debug)]
+pub(crate) struct VcpuSlots {
+    pub(crate) vcpu: VcpuId,
+    pub(crate) vm: VmId,
+    pub(crate) in_guest: SlotId,
+    pub(crate) loaded: SlotId,
+    /// Runs `vcpu_sched_out` and `vcpu_sched_in` over the thread, as preempt notifiers do.
+    pub(crate) sched: ContextSlots,
+    pub(crate) guest: Option<ContextSlots>,
+}
+
+/// A pCPU's slots.
+#[derive(Clone, Debug)]
+pub(crate) struct PcpuSlots {
+    /// Task that runs here, or -1.
+    pub(crate) current: SlotId,
+    pub(crate) irq_off: SlotId,
+    pub(crate) preempt: SlotId,
+    /// 0 while no handler runs, else 1 + 2 x sender + whether the sender waits.
+    pub(crate) handling: SlotId,
+    /// Calls sent here and not taken.
+    pub(crate) pending: SlotId,
+    pub(crate) handler: ContextSlots,
+}
+
+/// A model: its description, its program and its slots.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) spec: ModelSpec,
+    pub(crate) code: Code,
+    pub(crate) layout: Layout,
+    pub(crate) vars: Vec<VarSlots>,
+    pub(crate) tasks: Vec<TaskSlots>,
+    pub(crate) pcpus: Vec<PcpuSlots>,
+    /// Call from a task to a pCPU: 0 none, else 1 + 2 x callback + wait; by task, then pCPU.
+    pub(crate) calls: Vec<SlotId>,
+    pub(crate) infos: Vec<SlotId>,
+    pub(crate) owners: Vec<SlotId>,
+    pub(crate) used: Vec<SlotId>,
+    pub(crate) user_ptes: Vec<SlotId>,
+    /// By VM, then page.
+    pub(crate) sptes: Vec<SlotId>,
+    /// By vCPU, then page.
+    pub(crate) tlbs: Vec<SlotId>,
+    /// Pages first owned by each VM.
+    pub(crate) vm_pages: Vec<Vec<u32>>,
+    pub(crate) lines: Option<LineSlots>,
+    pub(crate) sched_out: Entry,
+    pub(crate) sched_in: Entry,
+}
+
+/// What memory the machine is built for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemoryKind {
+    /// Line copies in slots.
+    Shadow,
+    /// Line copies kept elsewhere, by the timed caches.
+    Timed,
+}
+
+/// Entries that every kernel text must define.
+const KERNEL_ENTRIES: [&str; 3] = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in"];
+
+fn hi(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+impl Machine {
+    /// Compiles the texts and lays the slots out.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says of the texts: file, line, column, and what was expected.
+    pub fn build(spec: ModelSpec, sources: &[Source<'_>], memory: MemoryKind) -> Result<Machine, Vec<Diag>> {
+        let mut wanted: Vec<&str> = KERNEL_ENTRIES.to_vec();
+        for task in &spec.tasks {
+            match &task.kind {
+                TaskKind::Vcpu { guest: Guest::Program(name), .. } => wanted.push(name),
+                TaskKind::Vcpu { guest: Guest::Any, .. } => {}
+                TaskKind::Host { entry } | TaskKind::Device { entry } | TaskKind::Reclaimer { entry, .. } => {
+                    wanted.push(entry)
+                }
+            }
+        }
+        let mut unique = wanted.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        let code = svm_lang::compile(sources, &unique, &config_of(&spec))?;
+        Ok(Machine::lay_out(spec, code, memory))
+    }
+
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one declaration after another, in the order of the packed state"
+    )]
+    fn lay_out(spec: ModelSpec, code: Code, memory: MemoryKind) -> Machine {
+        let mut layout = Layout::default();
+        let entry = |name: &str| {
+            let found = code.entries.iter().find(|e| e.name == name);
+            found.cloned().unwrap_or_else(|| code.entries[0].clone())
+        };
+        let (sched_out, sched_in) = (entry("vcpu_sched_out"), entry("vcpu_sched_in"));
+        let pcpu_count = spec.core_of.len();
+        let holders = hi(spec.tasks.len() + pcpu_count);
+        let vars = declare_vars(&mut layout, &spec, &code, holders);
+        let mut tasks = Vec::new();
+        for (t, task) in spec.tasks.iter().enumerate() {
+            let contended = spec
+                .tasks
+                .iter()
+                .enumerate()
+                .any(|(o, other)| o != t && other.pcpus.iter().any(|p| task.pcpus.contains(p)));
+            let may_move = contended || task.pcpus.len() > 1;
+            let first = if may_move { -1 } else { task.pcpus.first().map_or(-1, |p| i64::from(p.0)) };
+            let name = &task.name;
+            let (main, arguments) = match &task.kind {
+                TaskKind::Vcpu { vcpu, .. } => (entry("vcpu_thread"), vec![i64::from(vcpu.0)]),
+                TaskKind::Host { entry: e } | TaskKind::Device { entry: e } => (entry(e), Vec::new()),
+                TaskKind::Reclaimer { entry: e, .. } => (entry(e), Vec::new()),
+            };
+            let again = matches!(task.kind, TaskKind::Reclaimer { .. });
+            let repeats = again.then(|| main.clone());
+            let start = Start { entry: &main, arguments: (!again).then_some(arguments) };
+            let main = ContextSlots::declare(&mut layout, name, &[start], !again);
+            let place = Domain::Range { lo: -1, hi: hi(pcpu_count) - 1 };
+            let on =
+                (!task.pcpus.is_empty()).then(|| layout.slot(format!("{name}.on"), place, Class::Own, first));
+            let vcpu = match &task.kind {
+                TaskKind::Vcpu { vcpu, guest } => {
+                    let in_guest = layout.slot(format!("{name}.in_guest"), Domain::BOOL, Class::Own, 0);
+                    let loaded = layout.slot(format!("{name}.loaded"), Domain::BOOL, Class::Own, 0);
+                    let arguments = Some(vec![i64::from(vcpu.0)]);
+                    let starts =
+                        [Start { entry: &sched_out, arguments: None }, Start { entry: &sched_in, arguments }];
+                    let sched = ContextSlots::declare(&mut layout, &format!("{name}.sched"), &starts, false);
+                    let guest = match guest {
+                        Guest::Program(g) => {
+                            let program = entry(g);
+                            let start = Start { entry: &program, arguments: Some(Vec::new()) };
+                            let name = format!("{name}.guest");
+                            Some(ContextSlots::declare(&mut layout, &name, &[start], true))
+                        }
+                        Guest::Any => None,
+                    };
+                    let vm = spec.vcpu_vm[vcpu.index()];
+                    Some(VcpuSlots { vcpu: *vcpu, vm, in_guest, loaded, sched, guest })
+                }
+                TaskKind::Host { .. } | TaskKind::Device { .. } | TaskKind::Reclaimer { .. } => None,
+            };
+            let preemptible = may_move || vcpu.is_some();
+            tasks.push(TaskSlots { main, repeats, on, preemptible, vcpu });
+        }
+        let callbacks: Vec<Entry> =
+            code.callbacks.iter().map(|e| code.entries[usize::from(*e)].clone()).collect();
+        let mut pcpus = Vec::new();
+        for p in 0..pcpu_count {
+            let here = (0..spec.tasks.len()).find(|t| {
+                let on = tasks[*t].on;
+                on.is_some_and(|on| layout.slots()[on.0 as usize].init == hi(p))
+            });
+            let who = Domain::Range { lo: -1, hi: hi(spec.tasks.len()) - 1 };
+            let name = format!("pcpu{p}");
+            let starts: Vec<Start<'_>> =
+                callbacks.iter().map(|entry| Start { entry, arguments: None }).collect();
+            pcpus.push(PcpuSlots {
+                current: layout.slot(format!("{name}.current"), who, Class::Own, here.map_or(-1, hi)),
+                irq_off: layout.slot(format!("{name}.irq_off"), Domain::BOOL, Class::Own, 0),
+                preempt: layout.slot(
+                    format!("{name}.preempt_count"),
+                    Domain::Range { lo: 0, hi: 7 },
+                    Class::Own,
+                    0,
+                ),
+                handling: layout.slot(
+                    format!("{name}.handling"),
+                    Domain::Range { lo: 0, hi: 2 * hi(spec.tasks.len()) },
+                    Class::Hardware,
+                    0,
+                ),
+                pending: layout.slot(
+                    format!("{name}.pending"),
+                    Domain::Range { lo: 0, hi: hi(spec.tasks.len()) },
+                    Class::Hardware,
+                    0,
+                ),
+                handler: ContextSlots::declare(&mut layout, &format!("{name}.handler"), &starts, false),
+            });
+        }
+        let info = info_domain(&callbacks);
+        let (mut calls, mut infos) = (Vec::new(), Vec::new());
+        for task in &spec.tasks {
+            // Devices send no IPIs; their slots are constants.
+            let sends = !task.pcpus.is_empty();
+            let call = Domain::Range { lo: 0, hi: if sends { 2 * hi(callbacks.len()) } else { 0 } };
+            for p in 0..pcpu_count {
+                let name = format!("{}.call{p}", task.name);
+                calls.push(layout.slot(name.clone(), call, Class::Shared, 0));
+                infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, info.low()));
+            }
+        }
+        let last_owner = i64::from(spec.vms) + 2;
+        let (mut owners, mut used, mut user_ptes) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, vm) in &spec.pages {
+            let owner = Domain::Range { lo: 0, hi: last_owner };
+            owners.push(layout.slot(format!("{name}.owner"), owner, Class::Shared, i64::from(vm.0)));
+            let uses = Domain::Range { lo: 0, hi: 1 };
+            used.push(layout.slot(format!("{name}.read_back"), uses, Class::Shared, 0));
+            user_ptes.push(layout.slot(format!("{name}.user_pte"), Domain::BOOL, Class::Shared, 1));
+        }
+        let mut sptes = Vec::new();
+        for vm in 0..spec.vms {
+            for (name, _) in &spec.pages {
+                sptes.push(layout.slot(format!("vm{vm}.spte.{name}"), Domain::BOOL, Class::Shared, 0));
+            }
+        }
+        let mut tlbs = Vec::new();
+        for (v, _) in spec.vcpu_vm.iter().enumerate() {
+            for (name, _) in &spec.pages {
+                tlbs.push(layout.slot(format!("vcpu{v}.tlb.{name}"), Domain::BOOL, Class::Hardware, 0));
+            }
+        }
+        let vm_pages = (0..spec.vms)
+            .map(|vm| (0u32..).zip(&spec.pages).filter(|(_, p)| p.1.0 == vm).map(|(i, _)| i).collect())
+            .collect();
+        let per_page = spec.lines_per_page;
+        let lines = (memory == MemoryKind::Shadow).then(|| {
+            let count = u32::try_from(spec.pages.len()).unwrap_or(0) * per_page;
+            let name = |line: u32| {
+                let page = &spec.pages[(line / per_page) as usize].0;
+                if per_page == 1 { page.clone() } else { format!("{page}+{}", line % per_page) }
+            };
+            LineSlots::declare(&mut layout, &spec.shape, count, &name)
+        });
+        Machine {
+            spec,
+            code,
+            layout,
+            vars,
+            tasks,
+            pcpus,
+            calls,
+            infos,
+            owners,
+            used,
+            user_ptes,
+            sptes,
+            tlbs,
+            vm_pages,
+            lines,
+            sched_out,
+            sched_in,
+        }
+    }
+
+    /// The description it was built from.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The compiled texts.
+    #[must_use]
+    pub fn code(&self) -> &Code {
+        &self.code
+    }
+
+    /// The slots.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The memory of the explorer, if the machine was built for it.
+    #[must_use]
+    pub fn shadow(&self) -> Option<ShadowMemory> {
+        self.lines.as_ref().map(|slots| ShadowMemory { shape: self.spec.shape.clone(), slots: slots.clone() })
+    }
+
+    /// Every actor, in the order in which the explorer tries them.
+    #[must_use]
+    pub fn actors(&self) -> Vec<Actor> {
+        let tasks = u16::try_from(self.tasks.len()).unwrap_or(u16::MAX);
+        let mut actors: Vec<Actor> = (0..tasks).map(Actor::Task).collect();
+        actors.extend((0..self.spec.pcpus()).map(Actor::Irq));
+        actors.extend((0..tasks).filter(|t| self.tasks[usize::from(*t)].preemptible).map(Actor::Preempt));
+        actors.push(Actor::Cache);
+        actors.push(Actor::World);
+        actors
+    }
+
+    /// The name of an actor in schedules and stories.
+    #[must_use]
+    pub fn actor_name(&self, actor: Actor) -> String {
+        match actor {
+            Actor::Task(t) => self.spec.tasks[usize::from(t)].name.clone(),
+            Actor::Preempt(t) => format!("preempt:{}", self.spec.tasks[usize::from(t)].name),
+            Actor::Irq(p) => format!("irq:{}", PcpuId(p)),
+            Actor::Cache => "cache".to_owned(),
+            Actor::World => "world".to_owned(),
+        }
+    }
+
+    /// The actor of a name.
+    #[must_use]
+    pub fn actor_named(&self, name: &str) -> Option<Actor> {
+        self.actors().into_iter().find(|a| self.actor_name(*a) == name)
+    }
+
+    /// The page of a line.
+    #[must_use]
+    pub fn page_of(&self, line: u32) -> u32 {
+        line / self.spec.lines_per_page
+    }
+
+    /// The name of a line: its page's, with the line's number where a page has several.
+    #[must_use]
+    pub fn line_name(&self, line: u32) -> String {
+        let per_page = self.spec.lines_per_page;
+        let page = &self.spec.pages[(line / per_page) as usize].0;
+        if per_page == 1 { page.clone() } else { format!("{page}+{}", line % per_page) }
+    }
+
+    /// The slot of a variable's instance and word, if there is such an instance.
+    #[must_use]
+    pub(crate) fn var_slot(&self, var: VarId, instance: i64, word: i64) -> Option<SlotId> {
+        let v = &self.vars[usize::from(var.0)];
+        let (i, w) = (u32::try_from(instance).ok()?, u32::try_from(word).ok()?);
+        (i < v.instances && w < v.words).then(|| SlotId(v.base + i * v.words + w))
+    }
+
+    /// The statement of an operation, on one line.
+    #[must_use]
+    pub fn statement(&self, pc: svm_policy::Pc) -> &str {
+        let text = self.code.places[usize::from(pc)].text as usize;
+        self.code.texts.get(text).map_or("", String::as_str)
+    }
+
+    /// File and line of an operation's statement.
+    #[must_use]
+    pub fn place(&self, pc: svm_policy::Pc) -> (&str, u32) {
+        let place = &self.code.places[usize::from(pc)];
+        (&self.code.files[usize::from(place.file)], place.line)
+    }
+
+    /// The slot of a variable by its name in the texts.
+    #[must_use]
+    pub fn variable(&self, name: &str, instance: i64, word: i64) -> Option<SlotId> {
+        let at = self.code.vars.iter().position(|v| v.name == name)?;
+        self.var_slot(VarId(u16::try_from(at).ok()?), instance, word)
+    }
+
+    pub(crate) fn owner_code(&self, owner: Owner) -> i64 {
+        let vms = i64::from(self.spec.vms);
+        match owner {
+            Owner::Vm(vm) => i64::from(vm.0),
+            Owner::Free => vms,
+            Owner::Host => vms + 1,
+            Owner::Device => vms + 2,
+        }
+    }
+
+    pub(crate) fn owner_of_code(&self, code: i64) -> Owner {
+        let vms = i64::from(self.spec.vms);
+        match code - vms {
+            0 => Owner::Free,
+            1 => Owner::Host,
+            2 => Owner::Device,
+            _ => Owner::Vm(VmId(u16::try_from(code).unwrap_or(0))),
+        }
+    }
+
+    /// The tag under which a page's owner writes it.
+    #[must_use]
+    pub fn tag_of_owner(owner: Owner) -> Tag {
+        match owner {
+            Owner::Vm(vm) => Tag::of_vm(vm),
+            Owner::Free | Owner::Host | Owner::Device => Tag::HOST,
+        }
+    }
+}
+
+fn config_of(spec: &ModelSpec) -> Config {
+    let mut constants = Vec::new();
+    for (i, (name, _)) in spec.pages.iter().enumerate() {
+        constants.push((name.clone(), Type::Ref(Object::Page), hi(i)));
+    }
+    for vm in 0..spec.vms {
+        constants.push((VmId(vm).to_string(), Type::Ref(Object::Vm), i64::from(vm)));
+    }
+    for v in 0..spec.vcpu_vm.len() {
+        constants.push((format!("vcpu{v}"), Type::Ref(Object::Vcpu), hi(v)));
+    }
+    Config {
+        pcpus: spec.pcpus(),
+        vms: spec.vms,
+        vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
+        pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
+        word_bits: spec.assumptions.word_bits,
+        constants,
+    }
+}
+
+fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64) -> Vec<VarSlots> {
+    let mut vars = Vec::new();
+    for var in &code.vars {
+        let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {
+            Scope::Global => (1, &|_| String::new()),
+            Scope::PerVm => (usize::from(spec.vms), &|i| format!("vm{i}.")),
+            Scope::PerVcpu => (spec.vcpu_vm.len(), &|i| format!("vcpu{i}.")),
+            Scope::PerCpu => (spec.core_of.len(), &|i| format!("pcpu{i}.")),
+            Scope::PerPage => (spec.pages.len(), &|i| format!("{}.", spec.pages[i].0)),
+        };
+        let domain = match var.kind {
+            VarKind::Mutex | VarKind::Spin => Domain::Range { lo: 0, hi: holders },
+            VarKind::Rwlock => Domain::Range { lo: -1, hi: holders },
+            VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => var.domain,
+        };
+        let mut base = None;
+        for i in 0..instances {
+            for w in 0..var.words {
+                let name = match var.words {
+                    1 => format!("{}{}", owner(i), var.name),
+                    _ => format!("{}{}[{w}]", owner(i), var.name),
+                };
+                let id = layout.slot(name, domain, Class::Shared, var.init);
+                base.get_or_insert(id.0);
+            }
+        }
+        vars.push(VarSlots {
+            base: base.unwrap_or(0),
+            words: u32::from(var.words),
+            instances: u32::try_from(instances).unwrap_or(0),
+            domain,
+        });
+    }
+    vars
+}
+
+/// What the `info` argument of an IPI's function can be: the union over the functions.
+fn info_domain(callbacks: &[Entry]) -> Domain {
+    let mut range: Option<(i64, i64)> = None;
+    for entry in callbacks {
+        if let Some(param) = entry.params.first()
+            && let Some(Domain::Range { lo, hi }) = entry.regs.get(usize::from(param.reg))
+        {
+            let (a, b) = range.unwrap_or((*lo, *hi));
+            range = Some((a.min(*lo), b.max(*hi)));
+        }
+    }
+    let (lo, hi) = range.unwrap_or((0, 0));
+    Domain::Range { lo: lo.min(0), hi: hi.max(0) }
+}

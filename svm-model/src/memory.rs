@@ -1,0 +1,146 @@
+//! What the machine asks of memory: one interface, behind it line copies in slots or the timed caches.
+
+use cache_model::event::Event;
+use cache_model::lattice::{Held, Lines as _, Move, Place, Shape};
+use cache_model::shadow::{LineSlots, Shadow};
+use sev_arch::{Access, CoreId, FlushOp, Tag};
+use sim_core::state::{SlotId, Store};
+
+/// What an action of memory came to.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Events judged.
+    pub events: Vec<Event>,
+    /// Cycles it took, where time is kept; else 0.
+    pub cycles: u64,
+}
+
+/// Memory as the machine sees it. Lines are numbered page by page.
+pub trait Memory<S: Store> {
+    /// A load or store of a CPU; `owner` says whether the accessor owns the page.
+    fn cpu(
+        &mut self,
+        store: &mut S,
+        line: u32,
+        by: (CoreId, Tag),
+        access: Access,
+        owner: bool,
+        fx: &mut Effects,
+    );
+    /// A device's access.
+    fn dma(&mut self, store: &mut S, line: u32, access: Access, owner: bool, fx: &mut Effects);
+    /// The walk of a flush begins.
+    fn flush_begin(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
+    /// The private part of a flush takes effect.
+    fn flush_private(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
+    /// The shared part of a flush takes effect.
+    fn flush_shared(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
+    /// What the end of a flush still waits for.
+    fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId>;
+    /// CLFLUSH through the host's mapping.
+    fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects);
+    /// Whether a dirty copy under a tag is in any cache or on its way out.
+    fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool;
+    /// The cheapest set of cores whose flushes cover every dirty line of a tag.
+    fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId>;
+    /// The line's page changes hands.
+    fn change_owner(&mut self, store: &mut S, line: u32);
+    /// Calls `f` with each spontaneous move possible now, in a fixed order.
+    fn each_move(&self, store: &mut S, f: &mut dyn FnMut(Move));
+    /// Makes such a move.
+    fn make_move(&mut self, store: &mut S, m: Move, fx: &mut Effects);
+}
+
+/// Line copies in slots: the explorer's memory.
+#[derive(Clone, Debug)]
+pub struct ShadowMemory {
+    /// Places, tags and promises.
+    pub shape: Shape,
+    /// Where the copies are among the slots.
+    pub slots: LineSlots,
+}
+
+impl ShadowMemory {
+    fn view<'a, S: Store>(&'a self, store: &'a mut S) -> Shadow<'a, S> {
+        Shadow { slots: &self.slots, store }
+    }
+}
+
+impl<S: Store> Memory<S> for ShadowMemory {
+    fn cpu(
+        &mut self,
+        store: &mut S,
+        line: u32,
+        by: (CoreId, Tag),
+        access: Access,
+        owner: bool,
+        fx: &mut Effects,
+    ) {
+        self.shape.cpu_access(&mut self.view(store), line, by, access, owner, &mut fx.events);
+    }
+
+    fn dma(&mut self, store: &mut S, line: u32, access: Access, owner: bool, fx: &mut Effects) {
+        self.shape.dma(&mut self.view(store), line, access, owner, &mut fx.events);
+    }
+
+    fn flush_begin(&mut self, _: &mut S, _: CoreId, _: FlushOp, _: &mut Effects) {}
+
+    fn flush_private(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
+        for line in 0..self.slots.lines() {
+            self.shape.flush_private(&mut self.view(store), line, core, op, &mut fx.events);
+        }
+    }
+
+    fn flush_shared(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
+        for line in 0..self.slots.lines() {
+            self.shape.flush_shared(&mut self.view(store), line, core, op, &mut fx.events);
+        }
+    }
+
+    fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId> {
+        for line in 0..self.slots.lines() {
+            if let Some((place, tag)) = self.shape.first_in_flight(&self.view(store), line, core) {
+                return Some(self.slots.cell(line, place, tag));
+            }
+        }
+        None
+    }
+
+    fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects) {
+        self.shape.clflush(&mut self.view(store), line, &mut fx.events);
+    }
+
+    fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool {
+        self.shape.dirty_anywhere(&self.view(store), line, tag)
+    }
+
+    fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId> {
+        let (mut private, mut shared) = (Vec::new(), Vec::new());
+        for line in 0..self.slots.lines() {
+            let view = self.view(store);
+            for place in self.shape.places() {
+                if view.copy(line, place, tag).held == Held::Dirty {
+                    match place {
+                        Place::Private(c) => private.push(c),
+                        Place::L3(x) | Place::Flight(x) => shared.push(x),
+                    }
+                }
+            }
+        }
+        self.shape.cover(&private, &shared)
+    }
+
+    fn change_owner(&mut self, store: &mut S, line: u32) {
+        self.shape.change_owner(&mut self.view(store), line);
+    }
+
+    fn each_move(&self, store: &mut S, f: &mut dyn FnMut(Move)) {
+        for line in 0..self.slots.lines() {
+            self.shape.each_move(&self.view(store), line, f);
+        }
+    }
+
+    fn make_move(&mut self, store: &mut S, m: Move, fx: &mut Effects) {
+        self.shape.make_move(&mut self.view(store), m, &mut fx.events);
+    }
+}

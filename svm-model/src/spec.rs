@@ -1,0 +1,121 @@
+//! What a model is made of: the machine, the VMs, the tasks, and what is taken as given.
+
+use cache_model::lattice::Shape;
+use sev_arch::{CoreId, PcpuId, VcpuId, VmId};
+
+/// Guarantees taken as given and knobs of the model, in one place, so that they can be taken away one by one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assumptions {
+    /// No device ever touches a freed page (`no-dma` in a litmus file).
+    pub no_dma: bool,
+    /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
+    pub word_bits: u8,
+}
+
+impl Default for Assumptions {
+    fn default() -> Self {
+        Assumptions { no_dma: false, word_bits: 64 }
+    }
+}
+
+impl Assumptions {
+    /// The names of what is taken as given, as the verdict prints them.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        if self.no_dma { vec!["no-dma"] } else { Vec::new() }
+    }
+}
+
+/// What a vCPU's guest does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Guest {
+    /// The function of this name in the litmus body.
+    Program(String),
+    /// Any access to any line of its VM's pages at any time; what a timed run's guest is to the explorer.
+    Any,
+}
+
+/// What a task runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TaskKind {
+    /// A vCPU's thread: the kernel text's `vcpu_thread`.
+    Vcpu {
+        /// Which vCPU.
+        vcpu: VcpuId,
+        /// Its guest.
+        guest: Guest,
+    },
+    /// A host task: the function of this name.
+    Host {
+        /// The function.
+        entry: String,
+    },
+    /// A host task that runs a function of (kvm, page) again and again, on any page that the VM's owner still
+    /// maps: the source of reclaim in timed runs.
+    Reclaimer {
+        /// The function.
+        entry: String,
+        /// Whose pages.
+        vm: VmId,
+    },
+    /// A device: the function of this name; it needs no pCPU.
+    Device {
+        /// The function.
+        entry: String,
+    },
+}
+
+/// A thread of control that the scheduler places, or a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TaskSpec {
+    /// Name in stories and schedules.
+    pub name: String,
+    /// What it runs.
+    pub kind: TaskKind,
+    /// Where it may run; empty for a device.
+    pub pcpus: Vec<PcpuId>,
+}
+
+/// Who may own a freed page next, beside what the tasks do themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reuse {
+    /// The host's CPUs write it.
+    pub host: bool,
+    /// A device writes it by DMA (not under `no-dma`).
+    pub dma: bool,
+    /// The new owner then reads it back.
+    pub read: bool,
+    /// A VM gets it back, to map it again (timed runs, whose guests go on).
+    pub vm: bool,
+}
+
+/// A closed description of a model; the texts come beside it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelSpec {
+    /// Core of each pCPU.
+    pub core_of: Vec<CoreId>,
+    /// The caches and what the hardware promises.
+    pub shape: Shape,
+    /// VMs.
+    pub vms: u16,
+    /// VM of each vCPU.
+    pub vcpu_vm: Vec<VmId>,
+    /// Name and first owner of each page.
+    pub pages: Vec<(String, VmId)>,
+    /// Lines of a page that are told apart: 1 for the explorer, up to 64.
+    pub lines_per_page: u32,
+    /// Tasks and devices.
+    pub tasks: Vec<TaskSpec>,
+    /// What is taken as given.
+    pub assumptions: Assumptions,
+    /// What becomes of freed pages.
+    pub reuse: Reuse,
+}
+
+impl ModelSpec {
+    /// pCPUs.
+    #[must_use]
+    pub fn pcpus(&self) -> u16 {
+        u16::try_from(self.core_of.len()).unwrap_or(u16::MAX)
+    }
+}

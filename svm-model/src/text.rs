@@ -1,0 +1,64 @@
+//! The built-in texts: kernels and policies.
+
+/// A built-in text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Text {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// The file it comes from, as shown in errors and stories.
+    pub file: &'static str,
+    /// The text.
+    pub text: &'static str,
+}
+
+macro_rules! texts {
+    ($folder:literal: $($name:literal),* $(,)?) => {
+        &[$(Text {
+            name: $name,
+            file: concat!($folder, "/", $name, ".c"),
+            text: include_str!(concat!("../", $folder, "/", $name, ".c")),
+        }),*]
+    };
+}
+
+/// The built-in kernels.
+pub const KERNELS: &[Text] = texts!("kernels": "linux-6.17");
+
+/// The built-in policies, in the order in which reports list them.
+pub const POLICIES: &[Text] = texts!("policies":
+    "no-flush",
+    "all-wbinvd",
+    "all-wbnoinvd",
+    "sticky-wbinvd",
+    "sticky-wbnoinvd",
+    "sticky-vcpu-load",
+    "flush-then-clear",
+    "clear-remark",
+    "clear-remark-mutex",
+    "clear-remark-mutex-copy",
+    "clear-remark-mutex-late-publish",
+    "clear-mutex-no-remark",
+    "clear-in-handler",
+    "clear-in-handler-early",
+    "oracle",
+);
+
+impl Text {
+    /// The first sentence of the text's opening comment: its rule.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let comment = self.text.split("*/").next().unwrap_or("");
+        let words = comment.trim_start_matches("/*").lines().map(|l| l.trim().trim_start_matches('*').trim());
+        let mut summary = String::new();
+        for line in words.filter(|l| !l.is_empty()) {
+            if line.starts_with("Cost:") {
+                break;
+            }
+            if !summary.is_empty() {
+                summary.push(' ');
+            }
+            summary.push_str(line.trim_start_matches("Rule:").trim());
+        }
+        summary
+    }
+}

@@ -1,0 +1,306 @@
+//! The timed caches behind the machine's interface, with the lattice kept for the lines that events can concern.
+
+use std::collections::BTreeMap;
+
+use cache_model::event::Event;
+use cache_model::hierarchy::{FlushWork, Found, Hierarchy, LineRef};
+use cache_model::lattice::{Copy, Dram, Held, Lines, Move, MoveKind, Place, Shape};
+use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
+use sim_core::state::{SlotId, Store};
+
+use crate::memory::{Effects, Memory};
+
+/// A tracked line's state in the lattice.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Record {
+    copies: BTreeMap<(Place, Tag), Copy>,
+    dram: Dram,
+    truth: bool,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record { copies: BTreeMap::new(), dram: Dram::UNTOLD, truth: false }
+    }
+}
+
+/// The records as the lattice sees them. A line without a record holds nothing.
+#[derive(Clone, Debug, Default)]
+struct Records(BTreeMap<u32, Record>);
+
+impl Lines for Records {
+    fn copy(&self, line: u32, place: Place, tag: Tag) -> Copy {
+        self.0.get(&line).and_then(|r| r.copies.get(&(place, tag))).copied().unwrap_or_default()
+    }
+
+    fn set_copy(&mut self, line: u32, place: Place, tag: Tag, copy: Copy) {
+        let copies = &mut self.0.entry(line).or_default().copies;
+        if copy.held == Held::Absent {
+            copies.remove(&(place, tag));
+        } else {
+            copies.insert((place, tag), copy);
+        }
+    }
+
+    fn dram(&self, line: u32) -> Dram {
+        self.0.get(&line).map_or(Dram::UNTOLD, |r| r.dram)
+    }
+
+    fn set_dram(&mut self, line: u32, dram: Dram) {
+        self.0.entry(line).or_default().dram = dram;
+    }
+
+    fn truth(&self, line: u32) -> bool {
+        self.0.get(&line).is_some_and(|r| r.truth)
+    }
+
+    fn set_truth(&mut self, line: u32, truth: bool) {
+        self.0.entry(line).or_default().truth = truth;
+    }
+}
+
+/// The timed caches, and the lattice for tracked lines.
+#[derive(Clone, Debug)]
+pub struct TimedMemory {
+    /// The caches.
+    pub caches: Hierarchy,
+    shape: Shape,
+    records: Records,
+    /// Line-granular tracking: a line of a page is tracked once its page has changed hands with a copy left.
+    track_all: bool,
+    /// The instant of the step at hand.
+    pub now: u64,
+    /// Moves of tracked lines that the accesses made room by, for the trace.
+    pub moved: Vec<(Move, Vec<Event>)>,
+    /// Lines that whole-cache flushes and CLFLUSH wrote back.
+    pub flushed_lines: u64,
+    /// Lines that they invalidated.
+    pub invalidated_lines: u64,
+}
+
+impl TimedMemory {
+    /// The caches of a part; with `track_all`, every line is tracked from the start.
+    #[must_use]
+    pub fn new(caches: Hierarchy, shape: Shape, track_all: bool, lines: u32) -> TimedMemory {
+        let mut memory = TimedMemory {
+            caches,
+            shape,
+            records: Records::default(),
+            track_all,
+            now: 0,
+            moved: Vec::new(),
+            flushed_lines: 0,
+            invalidated_lines: 0,
+        };
+        if track_all {
+            for line in 0..lines {
+                memory.caches.set_tracked(line, true);
+                memory.records.0.insert(line, Record::default());
+            }
+        }
+        memory
+    }
+
+    /// Whether an event can concern the line, so that its accesses must be steps.
+    #[inline]
+    #[must_use]
+    pub fn tracked(&self, line: u32) -> bool {
+        !self.records.0.is_empty() && self.records.0.contains_key(&line)
+    }
+
+    /// Whether no line at all is tracked.
+    #[must_use]
+    pub fn tracks_nothing(&self) -> bool {
+        self.records.0.is_empty()
+    }
+
+    /// The copies of a tracked line, in a fixed order; for checks against the shadow.
+    #[must_use]
+    pub fn copy(&self, line: u32, place: Place, tag: Tag) -> Copy {
+        self.records.copy(line, place, tag)
+    }
+
+    /// What DRAM holds of a tracked line, and whether it has a truth.
+    #[must_use]
+    pub fn dram(&self, line: u32) -> (Dram, bool) {
+        (self.records.dram(line), self.records.truth(line))
+    }
+
+    /// Lets the lattice follow the moves that the caches made on their own.
+    pub fn follow_moves(&mut self) {
+        if self.caches.moves().is_empty() {
+            return;
+        }
+        for m in std::mem::take(self.caches.moves()) {
+            if self.tracked(m.line) {
+                debug_assert!(self.shape.can_move(&self.records, m), "the lattice cannot make {m:?}");
+                let mut events = Vec::new();
+                self.shape.make_move(&mut self.records, m, &mut events);
+                self.moved.push((m, events));
+            }
+        }
+    }
+
+    /// Whether the caches and the lattice agree on who holds a tracked line.
+    #[must_use]
+    pub fn agrees(&self, line: u32) -> bool {
+        self.shape.all_tags().all(|tag| {
+            let mut holders = self.caches.holders(LineRef { phys: line, tag });
+            holders.sort_unstable();
+            let mut copies: Vec<(Place, Held)> = self
+                .shape
+                .places()
+                .filter(|p| !matches!(p, Place::Flight(_)))
+                .map(|p| (p, self.records.copy(line, p, tag).held))
+                .filter(|c| c.1 != Held::Absent)
+                .collect();
+            copies.sort_unstable();
+            holders == copies
+        })
+    }
+
+    fn flush_cost(&mut self, core: CoreId, op: FlushOp, work: &FlushWork, fx: &mut Effects) {
+        self.flushed_lines += work.lines_written_back();
+        self.invalidated_lines += work.invalidated;
+        let ccx = self.shape.ccx_of_core[core.index()];
+        fx.cycles += self.caches.flush_cycles(ccx, op, work, self.now + fx.cycles);
+    }
+
+    /// Begins to track a line if copies of it are left, and stops if there are none.
+    fn retrack(&mut self, line: u32) {
+        if self.track_all {
+            return;
+        }
+        let mut record = Record::default();
+        for tag in self.shape.all_tags() {
+            for (place, held) in self.caches.holders(LineRef { phys: line, tag }) {
+                record.copies.insert((place, tag), Copy { held, old: false });
+            }
+        }
+        let held = !record.copies.is_empty();
+        if held {
+            self.records.0.insert(line, record);
+        } else {
+            self.records.0.remove(&line);
+        }
+        self.caches.set_tracked(line, held);
+    }
+
+    /// A move forced by a schedule: the caches make it as far as they know of it.
+    pub fn force(&mut self, m: Move) {
+        let line = LineRef { phys: m.line, tag: m.tag };
+        match m.kind {
+            MoveKind::PrivateToL3(c) => self.caches.force_out(c, line, true),
+            MoveKind::PrivateDrop(c) => self.caches.force_out(c, line, false),
+            MoveKind::L3ToFlight(x) | MoveKind::L3Drop(x) => self.caches.force_out_l3(x, line),
+            MoveKind::FlightToDram(_) => {}
+        }
+        self.caches.moves().clear();
+    }
+}
+
+impl<S: Store> Memory<S> for TimedMemory {
+    fn cpu(
+        &mut self,
+        _: &mut S,
+        line: u32,
+        (core, tag): (CoreId, Tag),
+        access: Access,
+        owner: bool,
+        fx: &mut Effects,
+    ) {
+        let now = self.now + fx.cycles;
+        let served = self.caches.access(core, LineRef { phys: line, tag }, access, now);
+        fx.cycles += u64::from(served.cycles);
+        self.follow_moves();
+        if self.tracked(line) {
+            self.shape.cpu_access(&mut self.records, line, (core, tag), access, owner, &mut fx.events);
+        }
+    }
+
+    fn dma(&mut self, _: &mut S, line: u32, access: Access, owner: bool, fx: &mut Effects) {
+        let _found: Found = self.caches.dma(line, access, self.now);
+        self.follow_moves();
+        if self.tracked(line) {
+            self.shape.dma(&mut self.records, line, access, owner, &mut fx.events);
+        }
+    }
+
+    fn flush_begin(&mut self, _: &mut S, _: CoreId, op: FlushOp, fx: &mut Effects) {
+        fx.cycles += self.caches.flush_fixed_cycles(op);
+    }
+
+    fn flush_private(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
+        let mut work = FlushWork::default();
+        for c in self.shape.flushed_cores(core) {
+            work.add(&self.caches.flush_private(c, op));
+        }
+        self.flush_cost(core, op, &work, fx);
+        for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
+            self.shape.flush_private(&mut self.records, line, core, op, &mut fx.events);
+        }
+    }
+
+    fn flush_shared(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
+        let mut work = FlushWork::default();
+        for x in self.shape.flushed_l3s(core) {
+            work.add(&self.caches.flush_l3(x, op));
+        }
+        self.flush_cost(core, op, &work, fx);
+        for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
+            self.shape.flush_shared(&mut self.records, line, core, op, &mut fx.events);
+        }
+    }
+
+    fn flush_waits(&mut self, _: &mut S, core: CoreId) -> Option<SlotId> {
+        // The caches' own evictions arrive at once; only a schedule can leave one in flight.
+        let waits = self
+            .records
+            .0
+            .keys()
+            .any(|line| self.shape.first_in_flight(&self.records, *line, core).is_some());
+        waits.then_some(SlotId(0))
+    }
+
+    fn clflush(&mut self, _: &mut S, line: u32, fx: &mut Effects) {
+        let found = self.caches.clflush(LineRef { phys: line, tag: Tag::HOST }, self.now);
+        fx.cycles += self.caches.clflush_cycles_milli(found).div_ceil(1000);
+        self.flushed_lines += u64::from(found == Found::Dirty);
+        self.invalidated_lines += u64::from(found != Found::Absent);
+        if self.tracked(line) {
+            self.shape.clflush(&mut self.records, line, &mut fx.events);
+        }
+    }
+
+    fn dirty(&self, _: &mut S, line: u32, tag: Tag) -> bool {
+        if self.tracked(line) {
+            return self.shape.dirty_anywhere(&self.records, line, tag);
+        }
+        self.caches.holders(LineRef { phys: line, tag }).iter().any(|h| h.1 == Held::Dirty)
+    }
+
+    fn cover(&self, _: &mut S, tag: Tag) -> Vec<CoreId> {
+        let holders = self.caches.dirty_holders_of_tag(tag);
+        let private: Vec<CoreId> = holders.cores.iter().map(|c| c.0).collect();
+        let shared: Vec<CcxId> = holders.l3s.iter().map(|x| x.0).collect();
+        self.shape.cover(&private, &shared)
+    }
+
+    fn change_owner(&mut self, _: &mut S, line: u32) {
+        self.retrack(line);
+        if self.tracked(line) {
+            self.shape.change_owner(&mut self.records, line);
+        }
+    }
+
+    fn each_move(&self, _: &mut S, f: &mut dyn FnMut(Move)) {
+        for line in self.records.0.keys() {
+            self.shape.each_move(&self.records, *line, f);
+        }
+    }
+
+    fn make_move(&mut self, _: &mut S, m: Move, fx: &mut Effects) {
+        self.force(m);
+        self.shape.make_move(&mut self.records, m, &mut fx.events);
+    }
+}

@@ -1,0 +1,276 @@
+//! Checks: a litmus test under a policy, a kernel and a part, explored; and what came out.
+
+use std::sync::atomic::AtomicBool;
+
+use cache_model::event::EventKind;
+use sim_explore::{Bound, Limits, Progress, Search};
+use svm_model::explore::{MachineModel, ScheduledStep};
+use svm_model::lang::{Diag, Role, Source};
+use svm_model::story::StoryStep;
+use svm_model::{Machine, MemoryKind};
+
+use crate::litmus::Litmus;
+
+/// A text that a check runs: a built-in one, or a user's file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamedText {
+    /// What the user calls it: a built-in name, or a path.
+    pub name: String,
+    /// The file shown in errors and stories.
+    pub file: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What a check is about.
+#[derive(Clone, Debug)]
+pub struct CheckCase<'a> {
+    /// The test.
+    pub litmus: &'a Litmus,
+    /// The policy.
+    pub policy: &'a NamedText,
+    /// The kernel.
+    pub kernel: &'a NamedText,
+    /// Name of the part.
+    pub part: &'a str,
+    /// Whether the part is SME_COHERENT.
+    pub sme_coherent: bool,
+}
+
+/// What an exploration came to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// The whole space, and no event in it.
+    Holds,
+    /// A bound was met first, and no event before it.
+    Bounded,
+    /// An event is reachable.
+    Violated,
+}
+
+impl Verdict {
+    /// As in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::Bounded => "bounded",
+            Verdict::Violated => "violated",
+        }
+    }
+}
+
+/// The shortest way to an event.
+#[derive(Clone, Debug)]
+pub struct Counterexample {
+    /// Which event.
+    pub event: EventKind,
+    /// Who did what, to be replayed.
+    pub schedule: Vec<ScheduledStep>,
+    /// The schedule told.
+    pub story: Vec<StoryStep>,
+}
+
+/// The result of a check.
+#[derive(Debug)]
+pub struct CheckReport {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Each event reachable, shortest story first found.
+    pub events: Vec<Counterexample>,
+    /// States stored.
+    pub states: u32,
+    /// Transitions made.
+    pub transitions: u64,
+    /// Levels.
+    pub depth: u32,
+    /// The bound that was met.
+    pub bound: Option<Bound>,
+    /// Bytes of a packed state.
+    pub state_bytes: usize,
+    /// What was taken as given.
+    pub assumptions: Vec<&'static str>,
+}
+
+/// Why a check could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The texts are wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Text(Vec<Diag>),
+    /// A text loops without an access to shared state.
+    #[error("{file}:{line}: this runs forever without an access to shared state: `{text}`")]
+    Runaway {
+        /// The file.
+        file: String,
+        /// The line.
+        line: u32,
+        /// The statement.
+        text: String,
+    },
+    /// The story of a violation could not be told: an error of this program.
+    #[error("internal error: step {0} of the counterexample does not replay: {1}")]
+    Story(usize, String),
+}
+
+impl CheckCase<'_> {
+    /// Compiles the texts into a machine.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says.
+    pub fn machine(&self, memory: MemoryKind) -> Result<Machine, CheckError> {
+        let sources = [
+            Source { file: &self.kernel.file, text: &self.kernel.text, role: Role::Kernel },
+            Source { file: &self.policy.file, text: &self.policy.text, role: Role::Policy },
+            Source { file: &self.litmus.file, text: &self.litmus.body, role: Role::Litmus },
+        ];
+        Machine::build(self.litmus.spec(self.sme_coherent), &sources, memory).map_err(CheckError::Text)
+    }
+
+    /// Explores every interleaving.
+    ///
+    /// # Errors
+    ///
+    /// Errors in the texts.
+    pub fn run<'p>(
+        &self,
+        limits: Limits,
+        interrupted: Option<&'p AtomicBool>,
+        progress: Option<&'p mut (dyn FnMut(Progress) + 'p)>,
+    ) -> Result<CheckReport, CheckError> {
+        let machine = self.machine(MemoryKind::Shadow)?;
+        let Some(mut model) = MachineModel::new(&machine) else {
+            return Err(CheckError::Story(0, "no shadow caches".to_owned()));
+        };
+        let explored = Search { limits, stop_at: 0, interrupted, progress }.run(&mut model);
+        if let Some(pc) = model.runaway {
+            let (file, line) = machine.place(pc);
+            let text = machine.statement(pc).to_owned();
+            return Err(CheckError::Runaway { file: file.to_owned(), line, text });
+        }
+        let mut events = Vec::new();
+        for reached in &explored.reached {
+            let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
+            let mut schedule = Vec::new();
+            for (state, number) in explored.path(reached) {
+                schedule.extend(model.transition(explored.state(state), number));
+            }
+            let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
+            events.push(Counterexample { event: *event, schedule, story });
+        }
+        let verdict = match (events.is_empty(), explored.bound) {
+            (false, _) => Verdict::Violated,
+            (true, Some(_)) => Verdict::Bounded,
+            (true, None) => Verdict::Holds,
+        };
+        Ok(CheckReport {
+            verdict,
+            events,
+            states: explored.states(),
+            transitions: explored.transitions,
+            depth: explored.depth,
+            bound: explored.bound,
+            state_bytes: model.state_bytes(),
+            assumptions: machine.spec().assumptions.names(),
+        })
+    }
+}
+
+/// Writes a schedule as text, to be replayed: a header, then one step a line.
+#[must_use]
+pub fn schedule_text(
+    case: &CheckCase<'_>,
+    machine: &Machine,
+    event: EventKind,
+    steps: &[ScheduledStep],
+) -> String {
+    let mut text = format!(
+        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\nevent {}\nsteps\n",
+        case.litmus.name,
+        case.policy.name,
+        case.kernel.name,
+        case.part,
+        event.name()
+    );
+    for step in steps {
+        text.push_str(&machine.actor_name(step.actor));
+        for answer in &step.answers {
+            text.push_str(&format!(" {answer}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A schedule as read from a file, before its model is built.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScheduleFile {
+    /// Litmus test: a built-in name, or a path.
+    pub litmus: String,
+    /// Policy.
+    pub policy: String,
+    /// Kernel.
+    pub kernel: String,
+    /// Part.
+    pub part: String,
+    /// Event that it shows.
+    pub event: EventKind,
+    /// Line of the file, actor and answers of each step.
+    pub steps: Vec<(usize, String, Vec<u32>)>,
+}
+
+impl ScheduleFile {
+    /// Reads a schedule.
+    ///
+    /// # Errors
+    ///
+    /// Line and message.
+    pub fn parse(text: &str) -> Result<ScheduleFile, (usize, String)> {
+        let mut lines = (1usize..).zip(text.lines());
+        match lines.next() {
+            Some((_, "sevsim-schedule 1")) => {}
+            _ => return Err((1, "expected `sevsim-schedule 1` on the first line".to_owned())),
+        }
+        let mut field = |name: &str| match lines.next() {
+            Some((n, line)) => match line.strip_prefix(name).and_then(|r| r.strip_prefix(' ')) {
+                Some(value) => Ok((n, value.to_owned())),
+                None => Err((n, format!("expected `{name} NAME`, found `{line}`"))),
+            },
+            None => Err((0, format!("the file ends where `{name} NAME` should be"))),
+        };
+        let (litmus, policy) = (field("litmus")?.1, field("policy")?.1);
+        let (kernel, part) = (field("kernel")?.1, field("part")?.1);
+        let (n, event) = field("event")?;
+        let event = EventKind::from_name(&event).ok_or((n, format!("unknown event `{event}`")))?;
+        match lines.next() {
+            Some((_, "steps")) => {}
+            Some((n, line)) => return Err((n, format!("expected `steps`, found `{line}`"))),
+            None => return Err((0, "the file ends where `steps` should be".to_owned())),
+        }
+        let mut steps = Vec::new();
+        for (n, line) in lines {
+            let mut words = line.split_whitespace();
+            let Some(actor) = words.next() else { continue };
+            let answers: Result<Vec<u32>, _> = words.map(str::parse).collect();
+            let answers = answers.map_err(|e| (n, format!("a choice is not a number: {e}")))?;
+            steps.push((n, actor.to_owned(), answers));
+        }
+        Ok(ScheduleFile { litmus, policy, kernel, part, event, steps })
+    }
+
+    /// The steps for a machine.
+    ///
+    /// # Errors
+    ///
+    /// Line and name of an actor that the machine does not have.
+    pub fn steps_for(&self, machine: &Machine) -> Result<Vec<ScheduledStep>, (usize, String)> {
+        self.steps
+            .iter()
+            .map(|(n, actor, answers)| match machine.actor_named(actor) {
+                Some(actor) => Ok(ScheduledStep { actor, answers: answers.clone() }),
+                None => Err((*n, format!("no actor `{actor}` in this model"))),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,395 @@
+//! Litmus tests: TOML front matter between `+++` lines, then a C body with one function per actor.
+
+use cache_model::event::EventKind;
+use cache_model::lattice::Shape;
+use serde::Deserialize;
+use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
+use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
+
+/// What a check can come to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Expected {
+    /// No event is reachable.
+    Holds,
+    /// An event is reachable.
+    Violated,
+}
+
+impl Expected {
+    /// As in JSON and tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Expected::Holds => "holds",
+            Expected::Violated => "violated",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Front {
+    description: String,
+    /// Parts that the test is about.
+    parts: Vec<String>,
+    #[serde(default = "default_kernels")]
+    kernels: Vec<String>,
+    pcpus: u16,
+    /// Core of each pCPU; each its own by default.
+    cores: Option<Vec<u16>>,
+    /// CCX of each core; one for all by default.
+    ccxs: Option<Vec<u16>>,
+    #[serde(default = "one")]
+    vms: u16,
+    pages: Vec<PageFront>,
+    #[serde(default)]
+    assume: Vec<String>,
+    #[serde(default = "default_reuse")]
+    reuse: Vec<String>,
+    /// pCPUs whose bits share a word of a cpumask, 1 to 64.
+    #[serde(default = "default_word")]
+    mask_word_bits: u8,
+    #[serde(default)]
+    vcpu: Vec<VcpuFront>,
+    #[serde(default)]
+    task: Vec<TaskFront>,
+    #[serde(default)]
+    device: Vec<DeviceFront>,
+    expect: Vec<ExpectFront>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageFront {
+    name: String,
+    #[serde(default)]
+    vm: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VcpuFront {
+    #[serde(default)]
+    vm: u16,
+    guest: String,
+    pcpus: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TaskFront {
+    run: String,
+    pcpus: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceFront {
+    run: String,
+}
+
+/// Which verdict is expected, for which policies, on which parts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectFront {
+    verdict: Expected,
+    policies: Vec<String>,
+    #[serde(default)]
+    parts: Vec<String>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn default_word() -> u8 {
+    64
+}
+
+fn default_kernels() -> Vec<String> {
+    vec!["linux-6.17".to_owned()]
+}
+
+fn default_reuse() -> Vec<String> {
+    vec!["host".to_owned(), "dma".to_owned()]
+}
+
+/// A litmus test.
+#[derive(Clone, Debug)]
+pub struct Litmus {
+    /// Its name: that of the file without its ending.
+    pub name: String,
+    /// The file, for errors and stories.
+    pub file: String,
+    /// The C body, with the front matter blanked out, so that its line numbers are the file's.
+    pub body: String,
+    front: Front,
+}
+
+/// What is wrong with a litmus file, and where.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{file}:{line}:{column}: {message}")]
+pub struct LitmusError {
+    /// The file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong, and what was expected.
+    pub message: String,
+}
+
+/// Line and column, from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+    (line, column)
+}
+
+impl Litmus {
+    /// Reads a litmus test.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong in the front matter, with its place. Errors in the body come when it is compiled.
+    pub fn parse(file: &str, text: &str) -> Result<Litmus, LitmusError> {
+        let fail = |offset: usize, message: String| {
+            let (line, column) = position(text, offset);
+            LitmusError { file: file.to_owned(), line, column, message }
+        };
+        let name = std::path::Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file).to_owned();
+        let Some(rest) = text.strip_prefix("+++\n") else {
+            return Err(fail(
+                0,
+                "a litmus file begins with a line `+++`, TOML, and another `+++`".to_owned(),
+            ));
+        };
+        let Some(end) = rest.find("\n+++\n") else {
+            return Err(fail(0, "the front matter has no closing `+++` line".to_owned()));
+        };
+        let toml_text = &rest[..=end];
+        let front: Front = toml::from_str(toml_text).map_err(|e| {
+            let offset = e.span().map_or(0, |s| s.start) + 4;
+            fail(offset, e.message().to_owned())
+        })?;
+        let body_start = 4 + end + 5;
+        let newlines = text[..body_start].matches('\n').count();
+        let body = format!("{}{}", "\n".repeat(newlines), &text[body_start..]);
+        let litmus = Litmus { name, file: file.to_owned(), body, front };
+        litmus.validate(text, &fail)?;
+        Ok(litmus)
+    }
+
+    fn validate(&self, text: &str, fail: &dyn Fn(usize, String) -> LitmusError) -> Result<(), LitmusError> {
+        let f = &self.front;
+        let at = |key: &str| text.find(key).unwrap_or(0);
+        if f.pcpus == 0 || f.pcpus > 16 {
+            return Err(fail(at("pcpus"), format!("pcpus = {}: expected 1 to 16", f.pcpus)));
+        }
+        if f.vms == 0 || f.vms > 6 {
+            return Err(fail(at("vms"), format!("vms = {}: expected 1 to 6", f.vms)));
+        }
+        if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
+            let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
+            return Err(fail(at("mask_word_bits"), message));
+        }
+        if let Some(cores) = &f.cores
+            && cores.len() != usize::from(f.pcpus)
+        {
+            return Err(fail(at("cores"), format!("cores lists {} of {} pCPUs", cores.len(), f.pcpus)));
+        }
+        let cores = f
+            .cores
+            .as_ref()
+            .and_then(|c| c.iter().max())
+            .map_or(usize::from(f.pcpus), |m| usize::from(*m) + 1);
+        if let Some(ccxs) = &f.ccxs
+            && ccxs.len() != cores
+        {
+            return Err(fail(at("ccxs"), format!("ccxs lists {} of {cores} cores", ccxs.len())));
+        }
+        let places = f.vcpu.iter().map(|v| &v.pcpus).chain(f.task.iter().map(|t| &t.pcpus));
+        for list in places {
+            if list.is_empty() {
+                return Err(fail(at("pcpus = ["), "an empty list of pCPUs: name at least one".to_owned()));
+            }
+            if let Some(p) = list.iter().find(|p| **p >= f.pcpus) {
+                let last = f.pcpus - 1;
+                return Err(fail(at("pcpus = ["), format!("pCPU {p} of 0 to {last}")));
+            }
+        }
+        if f.pages.is_empty() {
+            return Err(fail(at("pages"), "no pages: a litmus test needs at least one".to_owned()));
+        }
+        for vm in f.pages.iter().map(|p| p.vm).chain(f.vcpu.iter().map(|v| v.vm)) {
+            if vm >= f.vms {
+                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", f.vms - 1)));
+            }
+        }
+        for a in &f.assume {
+            if a != "no-dma" {
+                return Err(fail(at("assume"), format!("unknown assumption '{a}': known is no-dma")));
+            }
+        }
+        for r in &f.reuse {
+            if r != "host" && r != "dma" {
+                return Err(fail(at("reuse"), format!("unknown reuse '{r}': known are host, dma")));
+            }
+        }
+        if f.vcpu.is_empty() && f.task.is_empty() && f.device.is_empty() {
+            return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What it is about, in a sentence.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.front.description
+    }
+
+    /// Parts that it is about.
+    #[must_use]
+    pub fn parts(&self) -> &[String] {
+        &self.front.parts
+    }
+
+    /// Kernels that it is about.
+    #[must_use]
+    pub fn kernels(&self) -> &[String] {
+        &self.front.kernels
+    }
+
+    /// The verdict expected of a policy on a part; the last rule that fits wins.
+    #[must_use]
+    pub fn expected(&self, policy: &str, part: &str) -> Option<Expected> {
+        let fits = |e: &&ExpectFront| {
+            (e.policies.iter().any(|p| p == policy || p == "*"))
+                && (e.parts.is_empty() || e.parts.iter().any(|p| p == part))
+        };
+        self.front.expect.iter().rfind(fits).map(|e| e.verdict)
+    }
+
+    /// The model of the test on a part.
+    #[must_use]
+    pub fn spec(&self, sme_coherent: bool) -> ModelSpec {
+        let f = &self.front;
+        let core_of: Vec<CoreId> = match &f.cores {
+            Some(cores) => cores.iter().map(|c| CoreId(*c)).collect(),
+            None => (0..f.pcpus).map(CoreId).collect(),
+        };
+        let cores = core_of.iter().map(|c| c.index() + 1).max().unwrap_or(1);
+        let ccx_of_core: Vec<CcxId> = match &f.ccxs {
+            Some(ccxs) => ccxs.iter().map(|x| CcxId(*x)).collect(),
+            None => vec![CcxId(0); cores],
+        };
+        let ccxs = ccx_of_core.iter().map(|x| x.0 + 1).max().unwrap_or(1);
+        let mut tasks = Vec::new();
+        for (i, v) in (0u16..).zip(&f.vcpu) {
+            tasks.push(TaskSpec {
+                name: format!("vcpu{i}"),
+                kind: TaskKind::Vcpu { vcpu: VcpuId(i), guest: Guest::Program(v.guest.clone()) },
+                pcpus: v.pcpus.iter().map(|p| PcpuId(*p)).collect(),
+            });
+        }
+        let mut runs: Vec<&str> = Vec::new();
+        let mut name = |run| {
+            runs.push(run);
+            match runs.iter().filter(|r| **r == run).count() {
+                1 => run.to_owned(),
+                n => format!("{run}#{n}"),
+            }
+        };
+        for t in &f.task {
+            tasks.push(TaskSpec {
+                name: name(&t.run),
+                kind: TaskKind::Host { entry: t.run.clone() },
+                pcpus: t.pcpus.iter().map(|p| PcpuId(*p)).collect(),
+            });
+        }
+        for d in &f.device {
+            tasks.push(TaskSpec {
+                name: name(&d.run),
+                kind: TaskKind::Device { entry: d.run.clone() },
+                pcpus: Vec::new(),
+            });
+        }
+        ModelSpec {
+            core_of,
+            shape: Shape {
+                ccx_of_core,
+                ccxs,
+                tags: u8::try_from(f.vms + 1).unwrap_or(u8::MAX),
+                sme_coherent,
+                evict_clean_on_read: true,
+                scope: WbinvdScope::default(),
+            },
+            vms: f.vms,
+            vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
+            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(p.vm))).collect(),
+            lines_per_page: 1,
+            tasks,
+            assumptions: Assumptions {
+                no_dma: f.assume.iter().any(|a| a == "no-dma"),
+                word_bits: f.mask_word_bits,
+            },
+            reuse: Reuse {
+                host: f.reuse.iter().any(|r| r == "host"),
+                dma: f.reuse.iter().any(|r| r == "dma"),
+                read: true,
+                vm: false,
+            },
+        }
+    }
+
+    /// The events that count as a violation: every kind.
+    #[must_use]
+    pub fn events(&self) -> &'static [EventKind] {
+        &EventKind::ALL
+    }
+}
+
+macro_rules! litmus {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, concat!("litmus/", $name, ".litmus"), include_str!(concat!("../litmus/", $name, ".litmus")))),*]
+    };
+}
+
+/// The built-in litmus tests: name, file, text.
+pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
+    "reclaim-one-vcpu",
+    "reclaim-while-running",
+    "two-flushers",
+    "two-vcpus-first-entry",
+    "dma-on-coherent-part",
+    "no-dma-on-coherent-part",
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_tests_parse() {
+        for (name, file, text) in BUILTIN {
+            let litmus = Litmus::parse(file, text).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(litmus.name, *name);
+            assert!(!litmus.parts().is_empty());
+        }
+    }
+
+    #[test]
+    fn errors_show_their_place() {
+        let text =
+            "+++\ndescription = \"x\"\nparts = []\npcpus = 0\npages = [{ name = \"P\" }]\nexpect = []\n+++\n";
+        let e = Litmus::parse("x.litmus", text).unwrap_err();
+        assert_eq!((e.line, e.column), (4, 1));
+        let text = text.replace("pcpus = 0", "pcpu = 1");
+        let e = Litmus::parse("x.litmus", &text).unwrap_err();
+        assert_eq!(e.line, 4, "{e}");
+        assert!(Litmus::parse("x", "").is_err());
+    }
+}

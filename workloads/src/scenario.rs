@@ -1,0 +1,521 @@
+//! Scenarios: guests, reclaim and reuse on a part, run in time under one policy or several.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use cache_model::hierarchy::{Hierarchy, LineRef};
+use cache_model::lattice::Shape;
+use cache_model::part::{Level, Part, PartError, Timing};
+use serde::Deserialize;
+use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
+use svm_model::lang::{Diag, Role, Source};
+use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::timed::{Access, Finished, GuestStream, Outcome, Plan, Run, TimedError, TimedMemory};
+use svm_model::{Machine, MemoryKind};
+
+use crate::check::NamedText;
+use crate::guest::{Guest, GuestError, GuestSource, GuestSpec, LINES_PER_PAGE};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Front {
+    description: String,
+    part: String,
+    pcpus: u16,
+    vm: Vec<VmFront>,
+    #[serde(default)]
+    reclaim: Vec<ReclaimFront>,
+    reuse: ReuseFront,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VmFront {
+    name: String,
+    vcpus: u16,
+    pcpus: Vec<u16>,
+    accesses: u64,
+    #[serde(default = "spare_pages")]
+    spare_pages: u32,
+    migrate_every: Option<Duration>,
+    guest: GuestSpec,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReclaimFront {
+    vm: u16,
+    entry: String,
+    pcpus: Vec<u16>,
+    every: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReuseFront {
+    after: Duration,
+    #[serde(default = "half")]
+    device_percent: u8,
+}
+
+fn spare_pages() -> u32 {
+    64
+}
+
+fn half() -> u8 {
+    50
+}
+
+/// A duration with its unit, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Duration {
+    /// Nanoseconds.
+    pub ns: u64,
+}
+
+impl TryFrom<String> for Duration {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Duration, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let scale = match unit.trim() {
+            "ns" => 1,
+            "us" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "" => return Err(format!("missing unit in '{text}': expected a time such as 200us or 5ms")),
+            _ => return Err(format!("unknown unit in '{text}': expected ns, us, ms or s")),
+        };
+        let number: u64 = number.parse().map_err(|_| format!("'{text}' is no time: expected e.g. 200us"))?;
+        let ns = number.checked_mul(scale).ok_or_else(|| format!("'{text}' is too long"))?;
+        Ok(Duration { ns })
+    }
+}
+
+/// A scenario.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name: that of the file without its ending.
+    pub name: String,
+    file: String,
+    text: String,
+    front: Front,
+}
+
+/// Why a scenario cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// The file is wrong.
+    #[error("{file}:{line}:{column}: {message}")]
+    File {
+        /// The file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// The part is wrong.
+    #[error(transparent)]
+    Part(#[from] PartError),
+    /// A guest cannot be loaded.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The texts are wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Text(Vec<Diag>),
+    /// The run could not be finished.
+    #[error("{0}")]
+    Run(String),
+}
+
+/// What is replaced in a scenario from the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Another trace for every guest.
+    pub guest_trace: Option<std::path::PathBuf>,
+    /// Another number of pCPUs.
+    pub pcpus: Option<u16>,
+    /// Another number of accesses of each vCPU.
+    pub accesses: Option<u64>,
+}
+
+/// The built-in scenarios: name, file, text.
+pub const BUILTIN: &[(&str, &str, &str)] =
+    &[("numa-churn", "scenarios/numa-churn.toml", include_str!("../scenarios/numa-churn.toml"))];
+
+/// The scenario of the built-in experiment.
+pub const DEFAULT: &str = "numa-churn";
+
+/// The policies of the built-in experiment, in order.
+pub const DEFAULT_POLICIES: &[&str] = &[
+    "no-flush",
+    "all-wbinvd",
+    "all-wbnoinvd",
+    "sticky-wbinvd",
+    "sticky-wbnoinvd",
+    "flush-then-clear",
+    "clear-remark",
+    "clear-remark-mutex",
+    "oracle",
+];
+
+impl Scenario {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong in the file, with its place.
+    pub fn parse(file: &str, text: &str) -> Result<Scenario, ScenarioError> {
+        let name = Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file).to_owned();
+        let front: Front = toml::from_str(text).map_err(|e| {
+            let offset = e.span().map_or(0, |s| s.start);
+            place(file, text, offset, e.message().to_owned())
+        })?;
+        let scenario = Scenario { name, file: file.to_owned(), text: text.to_owned(), front };
+        scenario.validate()?;
+        Ok(scenario)
+    }
+
+    fn fail(&self, key: &str, message: String) -> ScenarioError {
+        place(&self.file, &self.text, self.text.find(key).unwrap_or(0), message)
+    }
+
+    fn validate(&self) -> Result<(), ScenarioError> {
+        let f = &self.front;
+        if f.pcpus == 0 {
+            return Err(self.fail("pcpus", "pcpus = 0: expected at least 1".to_owned()));
+        }
+        if f.vm.is_empty() {
+            return Err(self.fail("vm", "no VMs: expected at least one [[vm]]".to_owned()));
+        }
+        for vm in &f.vm {
+            if vm.vcpus == 0 {
+                return Err(self.fail("vcpus", format!("VM {} has no vCPUs", vm.name)));
+            }
+            if usize::from(vm.vcpus) > vm.pcpus.len() {
+                let message = format!(
+                    "VM {} has {} vCPUs on {} pCPUs: each needs one",
+                    vm.name,
+                    vm.vcpus,
+                    vm.pcpus.len()
+                );
+                return Err(self.fail("pcpus = [", message));
+            }
+            if vm.accesses == 0 {
+                return Err(self.fail("accesses", format!("VM {} makes no access", vm.name)));
+            }
+        }
+        if let Some(r) = f.reclaim.iter().find(|r| usize::from(r.vm) >= f.vm.len()) {
+            return Err(self.fail("[[reclaim]]", format!("reclaim of VM {} of {}", r.vm, f.vm.len())));
+        }
+        if f.reuse.device_percent > 100 {
+            return Err(self.fail("device_percent", "device_percent: expected 0 to 100".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// What it is about, in a sentence.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.front.description
+    }
+
+    /// The part it is made for.
+    #[must_use]
+    pub fn part(&self) -> &str {
+        &self.front.part
+    }
+
+    /// Loads the guests and fixes the machine; what is common to the runs of several policies.
+    ///
+    /// # Errors
+    ///
+    /// The part has too few pCPUs, or a guest cannot be loaded.
+    pub fn prepare(&self, part: &Part, changes: &Changes, base: &Path) -> Result<Prepared, ScenarioError> {
+        let pcpus = changes.pcpus.unwrap_or(self.front.pcpus);
+        let part = part.with_pcpus(pcpus)?;
+        let lists = self.front.vm.iter().map(|v| &v.pcpus).chain(self.front.reclaim.iter().map(|r| &r.pcpus));
+        for list in lists {
+            if let Some(p) = list.iter().find(|p| **p >= pcpus) {
+                let last = pcpus - 1;
+                return Err(self.fail("pcpus", format!("pCPU {p} of 0 to {last}: the machine has {pcpus}")));
+            }
+            if list.is_empty() {
+                return Err(self.fail("pcpus = []", "an empty list of pCPUs: name at least one".to_owned()));
+            }
+        }
+        let mut guests = Vec::new();
+        for vm in &self.front.vm {
+            let spec = match (&changes.guest_trace, &vm.guest) {
+                (Some(file), GuestSpec::Trace(trace)) => {
+                    let mut trace = trace.clone();
+                    trace.builtin = None;
+                    trace.file = Some(file.clone());
+                    GuestSpec::Trace(trace)
+                }
+                _ => vm.guest.clone(),
+            };
+            guests.push(spec.load(base, u32::from(vm.vcpus))?);
+        }
+        let frames: u64 = guests
+            .iter()
+            .zip(&self.front.vm)
+            .map(|(g, v)| u64::from(g.pages()) + u64::from(v.spare_pages))
+            .sum();
+        if frames * u64::from(LINES_PER_PAGE) > u64::from(LineRef::PHYS_LIMIT) {
+            let message = format!("{frames} pages of guest memory: expected at most 1048576 (4 GiB)");
+            return Err(self.fail("[[vm]]", message));
+        }
+        Ok(Prepared { scenario: self.clone(), part, guests, changes: changes.clone() })
+    }
+}
+
+/// Line and column of an offset, as an error.
+fn place(file: &str, text: &str, offset: usize, message: String) -> ScenarioError {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|b| **b != b'\n').count() + 1;
+    ScenarioError::File { file: file.to_owned(), line, column, message }
+}
+
+/// A scenario on its machine, guests loaded.
+#[derive(Debug)]
+pub struct Prepared {
+    scenario: Scenario,
+    part: Part,
+    guests: Vec<Guest>,
+    changes: Changes,
+}
+
+struct Stream(GuestSource);
+
+impl GuestStream for Stream {
+    #[inline]
+    fn next_access(&mut self) -> Access {
+        let a = self.0.next_access();
+        Access {
+            gfn: a.line / LINES_PER_PAGE,
+            line: a.line % LINES_PER_PAGE,
+            kind: if a.write { Kind::Write } else { Kind::Read },
+            instructions: a.instructions,
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.0.fault().map(ToString::to_string)
+    }
+}
+
+/// Percentiles of a latency, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LatencyNs {
+    /// Median.
+    pub p50: u64,
+    /// 90th percentile.
+    pub p90: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Largest.
+    pub max: u64,
+    /// Mean, rounded.
+    pub mean: u64,
+}
+
+/// A timed run's result.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// Name of the policy.
+    pub policy: String,
+    /// Seed.
+    pub seed: u64,
+    /// Counts.
+    pub outcome: Outcome,
+    /// Latency of the policy's writeback.
+    pub flush_latency: LatencyNs,
+    /// Cycles waited for locks, in nanoseconds.
+    pub lock_wait_ns: u64,
+    /// Sum of the vCPUs' times as a ratio against no flushing, in millionths; 0 before a baseline is known.
+    pub slowdown_ppm: u64,
+}
+
+impl Prepared {
+    /// The part, with the pCPUs enabled that the scenario asks for.
+    #[must_use]
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// The scenario.
+    #[must_use]
+    pub fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
+    /// What the loading of traces noticed: malformed lines, by VM.
+    #[must_use]
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
+    }
+
+    fn spec(&self) -> ModelSpec {
+        let front = &self.scenario.front;
+        let topology = self.part.topology();
+        let mut pages = Vec::new();
+        for (vm, (guest, vm_front)) in (0u16..).zip(self.guests.iter().zip(&front.vm)) {
+            for i in 0..guest.pages() + vm_front.spare_pages {
+                pages.push((format!("{}.page{i}", vm_front.name), VmId(vm)));
+            }
+        }
+        let mut tasks = Vec::new();
+        let mut vcpu_vm = Vec::new();
+        let mut next = 0u16;
+        for (vm, v) in (0u16..).zip(&front.vm) {
+            for i in 0..v.vcpus {
+                // Pinned one to one unless the VM's vCPUs float over its pCPUs.
+                let pcpus = if v.migrate_every.is_some() {
+                    v.pcpus.iter().map(|p| PcpuId(*p)).collect()
+                } else {
+                    vec![PcpuId(v.pcpus[usize::from(i)])]
+                };
+                tasks.push(TaskSpec {
+                    name: format!("{}.vcpu{i}", v.name),
+                    kind: TaskKind::Vcpu { vcpu: VcpuId(next), guest: GuestKind::Any },
+                    pcpus,
+                });
+                vcpu_vm.push(VmId(vm));
+                next += 1;
+            }
+        }
+        for (i, r) in front.reclaim.iter().enumerate() {
+            tasks.push(TaskSpec {
+                name: format!("reclaim{i}"),
+                kind: TaskKind::Reclaimer { entry: r.entry.clone(), vm: VmId(r.vm) },
+                pcpus: r.pcpus.iter().map(|p| PcpuId(*p)).collect(),
+            });
+        }
+        let cores = topology.cores();
+        ModelSpec {
+            core_of: (0..topology.pcpus()).map(|p| topology.core_of(PcpuId(p))).collect(),
+            shape: Shape {
+                ccx_of_core: (0..cores).map(|c| topology.ccx_of(sev_arch::CoreId(c))).collect(),
+                ccxs: topology.ccxs(),
+                tags: u8::try_from(front.vm.len() + 1).unwrap_or(u8::MAX),
+                sme_coherent: self.part.sme_coherent(),
+                evict_clean_on_read: true,
+                scope: WbinvdScope::default(),
+            },
+            vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
+            vcpu_vm,
+            pages,
+            lines_per_page: LINES_PER_PAGE,
+            tasks,
+            assumptions: Assumptions::default(),
+            reuse: Reuse { host: true, dma: true, read: true, vm: true },
+        }
+    }
+
+    fn plan(&self, seed: u64, timing: &Timing) -> Plan {
+        let front = &self.scenario.front;
+        let cycles = |d: Duration| timing.cycles_of_ns(d.ns);
+        Plan {
+            seed,
+            accesses: self
+                .changes
+                .accesses
+                .or_else(|| front.vm.iter().map(|v| v.accesses).max())
+                .unwrap_or(0),
+            guest_pages: self.guests.iter().map(Guest::pages).collect(),
+            reclaim_every: front.reclaim.first().map_or(0, |r| cycles(r.every)),
+            migrate_every: front.vm.iter().find_map(|v| v.migrate_every).map_or(0, cycles),
+            device_percent: u64::from(front.reuse.device_percent),
+            reuse_after: cycles(front.reuse.after),
+            record: false,
+        }
+    }
+
+    /// Compiles a policy over a kernel for this machine.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says.
+    pub fn machine(&self, policy: &NamedText, kernel: &NamedText) -> Result<Machine, ScenarioError> {
+        let sources = [
+            Source { file: &kernel.file, text: &kernel.text, role: Role::Kernel },
+            Source { file: &policy.file, text: &policy.text, role: Role::Policy },
+        ];
+        Machine::build(self.spec(), &sources, MemoryKind::Timed).map_err(ScenarioError::Text)
+    }
+
+    /// One timed run.
+    ///
+    /// # Errors
+    ///
+    /// Errors in the texts; a run that cannot end.
+    pub fn run(
+        &self,
+        policy: &NamedText,
+        kernel: &NamedText,
+        seed: u64,
+        interrupted: Option<&AtomicBool>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<RunReport, ScenarioError> {
+        let machine = self.machine(policy, kernel)?;
+        let timing = self.part.timing(Level::Typical);
+        let spec = machine.spec();
+        let lines = u32::try_from(spec.pages.len()).unwrap_or(0) * LINES_PER_PAGE;
+        let caches = Hierarchy::with(&self.part, &timing, lines);
+        let memory = TimedMemory::new(caches, spec.shape.clone(), false, lines);
+        let mut sources: BTreeMap<u16, GuestSource> = BTreeMap::new();
+        let mut first = 0u16;
+        for (guest, vm) in self.guests.iter().zip(&self.scenario.front.vm) {
+            let made = guest.sources(seed, u32::from(first));
+            sources.extend((first..).zip(made));
+            first += vm.vcpus;
+        }
+        let plan = self.plan(seed, &timing);
+        let next = |t: u16| match sources.remove(&t) {
+            Some(source) => Stream(source),
+            None => unreachable!("every vCPU task has its source"),
+        };
+        let run = Run::new(&machine, memory, plan, next);
+        let finished: Finished = run.run(interrupted, progress).map_err(|e| match e {
+            TimedError::Deadlock { at, waiting } => {
+                ScenarioError::Run(format!("deadlock at cycle {at}: {waiting} wait for each other"))
+            }
+            TimedError::Source(fault) => ScenarioError::Run(fault),
+            TimedError::Runaway(pc) => ScenarioError::Run(format!(
+                "this runs forever without an access to shared state: `{}`",
+                machine.statement(pc)
+            )),
+        })?;
+        let outcome = finished.outcome;
+        let mut latencies = outcome.cost.flush_latency_cycles.clone();
+        latencies.sort_unstable();
+        let at = |per_mille: usize| {
+            let index = (latencies.len() * per_mille).div_ceil(1000).saturating_sub(1);
+            latencies.get(index).copied().map_or(0, |c| timing.ns_of_cycles(c))
+        };
+        let count = u64::try_from(latencies.len()).unwrap_or(0);
+        let mean = latencies.iter().sum::<u64>().checked_div(count).unwrap_or(0);
+        Ok(RunReport {
+            policy: policy.name.clone(),
+            seed,
+            flush_latency: LatencyNs {
+                p50: at(500),
+                p90: at(900),
+                p99: at(990),
+                max: at(1000),
+                mean: timing.ns_of_cycles(mean),
+            },
+            lock_wait_ns: timing.ns_of_cycles(outcome.cost.lock_wait_cycles),
+            slowdown_ppm: 0,
+            outcome,
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! The two ways agree: recorded timed runs are paths of the machine over shadow caches, tampered ones are not, and
+//! each counterexample of the explorer shows the same events over the timed caches.
+
+use cache_model::hierarchy::Hierarchy;
+use cache_model::lattice::{Move, MoveKind, Shape};
+use cache_model::part::{CacheShape, L3Kind, Level, Part};
+use proptest::prelude::*;
+use sev_arch::{Access as Kind, CoreId, PcpuId, Tag, VcpuId, VmId, WbinvdScope};
+use sim_core::random::Stream;
+use sim_explore::Limits;
+use svm_model::lang::{Role, Source};
+use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::text::{KERNELS, POLICIES};
+use svm_model::timed::{Access, Finished, GuestStream, Plan, Recorded, Run, TimedMemory, accept, replay_timed};
+use svm_model::{Machine, MemoryKind};
+use workloads::check::{CheckCase, NamedText};
+use workloads::litmus::{BUILTIN, Litmus};
+
+struct Random {
+    stream: Stream,
+    pages: u64,
+}
+
+impl GuestStream for Random {
+    fn next_access(&mut self) -> Access {
+        let gfn = u32::try_from(self.stream.below(self.pages)).unwrap();
+        let kind = if self.stream.percent(60) { Kind::Write } else { Kind::Read };
+        Access { gfn, line: 0, kind, instructions: u32::try_from(self.stream.below(400)).unwrap() }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    policy: usize,
+    part: &'static str,
+    seed: u64,
+    pages: u32,
+    spare: u32,
+    reclaim_every: u64,
+    migrate_every: u64,
+    word_bits: u8,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let policy = 0..POLICIES.len();
+    let part = prop_oneof![Just("rome"), Just("genoa")];
+    let rest = (any::<u64>(), 1u32..5, 1u32..4, 4_000u64..60_000, 8_000u64..90_000, 1u8..3);
+    (policy, part, rest).prop_map(|(policy, part, (seed, pages, spare, reclaim_every, migrate_every, word_bits))| {
+        Case { policy, part, seed, pages, spare, reclaim_every, migrate_every, word_bits }
+    })
+}
+
+fn spec(part: &Part, case: &Case) -> ModelSpec {
+    let topology = part.topology();
+    let all = |list: &[u16]| list.iter().map(|p| PcpuId(*p)).collect::<Vec<_>>();
+    let vcpu = |i: u16| TaskSpec {
+        name: format!("vcpu{i}"),
+        kind: TaskKind::Vcpu { vcpu: VcpuId(i), guest: Guest::Any },
+        pcpus: all(&[0, 1, 2]),
+    };
+    let reclaim = |name: &str, p: u16| TaskSpec {
+        name: name.to_owned(),
+        kind: TaskKind::Reclaimer { entry: "madvise_dontneed".to_owned(), vm: VmId(0) },
+        pcpus: all(&[p]),
+    };
+    ModelSpec {
+        core_of: (0..topology.pcpus()).map(|p| topology.core_of(PcpuId(p))).collect(),
+        shape: Shape {
+            ccx_of_core: (0..topology.cores()).map(|c| topology.ccx_of(CoreId(c))).collect(),
+            ccxs: topology.ccxs(),
+            tags: 2,
+            sme_coherent: part.sme_coherent(),
+            evict_clean_on_read: true,
+            scope: WbinvdScope::default(),
+        },
+        vms: 1,
+        vcpu_vm: vec![VmId(0), VmId(0)],
+        pages: (0..case.pages + case.spare).map(|i| (format!("page{i}"), VmId(0))).collect(),
+        lines_per_page: 1,
+        tasks: vec![vcpu(0), vcpu(1), reclaim("reclaim0", 3), reclaim("reclaim1", 4)],
+        assumptions: Assumptions { word_bits: case.word_bits, ..Assumptions::default() },
+        reuse: Reuse { host: true, dma: true, read: true, vm: true },
+    }
+}
+
+fn sources(policy: usize) -> [Source<'static>; 2] {
+    let (kernel, policy) = (&KERNELS[0], &POLICIES[policy]);
+    [
+        Source { file: kernel.file, text: kernel.text, role: Role::Kernel },
+        Source { file: policy.file, text: policy.text, role: Role::Policy },
+    ]
+}
+
+/// A timed run on caches so small that lines are pushed out all the time.
+fn run(case: &Case) -> (Machine, Finished) {
+    let small = |sets, ways| CacheShape { sets, ways };
+    let part = Part::builtin(case.part).unwrap().with_pcpus(6).unwrap();
+    let part = part.with_caches(small(1, 1), small(1, 2), small(1, 2), L3Kind::Victim);
+    let spec = spec(&part, case);
+    let machine = Machine::build(spec.clone(), &sources(case.policy), MemoryKind::Timed)
+        .unwrap_or_else(|e| panic!("{}", e[0]));
+    let lines = case.pages + case.spare;
+    let caches = Hierarchy::with(&part, &part.timing(Level::Typical), lines);
+    let memory = TimedMemory::new(caches, spec.shape.clone(), true, lines);
+    let plan = Plan {
+        seed: case.seed,
+        accesses: 60,
+        guest_pages: vec![case.pages],
+        reclaim_every: case.reclaim_every,
+        migrate_every: case.migrate_every,
+        device_percent: 50,
+        reuse_after: 3_000,
+        record: true,
+    };
+    let guests = |t: u16| Random {
+        stream: Stream::new(case.seed, u64::from(t), 9),
+        pages: u64::from(case.pages),
+    };
+    let finished = Run::new(&machine, memory, plan, guests).run(None, &mut |_| {}).unwrap();
+    drop(machine);
+    let shadow = Machine::build(spec, &sources(case.policy), MemoryKind::Shadow).unwrap();
+    (shadow, finished)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn timed_runs_are_paths_of_the_explorers_machine(case in case()) {
+        let (shadow, finished) = run(&case);
+        prop_assert!(finished.outcome.guest_accesses >= 60);
+        if let Err(e) = accept(&shadow, &finished.recorded, &finished.memory) {
+            return Err(TestCaseError::fail(format!(
+                "{} of {}: {}\nbefore: {:#?}",
+                e.entry,
+                finished.recorded.len(),
+                e.reason,
+                finished.recorded.get(e.entry)
+            )));
+        }
+    }
+
+    #[test]
+    fn tampered_runs_are_rejected(case in case(), pick in any::<prop::sample::Index>(), how in 0..3u8) {
+        let (shadow, finished) = run(&case);
+        let mut trace = finished.recorded;
+        let at = pick.index(trace.len() - 1);
+        match how {
+            0 => {
+                trace.remove(at);
+            }
+            1 => {
+                prop_assume!(
+                    matches!((&trace[at], &trace[at + 1]), (Recorded::Step { .. }, Recorded::Step { .. }))
+                        && trace[at] != trace[at + 1]
+                );
+                trace.swap(at, at + 1);
+            }
+            _ => {
+                let m = Move { line: 0, tag: Tag(1), kind: MoveKind::PrivateToL3(CoreId(0)) };
+                trace.insert(at, Recorded::Move(m, Vec::new()));
+            }
+        }
+        prop_assert!(accept(&shadow, &trace, &finished.memory).is_err());
+    }
+}
+
+#[test]
+fn counterexamples_show_the_same_events_over_the_timed_caches() {
+    let text = |t: &svm_model::text::Text| NamedText {
+        name: t.name.to_owned(),
+        file: t.file.to_owned(),
+        text: t.text.to_owned(),
+    };
+    let kernel = text(&KERNELS[0]);
+    let mut replayed = 0;
+    for (_, file, body) in BUILTIN {
+        let litmus = Litmus::parse(file, body).unwrap();
+        for part_name in litmus.parts() {
+            for name in ["no-flush", "flush-then-clear", "clear-remark"] {
+                let policy = text(POLICIES.iter().find(|p| p.name == name).unwrap());
+                let part = Part::builtin(part_name).unwrap();
+                let case = CheckCase {
+                    litmus: &litmus,
+                    policy: &policy,
+                    kernel: &kernel,
+                    part: part_name,
+                    sme_coherent: part.sme_coherent(),
+                };
+                let report = case.run(Limits::default(), None, None).unwrap();
+                let machine = case.machine(MemoryKind::Timed).unwrap();
+                let pcpus = u16::try_from(machine.spec().core_of.len()).unwrap();
+                let part = part.with_pcpus(pcpus).unwrap();
+                for example in &report.events {
+                    let lines = u32::try_from(machine.spec().pages.len()).unwrap();
+                    let caches = Hierarchy::with(&part, &part.timing(Level::Typical), lines);
+                    let shape = machine.spec().shape.clone();
+                    let mut memory = TimedMemory::new(caches, shape, true, lines);
+                    let events = replay_timed(&machine, &mut memory, &example.schedule)
+                        .unwrap_or_else(|(step, why)| panic!("{file} {name} step {step}: {why}"));
+                    for (told, timed) in example.story.iter().zip(&events) {
+                        let told: Vec<_> = told.events.iter().map(|e| e.0).collect();
+                        assert_eq!(&told, timed, "{file} {name} step {}", replayed);
+                    }
+                    assert!(events.last().unwrap().iter().any(|e| e.kind == example.event));
+                    replayed += 1;
+                }
+            }
+        }
+    }
+    assert!(replayed > 10, "{replayed}");
+}

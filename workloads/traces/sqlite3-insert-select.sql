@@ -1,0 +1,8 @@
+CREATE TABLE t(id INTEGER PRIMARY KEY, k INTEGER, v TEXT);
+CREATE INDEX tk ON t(k);
+BEGIN;
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<8000)
+INSERT INTO t SELECT i, (i*7919)%10007, printf('row %d %.*c', i, 100+i%150, 'x') FROM n;
+COMMIT;
+.print loaded
+SELECT count(*), sum(length(v)) FROM t WHERE k BETWEEN 1000 AND 6000;
