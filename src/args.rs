@@ -369,7 +369,9 @@ fn bytes(text: &str) -> Result<u64, String> {
         ("TiB", 1 << 40),
     ];
     let n = scaled(text, &units).filter(|n| *n > 0);
-    n.ok_or_else(|| "expected a size with its unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as 512MiB".to_owned())
+    n.ok_or_else(|| {
+        "expected a size with its unit (B, kB, MB, GB, KiB, MiB, GiB, TiB), such as 512MiB".to_owned()
+    })
 }
 
 #[cfg(test)]

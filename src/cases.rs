@@ -139,7 +139,10 @@ impl Cases {
             };
             if let Some(what) = empty {
                 let option = what.trim_end_matches('s');
-                return Err(Failure::input(format!("{}: `{what}` is empty: name one, or give --{option}", test.file)));
+                return Err(Failure::input(format!(
+                    "{}: `{what}` is empty: name one, or give --{option}",
+                    test.file
+                )));
             }
             for name in kernels {
                 if !cases.kernels.contains_key(name) {
@@ -148,7 +151,9 @@ impl Cases {
             }
             for name in parts {
                 if !cases.parts.contains_key(name) {
-                    cases.parts.insert(name.clone(), PartOf { label: name.clone(), part: names::part(name)? });
+                    cases
+                        .parts
+                        .insert(name.clone(), PartOf { label: name.clone(), part: names::part(name)? });
                 }
             }
             for p in 0..cases.policies.len() {
@@ -210,7 +215,9 @@ impl Cases {
             Some(Err(failure)) if ran.failures.contains(&failure) => {}
             Some(Err(failure)) => ran.failures.push(failure),
             // What was found before the interruption stands; that nothing was found says nothing.
-            Some(Ok(c)) if c.report.bound == Some(Bound::Interrupted) && c.report.verdict != Verdict::Violated => {
+            Some(Ok(c))
+                if c.report.bound == Some(Bound::Interrupted) && c.report.verdict != Verdict::Violated =>
+            {
                 ran.reached = ran.reached.max(Some((c.report.states, c.report.depth)));
                 ran.open.push(self.command(index));
             }

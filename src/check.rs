@@ -20,8 +20,7 @@ pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure>
     if let Some(path) = &args.save_schedule {
         writable(path)?;
     }
-    let stories =
-        args.stories.unwrap_or(if cases.len() > TOLD { Stories::None } else { Stories::First });
+    let stories = args.stories.unwrap_or(if cases.len() > TOLD { Stories::None } else { Stories::First });
     let mut text = Text::new(stories, out.width());
     let mut exit = Exit::Done;
     let mut saved: Result<Option<String>, Failure> = Ok(None);

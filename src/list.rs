@@ -48,7 +48,9 @@ pub(crate) fn list(args: &ListArgs, out: &mut Output) -> Result<Exit, Failure> {
 
 /// What a built-in text is, in a sentence.
 fn summary(kind: Kind, name: &str) -> Result<String, Failure> {
-    let of_text = |texts: &[text::Text]| texts.iter().find(|t| t.name == name).map_or(String::new(), text::Text::summary);
+    let of_text = |texts: &[text::Text]| {
+        texts.iter().find(|t| t.name == name).map_or(String::new(), text::Text::summary)
+    };
     Ok(match kind {
         Kind::Policy => of_text(text::POLICIES),
         Kind::Kernel => of_text(text::KERNELS),

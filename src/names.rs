@@ -65,7 +65,8 @@ impl Kind {
         let owned = |list: &'static [(&'static str, &'static str, &'static str)]| {
             list.iter().map(|(name, file, text)| (*name, (*file).to_owned(), *text)).collect()
         };
-        let texts = |list: &'static [text::Text]| list.iter().map(|t| (t.name, t.file.to_owned(), t.text)).collect();
+        let texts =
+            |list: &'static [text::Text]| list.iter().map(|t| (t.name, t.file.to_owned(), t.text)).collect();
         match self {
             Kind::Policy => texts(text::POLICIES),
             Kind::Kernel => texts(text::KERNELS),

@@ -47,11 +47,6 @@ impl Output {
         }
     }
 
-    /// Whether nobody reads the results any more.
-    pub(crate) fn closed(&self) -> bool {
-        self.closed || self.failed.is_some()
-    }
-
     /// Says something that is no result.
     pub(crate) fn log(&mut self, text: &str) {
         // There is nobody left to tell that standard error is gone.

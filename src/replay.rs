@@ -93,8 +93,8 @@ fn read(path: &str) -> Result<(String, String, bool), Failure> {
         return Ok((name, text, false));
     }
     for (n, line) in (1usize..).zip(text.lines()).filter(|(_, l)| !l.trim().is_empty()) {
-        let line: CheckLine =
-            serde_json::from_str(line).map_err(|e| Failure::input(format!("{name}:{n}: no JSON of `check`: {e}")))?;
+        let line: CheckLine = serde_json::from_str(line)
+            .map_err(|e| Failure::input(format!("{name}:{n}: no JSON of `check`: {e}")))?;
         if let Some(schedule) = line.schedule {
             return Ok((name, schedule, true));
         }
@@ -137,13 +137,15 @@ fn in_words(file: &ScheduleFile, told: &[StoryStep], shown: bool, width: usize) 
         plural(told.len(), "step")
     );
     text.push_str(&story::tell(told, 0, width));
-    let (word, colour): (&str, Style) = if shown {
-        ("shows", style::bad())
-    } else {
-        ("does not show", style::unsure())
-    };
+    let (word, colour): (&str, Style) =
+        if shown { ("shows", style::bad()) } else { ("does not show", style::unsure()) };
     let event = file.event;
-    text.push_str(&format!("\nthe schedule {} {}: {}\n", styled(word, colour), event.name(), event.meaning()));
+    text.push_str(&format!(
+        "\nthe schedule {} {}: {}\n",
+        styled(word, colour),
+        event.name(),
+        event.meaning()
+    ));
     text
 }
 

@@ -1,6 +1,6 @@
 //! `sevsim show`, `completions` and `man`: texts as they are.
 
-use svm_model::lang;
+use svm_model::lang::{self, Role, Source};
 
 use crate::args::{Cli, CompletionsArgs, ShowArgs, ShowWhat};
 use crate::exit::{Exit, Failure};
@@ -18,7 +18,8 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
     };
     let found = names::find(kind, &args.name)?;
     if args.what == ShowWhat::Ast {
-        let tree = lang::parse(&found.file, &found.text).map_err(|diags| Failure::diags(&diags))?;
+        let source = Source { file: &found.file, text: &found.text, role: Role::Policy };
+        let tree = lang::parse(&source).map_err(|diags| Failure::diags(&diags))?;
         out.print(&tree.to_string());
     } else {
         out.print(&found.text);

@@ -16,7 +16,9 @@ impl Spool {
     /// Copies standard input to the end.
     pub(crate) fn standard_input() -> Result<Spool, Failure> {
         let path = std::env::temp_dir().join(format!("sevsim-stdin-{}", std::process::id()));
-        let wrong = |e: io::Error| Failure::internal(format!("standard input cannot be kept in {}: {e}", path.display()));
+        let wrong = |e: io::Error| {
+            Failure::internal(format!("standard input cannot be kept in {}: {e}", path.display()))
+        };
         let mut file: File = OpenOptions::new().write(true).create_new(true).open(&path).map_err(wrong)?;
         let spool = Spool { path: path.clone() };
         io::copy(&mut io::stdin().lock(), &mut file).map_err(wrong)?;

@@ -7,7 +7,14 @@
 //! The L2 includes the L1D. A victim L3 is filled by what its L2s push out, clean or dirty; a hit moves the line
 //! back to the requester, with its state. What an L3 pushes out goes to DRAM if it is dirty, and arrives at
 //! once: evictions load the CCD's link and the socket's DRAM, and delay flushes, but nobody waits for them.
-//! Replacement is least recently used everywhere. Reads of DRAM do not queue.
+//! Replacement is least recently used everywhere. Reads of DRAM do not queue. The home of a line alternates
+//! between the sockets every 2 MiB.
+//!
+//! A miss is a *refill* if a flush took the line out of the requester's L2 or its CCX's L3, where it would still be
+//! for all that has come since: what a flush takes stays in its way as a ghost until something replaces it.
+//!
+//! Host memory: 64 bytes a set of 8 ways, 128 a set of 16, 4 a line of memory that is used (two Genoa sockets: 126
+//! MB and the directory), about 80 a line that several CCXs share.
 
 mod bank;
 mod check;

@@ -123,6 +123,10 @@ pub struct Shape {
     pub evict_clean_on_read: bool,
     /// Which caches a whole-cache flush acts on.
     pub scope: WbinvdScope,
+    /// Whether clean copies are kept apart from absent ones. They matter only where a page can come back to a
+    /// tag that it had before: elsewhere no clean copy is ever older than the truth, and one may be dropped at
+    /// any moment, so nothing is reachable with them that is not reachable without.
+    pub keep_clean: bool,
 }
 
 /// A spontaneous move of one copy.
@@ -228,6 +232,20 @@ impl Shape {
         }
         cover.sort_unstable();
         cover
+    }
+
+    /// Stores a copy; a clean one only where clean copies are kept.
+    fn put<L: Lines>(&self, lines: &mut L, line: u32, place: Place, tag: Tag, copy: Copy) {
+        let kept = copy.held == Held::Dirty || self.keep_clean;
+        lines.set_copy(line, place, tag, if kept { copy } else { Copy::ABSENT });
+    }
+
+    /// Whether an event can still concern the line of a page that belongs to a tag: a dirty copy under another
+    /// tag is left, or DRAM is older than the truth.
+    #[must_use]
+    pub fn concerns<L: Lines>(&self, lines: &L, line: u32, owner: Tag) -> bool {
+        lines.truth(line) && lines.dram(line).old
+            || self.all_tags().any(|t| t != owner && self.dirty_anywhere(lines, line, t))
     }
 
     /// A copy reaches DRAM. The judge of `clobber` and `host-dirty`: an old copy that overwrites the truth.
@@ -344,7 +362,7 @@ impl Shape {
                     None if owner => self.read_dram(lines, line, tag, events),
                     None => lines.truth(line) && (lines.dram(line).old || lines.dram(line).key != tag),
                 };
-                lines.set_copy(line, here, tag, Copy { held: Held::Clean, old });
+                self.put(lines, line, here, tag, Copy { held: Held::Clean, old });
             }
             Access::Write => {
                 if held.held != Held::Dirty {
@@ -512,7 +530,7 @@ impl Shape {
                 (Held::Absent, _) | (Held::Clean, FlushOp::Wbnoinvd) => {}
                 (_, FlushOp::Wbinvd) => lines.set_copy(line, place, tag, Copy::ABSENT),
                 (Held::Dirty, FlushOp::Wbnoinvd) => {
-                    lines.set_copy(line, place, tag, Copy { held: Held::Clean, ..copy });
+                    self.put(lines, line, place, tag, Copy { held: Held::Clean, ..copy });
                 }
             }
         }

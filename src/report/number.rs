@@ -63,7 +63,8 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     if part == 0 {
         return "0".to_owned();
     }
-    let Some(tenths) = (u128::from(part) * 1000 + u128::from(whole) / 2).checked_div(u128::from(whole)) else {
+    let Some(tenths) = (u128::from(part) * 1000 + u128::from(whole) / 2).checked_div(u128::from(whole))
+    else {
         return "-".to_owned();
     };
     match tenths {

@@ -39,9 +39,8 @@ fn pcpu(step: &StoryStep) -> String {
 
 impl Widths {
     fn of(story: &[StoryStep], all: usize) -> Widths {
-        let longest = |f: &dyn Fn(&StoryStep) -> usize, least: usize| {
-            story.iter().map(f).max().unwrap_or(0).max(least)
-        };
+        let longest =
+            |f: &dyn Fn(&StoryStep) -> usize, least: usize| story.iter().map(f).max().unwrap_or(0).max(least);
         let step = longest(&|s| s.step.to_string().len(), 4);
         let actor = longest(&|s| columns(&s.actor), 3);
         let place = longest(&|s| columns(&place(s)), 5);
@@ -105,7 +104,10 @@ fn push_step(step: &StoryStep, w: &Widths, text: &mut String) {
             text.push_str(&format!("{lead}| {line}\n"));
         }
     } else {
-        text.push_str(&wrap(&step.text, w.all.saturating_sub(indent).max(EFFECT), 0).replace('\n', &format!("\n{}", " ".repeat(indent + 4))));
+        text.push_str(
+            &wrap(&step.text, w.all.saturating_sub(indent).max(EFFECT), 0)
+                .replace('\n', &format!("\n{}", " ".repeat(indent + 4))),
+        );
         text.push('\n');
         let lines = pieces(&step.effect, w.all.saturating_sub(indent + 4).max(EFFECT));
         for line in lines {
@@ -146,6 +148,7 @@ pub(crate) fn signature(story: &[StoryStep]) -> Vec<(String, String)> {
 
 /// How many steps two stories have in common before they part.
 pub(crate) fn common(a: &[StoryStep], b: &[StoryStep]) -> usize {
-    let same = |(x, y): &(&StoryStep, &StoryStep)| x.actor == y.actor && x.text == y.text && x.effect == y.effect;
+    let same =
+        |(x, y): &(&StoryStep, &StoryStep)| x.actor == y.actor && x.text == y.text && x.effect == y.effect;
     a.iter().zip(b).take_while(same).count()
 }

@@ -47,9 +47,9 @@ impl Head {
 /// Spaces between two columns.
 const GAP: usize = 2;
 
-/// Characters of a text.
+/// Columns that a text takes, colours not counted.
 pub(crate) fn columns(text: &str) -> usize {
-    text.chars().count()
+    anstream::adapter::strip_str(text).map(|piece| piece.chars().count()).sum()
 }
 
 /// `text` filled up with spaces.
@@ -90,24 +90,19 @@ fn section(heads: &[Head], rows: &[Vec<Cell>], widths: &[usize], shown: &[usize]
     let bold = Style::new().bold();
     for line in 0..2 {
         if shown.iter().any(|c| !heads[*c].lines[line].is_empty()) {
-            let cells = shown.iter().map(|c| (*c, heads[*c].lines[line], bold));
-            push_line(heads, widths, cells, text);
+            let cells: Vec<_> = shown.iter().map(|c| (*c, heads[*c].lines[line], bold)).collect();
+            push_line(heads, widths, &cells, text);
         }
     }
     for row in rows {
         let cells = shown.iter().filter_map(|c| row.get(*c).map(|cell| (*c, cell.text.as_str(), cell.style)));
-        push_line(heads, widths, cells, text);
+        push_line(heads, widths, &cells.collect::<Vec<_>>(), text);
     }
 }
 
-fn push_line<'t>(
-    heads: &[Head],
-    widths: &[usize],
-    cells: impl Iterator<Item = (usize, &'t str, Style)>,
-    text: &mut String,
-) {
+fn push_line(heads: &[Head], widths: &[usize], cells: &[(usize, &str, Style)], text: &mut String) {
     let mut pending = 0;
-    for (i, (column, cell, style)) in cells.enumerate() {
+    for (i, (column, cell, style)) in cells.iter().copied().enumerate() {
         let fill = widths[column].saturating_sub(columns(cell));
         pending += if i > 0 { GAP } else { 0 };
         pending += if heads[column].right { fill } else { 0 };

@@ -49,7 +49,12 @@ pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
     let mut text = String::new();
     for (i, policy) in policies.iter().enumerate() {
         let bars = format!("|{}", " ".repeat(MARK - 1)).repeat(i);
-        text.push_str(&format!("{}{}{}\n", " ".repeat(indent), styled(&bars, style::aside()), styled(policy, style::strong())));
+        text.push_str(&format!(
+            "{}{}{}\n",
+            " ".repeat(indent),
+            styled(&bars, style::aside()),
+            styled(policy, style::strong())
+        ));
     }
     for row in &rows {
         let mut line = format!("{}  ", label(row));
@@ -76,10 +81,11 @@ fn summary(all: &[Checked], width: usize) -> String {
     let mut text = String::new();
     for c in all {
         let (word, colour) = match (c.met(), c.report.verdict) {
-            (Some(true), Verdict::Holds | Verdict::Violated) | (None, Verdict::Holds | Verdict::Violated) => continue,
+            (Some(true), Verdict::Holds | Verdict::Violated) | (None, Verdict::Holds | Verdict::Violated) => {
+                continue;
+            }
             (_, Verdict::Bounded) => ("bounded", style::unsure()),
             (Some(false), Verdict::Holds | Verdict::Violated) => ("NOT AS EXPECTED", style::bad()),
-            (Some(true), Verdict::Bounded) => continue,
         };
         let expected = c.expected.map_or("nothing", |e| e.name());
         let why = match (c.report.verdict, c.report.events.first(), c.report.bound) {

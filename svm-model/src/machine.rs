@@ -6,7 +6,7 @@ use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
 use svm_lang::{Code, Config, Diag, Entry, Source, VarKind};
-use svm_policy::{Scope, VarId};
+use svm_policy::{Op, Prim, Scope, VarId};
 
 use crate::context::{ContextSlots, Start};
 use crate::label::Actor;
@@ -98,6 +98,8 @@ pub struct Machine {
     pub(crate) lines: Option<LineSlots>,
     pub(crate) sched_out: Entry,
     pub(crate) sched_in: Entry,
+    /// Whether a page can come back to a VM.
+    pub(crate) returns: bool,
 }
 
 /// What memory the machine is built for.
@@ -144,7 +146,10 @@ impl Machine {
         clippy::too_many_lines,
         reason = "one declaration after another, in the order of the packed state"
     )]
-    fn lay_out(spec: ModelSpec, code: Code, memory: MemoryKind) -> Machine {
+    fn lay_out(mut spec: ModelSpec, code: Code, memory: MemoryKind) -> Machine {
+        let allocates = |op: &Op| matches!(op, Op::Prim { prim: Prim::AllocPage, .. });
+        let returns = spec.reuse.vm || code.ops.iter().any(allocates);
+        spec.shape.keep_clean &= returns;
         let mut layout = Layout::default();
         let entry = |name: &str| {
             let found = code.entries.iter().find(|e| e.name == name);
@@ -300,6 +305,7 @@ impl Machine {
             lines,
             sched_out,
             sched_in,
+            returns,
         }
     }
 

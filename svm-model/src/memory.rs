@@ -41,6 +41,8 @@ pub trait Memory<S: Store> {
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects);
     /// Whether a dirty copy under a tag is in any cache or on its way out.
     fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool;
+    /// Whether an event can still concern a line whose page belongs to a tag.
+    fn concerns(&self, store: &mut S, line: u32, owner: Tag) -> bool;
     /// The cheapest set of cores whose flushes cover every dirty line of a tag.
     fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId>;
     /// The line's page changes hands.
@@ -112,6 +114,10 @@ impl<S: Store> Memory<S> for ShadowMemory {
 
     fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool {
         self.shape.dirty_anywhere(&self.view(store), line, tag)
+    }
+
+    fn concerns(&self, store: &mut S, line: u32, owner: Tag) -> bool {
+        self.shape.concerns(&self.view(store), line, owner)
     }
 
     fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId> {

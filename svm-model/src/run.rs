@@ -130,7 +130,13 @@ impl Machine {
 impl Machine {
     /// What may become of freed pages now, in the order in which the choice counts them: the page, who gets it
     /// or has it, and whether they write it first or read it back.
-    pub fn world_options<S: Store>(&self, store: &S) -> Vec<(u32, NewOwner, Access)> {
+    ///
+    /// A page that no event can concern any more, and that cannot come back to a VM, has left the model.
+    pub fn world_options<S: Store, M: Memory<S>>(
+        &self,
+        store: &mut S,
+        memory: &M,
+    ) -> Vec<(u32, NewOwner, Access)> {
         let reuse = self.spec.reuse;
         let dma = reuse.dma && !self.spec.assumptions.no_dma;
         let mut options = Vec::new();
@@ -142,6 +148,12 @@ impl Machine {
                     (reuse.read && store.get(self.used[page as usize]) == 0).then_some(Access::Read)
                 }
             };
+            let per_page = self.spec.lines_per_page;
+            let gone = !self.returns
+                && !(page * per_page..(page + 1) * per_page).any(|l| memory.concerns(store, l, Tag::HOST));
+            if gone {
+                continue;
+            }
             if let Some(access) = access {
                 if reuse.host {
                     // Any pCPU can; one a core is enough to meet every cache.
@@ -443,7 +455,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     fn world_step(&mut self) -> Stepped {
-        let options = self.machine.world_options(self.store);
+        let options = self.machine.world_options(self.store, self.memory);
         if options.is_empty() {
             return Stepped::Idle;
         }

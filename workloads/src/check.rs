@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use cache_model::event::EventKind;
 use sim_explore::{Bound, Limits, Progress, Search};
-use svm_model::explore::{MachineModel, ScheduledStep};
+use svm_model::explore::{MachineModel, ScheduledStep, goal_of};
 use svm_model::lang::{Diag, Role, Source};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
@@ -143,7 +143,8 @@ impl CheckCase<'_> {
         let Some(mut model) = MachineModel::new(&machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
-        let explored = Search { limits, stop_at: 0, interrupted, progress }.run(&mut model);
+        let stop_at = self.litmus.events().iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
+        let explored = Search { limits, stop_at, interrupted, progress }.run(&mut model);
         if let Some(pc) = model.runaway {
             let (file, line) = machine.place(pc);
             let text = machine.statement(pc).to_owned();

@@ -47,6 +47,9 @@ struct Front {
     assume: Vec<String>,
     #[serde(default = "default_reuse")]
     reuse: Vec<String>,
+    /// Events asked about: a search may end once each was reached. All that can follow a latent line by default.
+    #[serde(default = "default_events")]
+    events: Vec<String>,
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     mask_word_bits: u8,
@@ -109,6 +112,10 @@ fn default_word() -> u8 {
 
 fn default_kernels() -> Vec<String> {
     vec!["linux-6.17".to_owned()]
+}
+
+fn default_events() -> Vec<String> {
+    vec!["latent".to_owned(), "clobber".to_owned(), "garbage".to_owned()]
 }
 
 fn default_reuse() -> Vec<String> {
@@ -234,6 +241,10 @@ impl Litmus {
                 return Err(fail(at("assume"), format!("unknown assumption '{a}': known is no-dma")));
             }
         }
+        if let Some(e) = f.events.iter().find(|e| EventKind::from_name(e).is_none()) {
+            let known: Vec<&str> = EventKind::ALL.iter().map(|k| k.name()).collect();
+            return Err(fail(at("events"), format!("unknown event '{e}': known are {}", known.join(", "))));
+        }
         for r in &f.reuse {
             if r != "host" && r != "dma" {
                 return Err(fail(at("reuse"), format!("unknown reuse '{r}': known are host, dma")));
@@ -326,6 +337,7 @@ impl Litmus {
                 sme_coherent,
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
+                keep_clean: true,
             },
             vms: f.vms,
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
@@ -345,10 +357,11 @@ impl Litmus {
         }
     }
 
-    /// The events that count as a violation: every kind.
+    /// The events that the test asks about: a search goes on until each was reached or the space ends. Every
+    /// event that is met on the way counts.
     #[must_use]
-    pub fn events(&self) -> &'static [EventKind] {
-        &EventKind::ALL
+    pub fn events(&self) -> Vec<EventKind> {
+        self.front.events.iter().filter_map(|e| EventKind::from_name(e)).collect()
     }
 }
 

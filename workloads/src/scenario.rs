@@ -409,6 +409,7 @@ impl Prepared {
                 sme_coherent: self.part.sme_coherent(),
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
+                keep_clean: true,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,

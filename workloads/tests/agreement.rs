@@ -72,6 +72,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             sme_coherent: part.sme_coherent(),
             evict_clean_on_read: true,
             scope: WbinvdScope::default(),
+                keep_clean: true,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],

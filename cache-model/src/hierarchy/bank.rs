@@ -157,14 +157,6 @@ impl<const W: usize> Bank<W> {
         self.caches[cache].ghosts += self.set(cache, key).remember(key, full, ways);
     }
 
-    /// What a fill of this key would push out, and the cores that an inclusive L3 says may hold it.
-    #[inline(always)]
-    pub(super) fn victim(&mut self, cache: usize, key: u32) -> Option<(Victim, u16)> {
-        let (full, ways) = (self.full, u32::from(self.shape.ways));
-        let set = self.set(cache, key);
-        set.oldest(full, ways).map(|(old, bit)| (old, set.sharers(bit)))
-    }
-
     /// Removes a line; its state if it was there.
     pub(super) fn take(&mut self, cache: usize, key: u32) -> Option<State> {
         let mut set = self.set(cache, key);
@@ -294,5 +286,15 @@ impl<const W: usize> Bank<W> {
             })
             .sum();
         (counted, self.caches[cache].ghosts)
+    }
+}
+
+impl Bank<16> {
+    /// What a fill of this key would push out, and the cores that an inclusive L3 says may hold it.
+    #[inline(always)]
+    pub(super) fn victim(&mut self, cache: usize, key: u32) -> Option<(Victim, u16)> {
+        let (full, ways) = (self.full, u32::from(self.shape.ways));
+        let set = self.set(cache, key);
+        set.oldest(full, ways).map(|(old, bit)| (old, set.sharers(bit)))
     }
 }

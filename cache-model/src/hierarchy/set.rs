@@ -239,20 +239,6 @@ impl<'a, const W: usize> Set<'a, W> {
         u64::from(empty != 0)
     }
 
-    /// The cores that may hold the line of a way, kept by an inclusive L3. In the words that sixteen ways leave.
-    #[inline(always)]
-    pub(super) fn sharers(&self, bit: u16) -> u16 {
-        let way = bit.trailing_zeros() as usize & 15;
-        (self.block[W / 2 + 3 + way / 4] >> (way % 4 * 16)) as u16
-    }
-
-    #[inline(always)]
-    pub(super) fn set_sharers(&mut self, bit: u16, cores: u16) {
-        let way = bit.trailing_zeros() as usize & 15;
-        let (word, shift) = (&mut self.block[W / 2 + 3 + way / 4], way % 4 * 16);
-        *word = (*word & !(0xFFFF << shift)) | u64::from(cores) << shift;
-    }
-
     /// The valid ways with these address bits, whatever their tag.
     pub(super) fn of_phys(&self, phys: u32, mask: u32) -> u16 {
         let same = self.keys().iter().enumerate().filter(|(_, k)| **k & mask == phys);
@@ -266,6 +252,22 @@ impl<'a, const W: usize> Set<'a, W> {
         }
         let bit = self.last(ways);
         Some((Victim { key: self.key(bit.trailing_zeros()), state: self.state(bit) }, bit))
+    }
+}
+
+impl Set<'_, 16> {
+    /// The cores that may hold the line of a way, kept by an inclusive L3. In the words that sixteen ways leave.
+    #[inline(always)]
+    pub(super) fn sharers(&self, bit: u16) -> u16 {
+        let way = bit.trailing_zeros() as usize & 15;
+        (self.block[11 + way / 4] >> (way % 4 * 16)) as u16
+    }
+
+    #[inline(always)]
+    pub(super) fn set_sharers(&mut self, bit: u16, cores: u16) {
+        let way = bit.trailing_zeros() as usize & 15;
+        let (word, shift) = (&mut self.block[11 + way / 4], way % 4 * 16);
+        *word = (*word & !(0xFFFF << shift)) | u64::from(cores) << shift;
     }
 }
 

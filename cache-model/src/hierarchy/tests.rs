@@ -330,6 +330,7 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         sme_coherent: part.sme_coherent(),
         evict_clean_on_read: true,
         scope: sev_arch::WbinvdScope::CoreAndL3,
+        keep_clean: true,
     };
     let mut map = Map::default();
     let mut events = Vec::new();

@@ -291,6 +291,11 @@ pub(super) fn read(file: &str, text: &str) -> Result<Part, PartError> {
             "expected an L2 with at least as many sets and lines as the L1D",
         ));
     }
+    let ccxs = topology.ccxs();
+    if kind == Some(L3Kind::Inclusive) && ccxs > 1 {
+        let message = format!("`caches.l3.kind` is \"inclusive\" on a part of {ccxs} CCXs");
+        return Err(at.error(caches.span, message, "expected \"victim\", or one CCX"));
+    }
     caches.finish()?;
 
     let mut features = root.section("features")?;

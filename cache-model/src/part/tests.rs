@@ -125,6 +125,7 @@ fn absurd_values_are_refused() {
     assert!(of("\"1 MiB\"", "\"0 MiB\"").starts_with("`caches.l2.size` is \"0 MiB\", which 8 ways"));
     assert!(of("\"1 MiB\"", "\"3 MiB\"").starts_with("`caches.l2.size`"));
     assert_eq!(of("\"1 MiB\"", "\"16 KiB\""), "`caches.l2` cannot include `caches.l1d`");
+    assert_eq!(of("\"victim\"", "\"inclusive\""), "`caches.l3.kind` is \"inclusive\" on a part of 24 CCXs");
     assert_eq!(of("low = 34, typical = 50", "low = 50, typical = 34"), "`latency.l3_hit` is out of order");
     assert_eq!(of("typical = 28.8", "typical = -28.8"), "`write_back.ccd.typical` is -28.8");
     assert_eq!(of("typical = 28.8", "typical = 28.8001"), "`write_back.ccd.typical` is 28.8001");

@@ -120,15 +120,16 @@ impl Explored {
     }
 }
 
-/// The visited states: words in a row, found by open addressing over their numbers.
+/// The visited states: words in a row, found by open addressing. A slot holds a state's number below and 32 bits
+/// of its hash above, so that few states are compared in vain.
 struct Table {
     words: usize,
     states: Vec<u64>,
-    slots: Vec<u32>,
+    slots: Vec<u64>,
     count: u32,
 }
 
-const EMPTY: u32 = u32::MAX;
+const EMPTY: u64 = u64::MAX;
 
 fn hash(state: &[u64]) -> u64 {
     let mut h = 0x9e37_79b9_7f4a_7c15u64;
@@ -139,34 +140,48 @@ fn hash(state: &[u64]) -> u64 {
     h.wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
+/// The low half of a word.
+#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
 impl Table {
     fn new(words: usize) -> Table {
-        Table { words, states: Vec::new(), slots: vec![EMPTY; 1 << 10], count: 0 }
+        Table { words, states: Vec::new(), slots: vec![EMPTY; 1 << 12], count: 0 }
     }
 
     fn state(&self, index: u32) -> &[u64] {
         &self.states[index as usize * self.words..][..self.words]
     }
 
-    fn slot_of(&self, state: &[u64]) -> usize {
+    fn slot_of(&self, hash: u64) -> usize {
         let bits = self.slots.len().trailing_zeros();
-        usize::try_from(hash(state) >> (64 - bits)).unwrap_or(0)
+        usize::try_from(hash >> (64 - bits)).unwrap_or(0)
     }
 
-    /// Stores a state if it is new.
-    fn insert(&mut self, state: &[u64]) -> bool {
-        if self.count as usize * 3 >= self.slots.len() * 2 {
+    /// Makes room for so many more states.
+    fn reserve(&mut self, more: usize) {
+        while (self.count as usize + more) * 3 >= self.slots.len() * 2 {
             self.grow();
         }
+    }
+
+    /// Stores a state if it is new. There must be room.
+    fn insert(&mut self, state: &[u64], hash: u64) -> bool {
         let mask = self.slots.len() - 1;
-        let mut at = self.slot_of(state);
-        while self.slots[at] != EMPTY {
-            if self.state(self.slots[at]) == state {
+        let mut at = self.slot_of(hash);
+        loop {
+            let slot = self.slots[at];
+            if slot == EMPTY {
+                break;
+            }
+            if slot >> 32 == u64::from(low(hash)) && self.state(low(slot)) == state {
                 return false;
             }
             at = (at + 1) & mask;
         }
-        self.slots[at] = self.count;
+        self.slots[at] = u64::from(low(hash)) << 32 | u64::from(self.count);
         self.states.extend_from_slice(state);
         self.count += 1;
         true
@@ -178,16 +193,53 @@ impl Table {
         self.slots.resize(size, EMPTY);
         let mask = size - 1;
         for index in 0..self.count {
-            let mut at = self.slot_of(self.state(index));
+            let hash = hash(self.state(index));
+            let mut at = self.slot_of(hash);
             while self.slots[at] != EMPTY {
                 at = (at + 1) & mask;
             }
-            self.slots[at] = index;
+            self.slots[at] = u64::from(low(hash)) << 32 | u64::from(index);
         }
     }
 
+    /// Touches what the insertions of a batch will need: independent loads, whose misses overlap.
+    fn read_ahead(&self, hashes: &[u64], ahead: &mut Vec<u64>) -> u64 {
+        ahead.clear();
+        ahead.extend(hashes.iter().map(|h| self.slots[self.slot_of(*h)]));
+        let mut sum = 0u64;
+        for (slot, hash) in ahead.iter().zip(hashes) {
+            if *slot != EMPTY && slot >> 32 == u64::from(low(*hash)) {
+                sum = sum.wrapping_add(self.states[low(*slot) as usize * self.words]);
+            }
+        }
+        sum
+    }
+
     fn bytes(&self) -> u64 {
-        (self.states.capacity() * 8 + self.slots.capacity() * 4) as u64
+        (self.states.capacity() * 8 + self.slots.capacity() * 8) as u64
+    }
+}
+
+/// States expanded before their successors are looked up together.
+const BATCH: u32 = 128;
+
+/// Successors of a batch of states, in order.
+#[derive(Default)]
+struct Successors {
+    states: Vec<u64>,
+    hashes: Vec<u64>,
+    /// State that it leaves, number of the transition, goals.
+    from: Vec<(u32, u32, u64)>,
+    /// Goals of expanded states themselves.
+    own: Vec<(u32, u64)>,
+}
+
+impl Successors {
+    fn clear(&mut self) {
+        self.states.clear();
+        self.hashes.clear();
+        self.from.clear();
+        self.own.clear();
     }
 }
 
@@ -212,18 +264,23 @@ impl std::fmt::Debug for Search<'_> {
 
 impl Search<'_> {
     /// Explores a model.
+    ///
+    /// States are expanded in batches within a level, and the successors of a batch looked up together; the
+    /// order of states, and with it every number and story, is that of one after the other.
     pub fn run<M: Model>(mut self, model: &mut M) -> Explored {
         let words = model.words();
         let mut table = Table::new(words);
         let mut came_from: Vec<(u32, u32)> = vec![(0, 0)];
         let mut current = vec![0; words];
         model.initial(&mut current);
-        table.insert(&current);
-        let mut reached: Vec<Reached> = Vec::new();
-        let mut seen = 0u64;
+        table.insert(&current, hash(&current));
+        let mut goals = Goals::default();
         let (mut transitions, mut depth, mut bound) = (0u64, 0u32, None);
         let mut level_end = 1u32;
         let mut at = 0u32;
+        let mut batch = Successors::default();
+        let mut ahead = Vec::new();
+        let mut told = 0u32;
         while at < table.count {
             if at == level_end {
                 depth += 1;
@@ -233,7 +290,8 @@ impl Search<'_> {
                     break;
                 }
             }
-            if at & 0xffff == 0 {
+            if at == 0 || at - told >= 1 << 14 {
+                told = at;
                 let memory = table.bytes() + came_from.capacity() as u64 * 8;
                 if let Some(progress) = &mut self.progress {
                     progress(Progress { states: table.count, expanded: at, depth, memory });
@@ -251,35 +309,60 @@ impl Search<'_> {
                 bound = Some(Bound::States(self.limits.states));
                 break;
             }
-            current.copy_from_slice(table.state(at));
-            let mut number = 0u32;
-            let note = |goals: u64, transition: Option<u32>, seen: &mut u64, reached: &mut Vec<Reached>| {
-                let mut fresh = goals & !*seen;
-                *seen |= fresh;
-                while fresh != 0 {
-                    let steps = depth + u32::from(transition.is_some());
-                    let goal = fresh.trailing_zeros();
-                    reached.push(Reached { goal, state: at, transition, depth: steps });
-                    fresh &= fresh - 1;
+            let end = level_end.min(at.saturating_add(BATCH));
+            batch.clear();
+            for state in at..end {
+                current.copy_from_slice(table.state(state));
+                let mut number = 0u32;
+                let own = model.expand(&current, &mut |next, goals| {
+                    batch.states.extend_from_slice(next);
+                    batch.hashes.push(hash(next));
+                    batch.from.push((state, number, goals));
+                    number += 1;
+                });
+                if own != 0 {
+                    batch.own.push((state, own));
                 }
-            };
-            let own = model.expand(&current, &mut |next, goals| {
-                if table.insert(next) {
-                    came_from.push((at, number));
+            }
+            table.reserve(batch.hashes.len());
+            std::hint::black_box(table.read_ahead(&batch.hashes, &mut ahead));
+            for (i, (state, number, reached)) in batch.from.iter().enumerate() {
+                if table.insert(&batch.states[i * words..][..words], batch.hashes[i]) {
+                    came_from.push((*state, *number));
                 }
-                if goals != 0 {
-                    note(goals, Some(number), &mut seen, &mut reached);
+                if *reached != 0 {
+                    goals.note(*reached, *state, Some(*number), depth + 1);
                 }
-                number += 1;
-            });
-            note(own, None, &mut seen, &mut reached);
-            transitions += u64::from(number);
-            at += 1;
-            if self.stop_at != 0 && seen & self.stop_at == self.stop_at {
+            }
+            for (state, own) in &batch.own {
+                goals.note(*own, *state, None, depth);
+            }
+            transitions += batch.from.len() as u64;
+            at = end;
+            if self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
                 break;
             }
         }
+        let reached = goals.reached;
         Explored { words, states: table.states, came_from, transitions, depth, bound, reached }
+    }
+}
+
+/// The goals reached so far.
+#[derive(Default)]
+struct Goals {
+    seen: u64,
+    reached: Vec<Reached>,
+}
+
+impl Goals {
+    fn note(&mut self, goals: u64, state: u32, transition: Option<u32>, depth: u32) {
+        let mut fresh = goals & !self.seen;
+        self.seen |= fresh;
+        while fresh != 0 {
+            self.reached.push(Reached { goal: fresh.trailing_zeros(), state, transition, depth });
+            fresh &= fresh - 1;
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::parse::parse_text;
 use crate::range::{Input, Interval, Ranges, solve, union};
 use crate::{Config, Role, Source, VarKind, opt, spin};
 
+/// Operations after which functions that nothing calls are no longer looked at.
+const CHECKED: usize = 500_000;
+
 /// What may be left out, for tests that compare.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
@@ -86,7 +89,7 @@ fn build<'p>(
     let mut reached = vec![false; program.funcs.len()];
     let mut units: Vec<Unit> = Vec::new();
     let mut shared =
-        Shared { program, faults, places: &mut places, callbacks: &mut callbacks, reached: &mut reached };
+        Shared { program, faults, places: &mut places, callbacks: &mut callbacks, reached: &mut reached, work: 0 };
     let mut next = 0;
     loop {
         let Some(&func) = wanted.get(next) else {
@@ -102,7 +105,7 @@ fn build<'p>(
         units.push(Unit { func, flow, callback: None });
     }
     for func in 0..program.funcs.len() {
-        if !shared.reached[func] {
+        if !shared.reached[func] && shared.work < CHECKED {
             lower::check(&mut shared, func);
         }
     }

@@ -115,6 +115,8 @@ pub(crate) struct Shared<'p, 'c> {
     pub(crate) callbacks: &'c mut Vec<usize>,
     /// Functions that have been lowered, in whatever place.
     pub(crate) reached: &'c mut [bool],
+    /// Operations made so far, over all functions.
+    pub(crate) work: usize,
 }
 
 pub(crate) struct Lower<'p, 'c, 's> {
@@ -197,6 +199,7 @@ fn run<'p>(shared: &mut Shared<'p, '_>, func: usize) -> Flow {
         }
     }
     let _: Lowered<Value> = lower.inline(func, args, head.name.span, true);
+    lower.s.work += lower.count.min(OPERATIONS);
     let end =
         head.body.as_ref().map_or(head.name.span, |b| Span { start: b.span.end.saturating_sub(1), ..b.span });
     lower.text = lower.s.places.text(end);
@@ -251,7 +254,7 @@ impl<'p> Lower<'p, '_, '_> {
     }
 
     fn push(&mut self, inst: Inst, span: Span) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         if self.count > OPERATIONS {
             return;
         }

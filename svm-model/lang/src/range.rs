@@ -327,7 +327,7 @@ pub(crate) fn bin(op: BinOp, a: Interval, b: Interval) -> Option<Interval> {
         BinOp::Sub => corners(|x, y| x - y),
         BinOp::Mul => corners(|x, y| x * y),
         BinOp::Div if b.0 > 0 => {
-            (a.0.min(a.0 / b.0).min(0).max(a.0), a.1.max(0).min(if a.1 > 0 { a.1 / b.0 } else { 0 }))
+            (a.0 / if a.0 >= 0 { b.1 } else { b.0 }, a.1 / if a.1 >= 0 { b.0 } else { b.1 })
         }
         BinOp::Div => {
             let most = a.0.saturating_abs().max(a.1.saturating_abs());
@@ -363,4 +363,59 @@ pub(crate) fn bin(op: BinOp, a: Interval, b: Interval) -> Option<Interval> {
         BinOp::Gt => truth(a.1 <= b.0, a.0 > b.1),
         BinOp::Ge => truth(a.1 < b.0, a.0 >= b.1),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BINARY: [BinOp; 16] = [
+        BinOp::Add,
+        BinOp::Sub,
+        BinOp::Mul,
+        BinOp::Div,
+        BinOp::Rem,
+        BinOp::And,
+        BinOp::Or,
+        BinOp::Xor,
+        BinOp::Shl,
+        BinOp::Shr,
+        BinOp::Eq,
+        BinOp::Ne,
+        BinOp::Lt,
+        BinOp::Le,
+        BinOp::Gt,
+        BinOp::Ge,
+    ];
+
+    /// An interval and a value in it: small ones, and ones at the ends of 64 bits.
+    fn point() -> impl Strategy<Value = (Interval, i64)> {
+        let number = prop_oneof![-9..9i64, -300..300i64, any::<i64>(), Just(i64::MIN), Just(i64::MAX)];
+        (number.clone(), number, any::<u64>()).prop_map(|(a, b, at)| {
+            let (lo, hi) = (a.min(b), a.max(b));
+            let size = u128::try_from(i128::from(hi) - i128::from(lo) + 1).expect("positive");
+            let value = i128::from(lo) + i128::try_from(u128::from(at) % size).expect("small");
+            ((lo, hi), i64::try_from(value).expect("inside"))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn results_lie_in_the_interval_of_results((a, x) in point(), (b, y) in point()) {
+            for op in BINARY {
+                let (lo, hi) = bin(op, a, b).expect("an interval");
+                let v = machine::bin(op, x, y);
+                prop_assert!(lo <= v && v <= hi, "{:?} {:?} {:?}: {} {} = {} not in {}..{}", op, a, b, x, y, v, lo, hi);
+            }
+            for op in [UnOp::Neg, UnOp::Not, UnOp::IsZero, UnOp::Weight, UnOp::LowestBit] {
+                let (lo, hi) = un(op, a);
+                let v = machine::un(op, x);
+                prop_assert!(lo <= v && v <= hi, "{:?} {:?}: {} = {} not in {}..{}", op, a, x, v, lo, hi);
+            }
+        }
+    }
 }

@@ -675,7 +675,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 break;
             }
             self.world.pop();
-            let options = self.machine.world_options(&self.store);
+            let options = self.machine.world_options(&mut self.store, &self.memory);
             let device = self.world_stream.percent(self.plan.device_percent);
             let wanted = |o: &(u32, NewOwner, Kind)| {
                 o.0 == page

@@ -279,6 +279,13 @@ impl<S: Store> Memory<S> for TimedMemory {
         self.caches.holders(LineRef { phys: line, tag }).iter().any(|h| h.1 == Held::Dirty)
     }
 
+    fn concerns(&self, store: &mut S, line: u32, owner: Tag) -> bool {
+        if self.tracked(line) {
+            return self.shape.concerns(&self.records, line, owner);
+        }
+        self.shape.all_tags().any(|t| t != owner && Memory::dirty(self, store, line, t))
+    }
+
     fn cover(&self, _: &mut S, tag: Tag) -> Vec<CoreId> {
         let holders = self.caches.dirty_holders_of_tag(tag);
         let private: Vec<CoreId> = holders.cores.iter().map(|c| c.0).collect();

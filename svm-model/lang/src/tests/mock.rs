@@ -2,7 +2,7 @@
 
 use sim_state::{Domain, SlotId};
 use svm_policy::{
-    Answer, Context, Lock, Op, Outcome, Pc, Place, Platform, Prim, REGS, Scope, Window, step,
+    Answer, Context, Lock, Op, Outcome, Place, Platform, Prim, REGS, Scope, Window, step,
 };
 
 use crate::{Code, Config, Entry};
@@ -53,6 +53,7 @@ impl<'c> Mock<'c> {
 
     pub(crate) fn set(mut self, name: &str, index: usize, value: i64) -> Self {
         let var = self.code.vars.iter().position(|v| v.name == name).expect("a variable");
+        assert!(self.code.vars[var].domain.holds(value), "{name} cannot be {value}");
         self.run.values[var][index] = value;
         self
     }
@@ -91,8 +92,8 @@ impl<'c> Mock<'c> {
             match step(&code.ops, &mut context, &mut self) {
                 Outcome::Ran { at } if code.ops[usize::from(at)].is_shared() => self.run.steps += 1,
                 Outcome::Ran { .. } => {}
-                Outcome::Blocked { at, .. } => {
-                    self.run.log.push(format!("blocked at {at}"));
+                Outcome::Blocked { .. } => {
+                    self.run.log.push("blocked".to_owned());
                     return self.run;
                 }
                 Outcome::Runaway { at } => panic!("runaway at {at}\n{}", code.listing()),
@@ -180,14 +181,4 @@ impl Platform for Mock<'_> {
             _ => 0,
         })
     }
-}
-
-/// The pcs of an entry's operations that are steps.
-pub(crate) fn shared_ops(code: &Code, entry: &Entry) -> Vec<Pc> {
-    let next = code.entries.iter().map(|e| e.start).filter(|s| *s > entry.start).min();
-    let end = next.map_or(code.ops.len(), usize::from);
-    (usize::from(entry.start)..end)
-        .filter(|pc| code.ops[*pc].is_shared())
-        .map(|pc| Pc::try_from(pc).expect("a pc"))
-        .collect()
 }
