@@ -16,18 +16,24 @@ fn explore(c: &mut Criterion) {
     let kernel = text(&KERNELS[0]);
     let mut group = c.benchmark_group("explore");
     group.sample_size(10);
-    for (test, policy) in [("two-flushers", "clear-remark-mutex"), ("reclaim-while-running", "sticky-wbnoinvd")] {
+    for (test, policy) in
+        [("two-flushers", "clear-remark-mutex"), ("reclaim-while-running", "sticky-wbnoinvd")]
+    {
         let Some((_, file, body)) = BUILTIN.iter().find(|b| b.0 == test) else { continue };
         let Ok(litmus) = Litmus::parse(file, body) else { continue };
         let Some(policy) = POLICIES.iter().find(|p| p.name == policy) else { continue };
         let policy = text(policy);
-        let case =
-            CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent: false };
+        let case = CheckCase {
+            litmus: &litmus,
+            policy: &policy,
+            kernel: &kernel,
+            part: "rome",
+            sme_coherent: false,
+        };
         let Ok(machine) = case.machine(MemoryKind::Shadow) else { continue };
         let limits = Limits { states: 200_000, ..Limits::default() };
-        let states = MachineModel::new(&machine).map_or(0, |mut model| {
-            Search { limits, ..Search::default() }.run(&mut model).states()
-        });
+        let states = MachineModel::new(&machine)
+            .map_or(0, |mut model| Search { limits, ..Search::default() }.run(&mut model).states());
         group.throughput(Throughput::Elements(u64::from(states)));
         group.bench_function(format!("{test}/{}", policy.name), |b| {
             b.iter(|| {

@@ -14,8 +14,9 @@ enum { EXIT_INTR, EXIT_HLT, EXIT_NPF };
 
 struct kvm {
 	rwlock_t mmu_lock;
-	unsigned int mmu_invalidate_seq : 8;
-	unsigned int mmu_invalidate_in_progress : 3;
+	/* Both change under mmu_lock only, so that each change is one step. */
+	atomic_t mmu_invalidate_seq;
+	atomic_t mmu_invalidate_in_progress;
 };
 
 struct kvm_vcpu {
@@ -230,7 +231,7 @@ static void kvm_flush_remote_tlbs(struct kvm *kvm)
 static int kvm_mmu_fault(struct kvm_vcpu *vcpu, struct page *page)
 {
 	struct kvm *kvm = vcpu->kvm;
-	unsigned int seq = READ_ONCE(kvm->mmu_invalidate_seq);
+	int seq = atomic_read(&kvm->mmu_invalidate_seq);
 
 	smp_rmb();
 	/* Gone from the VMM's mapping: the guest faults again until the VMM has another page for it. */
@@ -238,7 +239,7 @@ static int kvm_mmu_fault(struct kvm_vcpu *vcpu, struct page *page)
 		return 1;
 
 	read_lock(&kvm->mmu_lock);
-	if (!kvm->mmu_invalidate_in_progress && kvm->mmu_invalidate_seq == seq)
+	if (!atomic_read(&kvm->mmu_invalidate_in_progress) && atomic_read(&kvm->mmu_invalidate_seq) == seq)
 		install_spte(kvm, page);
 	read_unlock(&kvm->mmu_lock);
 	return 1;
@@ -313,7 +314,7 @@ void vcpu_thread(struct kvm_vcpu *vcpu)
 static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page *page)
 {
 	write_lock(&kvm->mmu_lock);
-	kvm->mmu_invalidate_in_progress++;
+	atomic_inc(&kvm->mmu_invalidate_in_progress);
 	if (zap_spte(kvm, page))
 		kvm_flush_remote_tlbs(kvm);
 	write_unlock(&kvm->mmu_lock);
@@ -327,9 +328,9 @@ static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page
 static void kvm_mmu_notifier_invalidate_range_end(struct kvm *kvm, struct page *page)
 {
 	write_lock(&kvm->mmu_lock);
-	kvm->mmu_invalidate_seq++;
+	atomic_inc(&kvm->mmu_invalidate_seq);
 	smp_wmb();
-	kvm->mmu_invalidate_in_progress--;
+	atomic_dec(&kvm->mmu_invalidate_in_progress);
 	write_unlock(&kvm->mmu_lock);
 }
 

@@ -94,6 +94,12 @@ impl ContextSlots {
         ContextSlots { pc, regs, resting, constants, rests }
     }
 
+    /// A context to load into.
+    #[inline]
+    pub(crate) fn blank() -> Context {
+        Context { pc: 0, regs: [0; REGS] }
+    }
+
     /// Whether the context is idle or has ended.
     pub(crate) fn idle<S: Store>(&self, store: &S) -> bool {
         store.get(self.pc) == 0
@@ -103,18 +109,21 @@ impl ContextSlots {
         usize::try_from(index - 1).ok().and_then(|i| self.rests.get(i)).map_or(0, |r| r.1)
     }
 
-    /// Reads the context; `None` if it is idle.
-    pub(crate) fn load<S: Store>(&self, store: &S) -> Option<Context> {
-        let index = usize::try_from(store.get(self.pc)).ok()?.checked_sub(1)?;
+    /// Reads the context; `false` if it is idle.
+    #[inline]
+    pub(crate) fn load<S: Store>(&self, store: &S, context: &mut Context) -> bool {
+        let Some(index) = usize::try_from(store.get(self.pc)).ok().and_then(|i| i.checked_sub(1)) else {
+            return false;
+        };
         let (pc, live) = self.rests[index];
-        let mut context = Context { pc, regs: [0; REGS] };
+        context.pc = pc;
         let mut wanted = (live | self.constants) & self.all();
         while wanted != 0 {
             let r = wanted.trailing_zeros() as usize;
             context.regs[r] = store.get(self.regs[r]);
             wanted &= wanted - 1;
         }
-        Some(context)
+        true
     }
 
     fn all(&self) -> u64 {

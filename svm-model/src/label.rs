@@ -100,6 +100,8 @@ pub struct Notes {
     pub cycles: u64,
     /// The policy's writeback began (true) or ended (false).
     pub writeback: Option<bool>,
+    /// The moves that the caches could choose from; kept for its memory.
+    pub(crate) moves: Vec<Move>,
     /// A text that loops without an access: where.
     pub runaway: Option<Pc>,
 }

@@ -100,6 +100,8 @@ pub struct Machine {
     pub(crate) sched_in: Entry,
     /// Whether a page can come back to a VM.
     pub(crate) returns: bool,
+    /// Whether the private part of a flush that finds nothing is an own step.
+    pub(crate) own_flushes: bool,
 }
 
 /// What memory the machine is built for.
@@ -265,8 +267,9 @@ impl Machine {
         }
         let mut sptes = Vec::new();
         for vm in 0..spec.vms {
-            for (name, _) in &spec.pages {
-                sptes.push(layout.slot(format!("vm{vm}.spte.{name}"), Domain::BOOL, Class::Shared, 0));
+            for (page, (name, owner)) in (0u32..).zip(&spec.pages) {
+                let mapped = i64::from(owner.0 == vm && spec.mapped.contains(&page));
+                sptes.push(layout.slot(format!("vm{vm}.spte.{name}"), Domain::BOOL, Class::Shared, mapped));
             }
         }
         let mut tlbs = Vec::new();
@@ -306,6 +309,7 @@ impl Machine {
             sched_out,
             sched_in,
             returns,
+            own_flushes: !returns,
         }
     }
 

@@ -31,6 +31,8 @@ pub trait Memory<S: Store> {
     fn dma(&mut self, store: &mut S, line: u32, access: Access, owner: bool, fx: &mut Effects);
     /// The walk of a flush begins.
     fn flush_begin(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
+    /// Whether the private part of a flush by a core would find nothing, and nobody else could change that.
+    fn private_empty(&self, store: &mut S, core: CoreId) -> bool;
     /// The private part of a flush takes effect.
     fn flush_private(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
     /// The shared part of a flush takes effect.
@@ -86,6 +88,16 @@ impl<S: Store> Memory<S> for ShadowMemory {
     }
 
     fn flush_begin(&mut self, _: &mut S, _: CoreId, _: FlushOp, _: &mut Effects) {}
+
+    fn private_empty(&self, store: &mut S, core: CoreId) -> bool {
+        let mut cores = self.shape.flushed_cores(core);
+        if cores.next() != Some(core) || cores.next().is_some() {
+            return false;
+        }
+        let view = self.view(store);
+        let empty = |line, tag| view.copy(line, Place::Private(core), tag).held == Held::Absent;
+        (0..self.slots.lines()).all(|line| self.shape.all_tags().all(|tag| empty(line, tag)))
+    }
 
     fn flush_private(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
         for line in 0..self.slots.lines() {

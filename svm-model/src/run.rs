@@ -226,7 +226,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let task = &machine.tasks[t];
         self.task = t;
         let Some(on) = task.on else {
-            let Some(mut context) = task.main.load(self.store) else { return Stepped::Idle };
+            let mut context = ContextSlots::blank();
+            if !task.main.load(self.store, &mut context) {
+                return Stepped::Idle;
+            }
             return self.advance(&task.main, &mut context, false);
         };
         let sched = task.vcpu.as_ref().map(|v| &v.sched);
@@ -244,8 +247,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return Stepped::Blocked(machine.pcpus[p].handling);
         }
         self.read_windows();
+        let mut context = ContextSlots::blank();
         if let Some(slots) = sched
-            && let Some(mut context) = slots.load(self.store)
+            && slots.load(self.store, &mut context)
         {
             self.who = Who::Sched;
             let done = self.advance(slots, &mut context, false);
@@ -257,7 +261,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             }
             return done;
         }
-        let Some(mut context) = task.main.load(self.store) else { return Stepped::Idle };
+        if !task.main.load(self.store, &mut context) {
+            return Stepped::Idle;
+        }
         let done = self.advance(&task.main, &mut context, false);
         if done == Stepped::Done && task.main.idle(self.store) && task.repeats.is_none() {
             self.leave(p, on);
@@ -411,7 +417,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return done;
         }
         self.task = usize::try_from((handling - 1) / 2).unwrap_or(0);
-        let Some(mut context) = here.handler.load(self.store) else { return Stepped::Idle };
+        let mut context = ContextSlots::blank();
+        if !here.handler.load(self.store, &mut context) {
+            return Stepped::Idle;
+        }
         let done = self.advance(&here.handler, &mut context, false);
         if done == Stepped::Done {
             self.finish_handler(p);
@@ -434,19 +443,16 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     fn cache_step(&mut self) -> Stepped {
-        let mut count = 0;
-        self.memory.each_move(self.store, &mut |_| count += 1);
-        if count == 0 {
+        let mut moves = std::mem::take(&mut self.notes.moves);
+        moves.clear();
+        self.memory.each_move(self.store, &mut |m| moves.push(m));
+        if moves.is_empty() {
+            self.notes.moves = moves;
             return Stepped::Idle;
         }
-        let (pick, mut at, mut picked) = (self.ask(count), 0, None);
-        self.memory.each_move(self.store, &mut |m| {
-            if at == pick {
-                picked = Some(m);
-            }
-            at += 1;
-        });
-        let Some(m) = picked else { return Stepped::Idle };
+        let pick = self.ask(moves.len());
+        let m = moves[pick];
+        self.notes.moves = moves;
         let mut fx = Effects::default();
         self.memory.make_move(self.store, m, &mut fx);
         self.take_effects(fx);
@@ -593,9 +599,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             }
             return self.exit(vcpu, What::Fault { page }, 2 + i64::from(page));
         };
-        let Some(mut context) = slots.load(self.store) else {
+        let mut context = ContextSlots::blank();
+        if !slots.load(self.store, &mut context) {
             return self.exit(vcpu, What::Halted, 1);
-        };
+        }
         if self.ask(2) == 1 {
             return self.exit(vcpu, What::Exit, 0);
         }
@@ -713,6 +720,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 return Answer::Blocked(slot);
             }
         } else if prim == Prim::FlushPrivate {
+            // Only this pCPU can bring lines into its core's caches, and it is busy here.
+            let alone = self.machine.spec.core_of.iter().filter(|c| **c == core).count() == 1;
+            if self.machine.own_flushes && alone && self.memory.private_empty(self.store, core) {
+                return Answer::Own(0);
+            }
             self.memory.flush_private(self.store, core, op, &mut fx);
         } else if prim == Prim::FlushShared {
             self.memory.flush_shared(self.store, core, op, &mut fx);

@@ -102,6 +102,8 @@ pub struct ModelSpec {
     pub vcpu_vm: Vec<VmId>,
     /// Name and first owner of each page.
     pub pages: Vec<(String, VmId)>,
+    /// Pages that are mapped in their VM's nested page table from the start.
+    pub mapped: Vec<u32>,
     /// Lines of a page that are told apart: 1 for the explorer, up to 64.
     pub lines_per_page: u32,
     /// Tasks and devices.

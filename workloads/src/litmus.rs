@@ -68,6 +68,9 @@ struct PageFront {
     name: String,
     #[serde(default)]
     vm: u16,
+    /// Whether the guest has touched it before: it is mapped from the start.
+    #[serde(default)]
+    mapped: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -342,6 +345,7 @@ impl Litmus {
             vms: f.vms,
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
             pages: f.pages.iter().map(|p| (p.name.clone(), VmId(p.vm))).collect(),
+            mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,
             assumptions: Assumptions {

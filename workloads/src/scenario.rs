@@ -414,6 +414,7 @@ impl Prepared {
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,
             pages,
+            mapped: Vec::new(),
             lines_per_page: LINES_PER_PAGE,
             tasks,
             assumptions: Assumptions::default(),

@@ -11,7 +11,9 @@ use sim_explore::Limits;
 use svm_model::lang::{Role, Source};
 use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
 use svm_model::text::{KERNELS, POLICIES};
-use svm_model::timed::{Access, Finished, GuestStream, Plan, Recorded, Run, TimedMemory, accept, replay_timed};
+use svm_model::timed::{
+    Access, Finished, GuestStream, Plan, Recorded, Run, TimedMemory, accept, replay_timed,
+};
 use svm_model::{Machine, MemoryKind};
 use workloads::check::{CheckCase, NamedText};
 use workloads::litmus::{BUILTIN, Litmus};
@@ -45,9 +47,18 @@ fn case() -> impl Strategy<Value = Case> {
     let policy = 0..POLICIES.len();
     let part = prop_oneof![Just("rome"), Just("genoa")];
     let rest = (any::<u64>(), 1u32..5, 1u32..4, 4_000u64..60_000, 8_000u64..90_000, 1u8..3);
-    (policy, part, rest).prop_map(|(policy, part, (seed, pages, spare, reclaim_every, migrate_every, word_bits))| {
-        Case { policy, part, seed, pages, spare, reclaim_every, migrate_every, word_bits }
-    })
+    (policy, part, rest).prop_map(
+        |(policy, part, (seed, pages, spare, reclaim_every, migrate_every, word_bits))| Case {
+            policy,
+            part,
+            seed,
+            pages,
+            spare,
+            reclaim_every,
+            migrate_every,
+            word_bits,
+        },
+    )
 }
 
 fn spec(part: &Part, case: &Case) -> ModelSpec {
@@ -72,11 +83,12 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             sme_coherent: part.sme_coherent(),
             evict_clean_on_read: true,
             scope: WbinvdScope::default(),
-                keep_clean: true,
+            keep_clean: true,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],
         pages: (0..case.pages + case.spare).map(|i| (format!("page{i}"), VmId(0))).collect(),
+        mapped: Vec::new(),
         lines_per_page: 1,
         tasks: vec![vcpu(0), vcpu(1), reclaim("reclaim0", 3), reclaim("reclaim1", 4)],
         assumptions: Assumptions { word_bits: case.word_bits, ..Assumptions::default() },
@@ -113,10 +125,8 @@ fn run(case: &Case) -> (Machine, Finished) {
         reuse_after: 3_000,
         record: true,
     };
-    let guests = |t: u16| Random {
-        stream: Stream::new(case.seed, u64::from(t), 9),
-        pages: u64::from(case.pages),
-    };
+    let guests =
+        |t: u16| Random { stream: Stream::new(case.seed, u64::from(t), 9), pages: u64::from(case.pages) };
     let finished = Run::new(&machine, memory, plan, guests).run(None, &mut |_| {}).unwrap();
     drop(machine);
     let shadow = Machine::build(spec, &sources(case.policy), MemoryKind::Shadow).unwrap();

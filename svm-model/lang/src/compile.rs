@@ -85,11 +85,20 @@ fn build<'p>(
             }
         }
     }
+    if program.differs {
+        return None;
+    }
     let mut callbacks: Vec<usize> = Vec::new();
     let mut reached = vec![false; program.funcs.len()];
     let mut units: Vec<Unit> = Vec::new();
-    let mut shared =
-        Shared { program, faults, places: &mut places, callbacks: &mut callbacks, reached: &mut reached, work: 0 };
+    let mut shared = Shared {
+        program,
+        faults,
+        places: &mut places,
+        callbacks: &mut callbacks,
+        reached: &mut reached,
+        work: 0,
+    };
     let mut next = 0;
     loop {
         let Some(&func) = wanted.get(next) else {

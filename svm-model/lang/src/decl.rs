@@ -56,6 +56,8 @@ pub(crate) struct Program<'p> {
     pub(crate) funcs: Vec<Func<'p>>,
     /// Ranges of the enumerations.
     pub(crate) enums: BTreeMap<&'p str, (i64, i64)>,
+    /// Whether a definition differs from its prototype: calls of it would only give more errors.
+    pub(crate) differs: bool,
 }
 
 struct Collector<'p, 'f> {
@@ -85,6 +87,7 @@ pub(crate) fn collect<'p>(
         fields: BTreeMap::new(),
         funcs: Vec::new(),
         enums: BTreeMap::new(),
+        differs: false,
     };
     let mut c = Collector {
         program,
@@ -452,6 +455,7 @@ impl<'p> Collector<'p, '_> {
                     let fault = Fault::at(head.name.span, format!("`{name}` differs from its prototype"))
                         .expected(format!("expected `{proto}`"));
                     self.fault(fault);
+                    self.program.differs = true;
                 }
             }
             if !has_body && !from_kernel(name) {

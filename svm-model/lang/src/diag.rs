@@ -178,11 +178,13 @@ fn place(fault: Fault, sources: &[(&str, &str)]) -> Diag {
 
 /// The name most like `name`, if one is like it.
 pub(crate) fn nearest<S: AsRef<str>>(name: &str, among: impl IntoIterator<Item = S>) -> Option<String> {
-    let limit = (name.chars().count() / 3).max(1);
+    let len = name.chars().count();
+    let limit = if len < 3 { 0 } else { (len / 3).max(1) };
     let mut best: Option<(usize, String)> = None;
     for other in among {
         let other = other.as_ref();
-        let distance = strsim::damerau_levenshtein(name, other);
+        let begins = len > 3 && other.starts_with(name);
+        let distance = if begins { 1 } else { strsim::damerau_levenshtein(name, other) };
         if !other.is_empty()
             && other != name
             && distance <= limit

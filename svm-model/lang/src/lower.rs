@@ -148,7 +148,12 @@ pub(crate) fn entry(shared: &mut Shared<'_, '_>, func: usize) -> Flow {
 
 /// Lowers a function that nothing calls, to find its errors.
 pub(crate) fn check(shared: &mut Shared<'_, '_>, func: usize) {
-    run(shared, func);
+    let before = shared.faults.len();
+    let mut flow = run(shared, func);
+    if shared.faults.len() == before {
+        flow.compact();
+        crate::spin::check(&flow, shared.faults);
+    }
 }
 
 fn run<'p>(shared: &mut Shared<'p, '_>, func: usize) -> Flow {

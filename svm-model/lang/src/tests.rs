@@ -3,6 +3,7 @@
 mod errors;
 mod exec;
 mod generate;
+mod golden;
 mod language;
 mod listing;
 mod mock;

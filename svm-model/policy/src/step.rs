@@ -24,6 +24,8 @@ pub struct Context {
 pub enum Answer {
     /// Done, with its result.
     Done(i64),
+    /// Done, with its result, and it touched nothing that others can see or change: it costs no step.
+    Own(i64),
     /// Something was done, and the context stays at this operation (a guest runs).
     Stay,
     /// Nothing was done; try again when the slot has changed.
@@ -234,7 +236,7 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
         Op::Prim { prim, dst, args } => {
             let args = args.map(|a| value(regs, a));
             let answer = platform.primitive(prim, args, regs);
-            if let Answer::Done(result) = answer {
+            if let Answer::Done(result) | Answer::Own(result) = answer {
                 regs[usize::from(dst)] = result;
             }
             return answer;
@@ -318,6 +320,7 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
                         spent = Some(at);
                     }
                 }
+                Answer::Own(_) => {}
                 Answer::Stay => {
                     context.pc = at;
                     return Outcome::Ran { at };

@@ -230,6 +230,13 @@ impl<S: Store> Memory<S> for TimedMemory {
         fx.cycles += self.caches.flush_fixed_cycles(op);
     }
 
+    fn private_empty(&self, _: &mut S, core: CoreId) -> bool {
+        let mut cores = self.shape.flushed_cores(core);
+        let alone = cores.next() == Some(core) && cores.next().is_none();
+        let empty = |r: &Record| r.copies.keys().all(|k| k.0 != Place::Private(core));
+        self.track_all && alone && self.records.0.values().all(empty)
+    }
+
     fn flush_private(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
         let mut work = FlushWork::default();
         for c in self.shape.flushed_cores(core) {

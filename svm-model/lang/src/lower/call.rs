@@ -89,7 +89,10 @@ impl<'p> Lower<'p, '_, '_> {
                 (Value::Lock(slot, kind, true), Type::LockPtr(k)) if kind == *k => {
                     Value::Lock(slot, kind, true)
                 }
-                (Value::Func(f), Type::Func) => Value::Func(f),
+                (Value::Func(f), Type::Func) => {
+                    self.sendable(f, arg.span)?;
+                    Value::Func(f)
+                }
                 (other, ty) => return self.wrong_argument(arg, &other, &format!("{ty}"), &head.to_string()),
             };
             values.push(value);
@@ -188,7 +191,10 @@ impl<'p> Lower<'p, '_, '_> {
                     (Par::Options, Value::Num(Val::Const(n @ 1..=255), _)) => {
                         Ok(Arg::Num(Val::Const(*n), INT))
                     }
-                    (Par::Func, Value::Func(f)) => Ok(Arg::Func(*f)),
+                    (Par::Func, Value::Func(f)) => {
+                        self.sendable(*f, arg.span)?;
+                        Ok(Arg::Func(*f))
+                    }
                     (Par::Mask, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) => Ok(Arg::Mask(*m)),
                     (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) if *m != MaskRef::Full => {
                         Ok(Arg::Mask(*m))
@@ -376,7 +382,7 @@ impl<'p> Lower<'p, '_, '_> {
                 [Arg::Num(cpu, _), Arg::Func(func), Arg::Num(info, info_ty), Arg::Num(wait, _)],
             ) => {
                 let info = self.convert(info, &info_ty, &Type::Opaque, span)?;
-                let index = self.callback(func, exprs.get(1).map_or(span, |e| e.span))?;
+                let index = self.callback(func);
                 self.prim(Prim::SendCall, [cpu, index, info, wait], None, span);
                 Value::Nothing
             }
@@ -512,20 +518,25 @@ impl<'p> Lower<'p, '_, '_> {
         Val::Reg(dst)
     }
 
-    /// The number of a function among those that other pCPUs are sent.
-    fn callback(&mut self, func: Option<usize>, span: Span) -> Lowered<Val> {
-        let Some(func) = func else { return Ok(Val::Const(0)) };
+    /// Refuses a function that is no `smp_call_func_t`.
+    pub(super) fn sendable(&mut self, func: Option<usize>, span: Span) -> Lowered<()> {
+        let Some(func) = func else { return Ok(()) };
         let head = self.p.funcs[func].head;
-        let fits = head.result == Type::Void && matches!(head.params.as_slice(), [p] if p.ty == Type::Opaque);
-        if !fits {
-            let fault = Fault::at(span, format!("`{head}` cannot be sent to a pCPU"));
-            return self.fail(fault.expected(format!("expected `void {}(void *info)`", head.name.name)));
+        if head.result == Type::Void && matches!(head.params.as_slice(), [p] if p.ty == Type::Opaque) {
+            return Ok(());
         }
+        let fault = Fault::at(span, format!("`{head}` is no `smp_call_func_t`"));
+        self.fail(fault.expected(format!("expected `void {}(void *info)`", head.name.name)))
+    }
+
+    /// The number of a function among those that other pCPUs are sent.
+    fn callback(&mut self, func: Option<usize>) -> Val {
+        let Some(func) = func else { return Val::Const(0) };
         let callbacks = &mut *self.s.callbacks;
         let index = callbacks.iter().position(|f| *f == func).unwrap_or_else(|| {
             callbacks.push(func);
             callbacks.len() - 1
         });
-        Ok(Val::Const(i64::try_from(index).unwrap_or(i64::MAX)))
+        Val::Const(i64::try_from(index).unwrap_or(i64::MAX))
     }
 }

@@ -279,7 +279,10 @@ impl<'p> Lower<'p, '_, '_> {
                         let slot = self.keep_slot(slot, span);
                         Ok(Target::Value(Value::Lock(slot, kind, true)))
                     }
-                    (Value::Func(f), Type::Func) => Ok(Target::Value(Value::Func(f))),
+                    (Value::Func(f), Type::Func) => {
+                        self.sendable(f, init.span)?;
+                        Ok(Target::Value(Value::Func(f)))
+                    }
                     (other, ty) => {
                         let fault = Fault::at(init.span, format!("expected a `{ty}`"));
                         self.fail(fault.expected(format!("this is {}", super::expr::what(&other))))

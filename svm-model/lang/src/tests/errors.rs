@@ -1,1 +1,212 @@
-//! To come.
+//! What errors look like: each kind once, with its place, its mark and its help.
+
+use std::fmt::Write as _;
+
+use super::{config, golden};
+use crate::{Diag, Role, Source, compile};
+
+const KERNEL: &str = "struct kvm { cpumask_t dirty; struct mutex lock; };\n\
+    struct kvm_vcpu { int cpu; };\n\
+    DEFINE_PER_CPU(int, seen);\n\
+    void pre_sev_run(struct kvm_vcpu *vcpu, int cpu);\n\
+    void sev_vcpu_put(struct kvm_vcpu *vcpu);\n\
+    static void each(const struct cpumask *mask, smp_call_func_t fn, void *info) { call_single_queue(0, fn, info, true); }\n\
+    void enter(struct kvm_vcpu *vcpu) { pre_sev_run(vcpu, 0); sev_vcpu_put(vcpu); }\n";
+
+/// Errors of a policy against the small kernel above.
+fn errors(policy: &str) -> Vec<Diag> {
+    let sources = [
+        Source { file: "kernel.c", text: KERNEL, role: Role::Kernel },
+        Source { file: "policy.c", text: policy, role: Role::Policy },
+    ];
+    compile(&sources, &["enter"], &config(2, 64)).err().unwrap_or_default()
+}
+
+/// Wrong texts, each with what it shows.
+const WRONG: &[(&str, &str)] = &[
+    ("a forgotten semicolon", "static void f(void)\n{\n\tint x = 1\n\tx++;\n}\n"),
+    ("no hook of that name", "void pre_sev_runn(struct kvm_vcpu *vcpu, int cpu)\n{\n}\n"),
+    ("a hook with other parameters", "void pre_sev_run(struct kvm_vcpu *vcpu)\n{\n}\n"),
+    ("a static hook", "static void sev_vcpu_put(struct kvm_vcpu *vcpu) { }\n"),
+    ("an unknown field", "void sev_vcpu_put(struct kvm_vcpu *vcpu) { vcpu->kvm->dirt = 1; }\n"),
+    ("an unknown name", "void sev_vcpu_put(struct kvm_vcpu *vcpu) { vcpux->cpu = 1; }\n"),
+    (
+        "an unknown function",
+        "void sev_vcpu_put(struct kvm_vcpu *vcpu) { cpumask_set(1, &vcpu->kvm->dirty); }\n",
+    ),
+    (
+        "too few arguments",
+        "void sev_vcpu_put(struct kvm_vcpu *vcpu) { cpumask_set_cpu(&vcpu->kvm->dirty); }\n",
+    ),
+    (
+        "a mask without &",
+        "void sev_vcpu_put(struct kvm_vcpu *vcpu) { cpumask_set_cpu(1, vcpu->kvm->dirty); }\n",
+    ),
+    (
+        "a wrong argument",
+        "static void f(struct kvm *kvm) { }\nvoid sev_vcpu_put(struct kvm_vcpu *vcpu) { f(vcpu); }\n",
+    ),
+    (
+        "recursion",
+        "static void f(int n);\nstatic void g(int n) { f(n - 1); }\nstatic void f(int n) { if (n) g(n); }\n",
+    ),
+    ("an endless loop", "static void f(bool ready)\n{\n\twhile (!ready)\n\t\tbarrier();\n}\n"),
+    ("a field twice", "struct kvm {\n\tint dirty;\n};\n"),
+    ("a number that does not fit", "int budget = 1000;\nstatic void f(void) { int n = 300; }\n"),
+    (
+        "a shared mask where a local one is needed",
+        "static void f(struct kvm *kvm) { csd_lock_wait_mask(&kvm->dirty); }\n",
+    ),
+    (
+        "a handler of another shape",
+        "static void f(struct kvm *kvm) { }\nstatic void g(struct kvm *kvm) { each(&kvm->dirty, f, kvm); }\n",
+    ),
+    ("a guest's access in a policy", "static void f(struct page *page) { guest_write(page); }\n"),
+    (
+        "a goto past a guard",
+        "static void f(struct kvm *kvm)\n{\n\tgoto out;\n\tguard(mutex)(&kvm->lock);\nout:\n\tbarrier();\n}\n",
+    ),
+    ("a per-CPU variable by its name", "static int f(void) { return seen; }\n"),
+    ("0 for the null reference", "static bool f(struct kvm *kvm) { return kvm == 0; }\n"),
+    ("the preprocessor", "#include <linux/kvm_host.h>\nint x;\n"),
+    (
+        "several errors at once",
+        "static int f(int a) { return b; }\nstatic void g(void) { int x = c; y = 1; f(); }\n",
+    ),
+];
+
+#[test]
+fn errors_point_at_the_source_and_say_what_would_be_right() {
+    let mut out = String::new();
+    for (what, policy) in WRONG {
+        let _ = writeln!(out, "--- {what}\n");
+        let found = errors(policy);
+        assert!(!found.is_empty(), "{what}");
+        for diag in found {
+            assert!(diag.line > 0 && diag.column > 0 && !diag.source_line.is_empty(), "{what}");
+            let _ = writeln!(out, "{diag}\n");
+        }
+    }
+    golden::compare("errors.txt", &out);
+}
+
+/// Some of the above, for the documentation.
+pub(super) fn examples() -> String {
+    let mut out = String::new();
+    for wanted in ["no hook of that name", "a mask without &", "an endless loop", "recursion"] {
+        let (_, policy) = WRONG.iter().find(|(what, _)| *what == wanted).expect("an example");
+        for diag in errors(policy) {
+            let _ = writeln!(out, "```text\n{diag}\n```\n");
+        }
+    }
+    out
+}
+
+/// Texts that are wrong in one way each, and a word of the error.
+#[test]
+fn what_is_not_of_the_language_is_refused() {
+    let cases = [
+        ("int f(void) { return 1; } int f(void) { return 2; }", "defined twice"),
+        ("int x; int x;", "declared twice"),
+        ("int nr_cpu_ids;", "declared twice"),
+        ("void READ_ONCE(int x) { }", "built in"),
+        ("int a[0];", "0 elements"),
+        ("int a[2]; void f(void) { a[2] = 1; }", "no element 2"),
+        ("int a[2]; void f(void) { a = 1; }", "array cannot be assigned"),
+        ("cpumask_t m; void f(void) { m = 1; }", "not assigned"),
+        ("void f(void) { int x; int x; }", "twice in this block"),
+        ("void f(void) { break; }", "outside of a loop"),
+        ("void f(void) { continue; }", "outside of a loop"),
+        ("void f(void) { fallthrough; }", "does not fall"),
+        ("void f(int x) { switch (x) { case 1: case 1: ; } }", "this label already"),
+        ("void f(int x) { switch (x) { { case 1: ; } } }", "not directly"),
+        ("void f(int x) { switch (x) { case x: ; } }", "not a constant"),
+        ("void f(void) { goto nowhere; }", "no label"),
+        ("void f(void) { a: ; a: ; }", "stands twice"),
+        ("int f(void) { return; }", "returns a `int`"),
+        ("void f(void) { return 1; }", "returns `void`"),
+        ("struct foo { int x; };", "cannot be declared"),
+        ("struct kvm k;", "only referred to"),
+        ("void f(struct kvm **k) { }", "no such pointer"),
+        ("float x;", "not a type"),
+        ("void f(cpumask_t m) { }", "parameter cannot be"),
+        ("cpumask_t f(void) { }", "cannot return"),
+        ("enum e x;", "unknown `enum e`"),
+        ("int x : 3;", "`;` is missing"),
+        ("struct kvm { int x : 99; };", "99 bits"),
+        ("cpumask_t m = 1;", "start empty"),
+        ("struct kvm *k = 1;", "cannot start"),
+        ("void f(void) { int x = 1; xchg(&x, 2); }", "local variable"),
+        ("void f(void) { int c; for_each_possible_cpu(c) { c = 1; } }", "moved by the loop"),
+        ("int c; void f(void) { for_each_possible_cpu(c) { } }", "cannot be the loop's variable"),
+        ("void f(void) { for (;;) { } }", "endless"),
+        ("void f(void) { a: goto a; }", "endless"),
+        ("void f(bool b) { while (1) { if (b) break; } }", "endless"),
+        ("void f(void) { while (1) { bool x = true; if (x) continue; } }", "endless"),
+        ("void f(void) { any_of(0); }", "constant n"),
+        ("void f(struct kvm *k) { k.x = 1; }", "no `.`"),
+        ("void f(struct kvm *k) { *k = 1; }", "not followed"),
+        ("void f(struct kvm *k) { k->x = 1; }", "no field"),
+        ("void f(void *p) { p->x = 1; }", "no fields"),
+        ("void f(struct kvm *k, struct page *p) { if (k == p) ; }", "no such operation"),
+        ("void f(struct kvm *k) { k + 1; }", "no such operation"),
+        ("void f(int x) { x(); }", "not a function"),
+        ("void f(void) { mutex_trylock(1); }", "unknown function"),
+        ("void g(void); void f(void) { g(); }", "never defined"),
+        ("#define A(x) x", "macros with arguments"),
+        ("#define A 1 2", "end of the line"),
+        ("int x = y;", "unknown constant"),
+        ("char *s = \"x\";", "strings"),
+        ("DEFINE_MUTEX(m); void f(void) { mutex_lock(m); }", "take its address"),
+        ("DEFINE_MUTEX(m); void f(void) { guard(mutex)(m); }", "pointer to a `struct mutex`"),
+        ("void f(void) { cpumask_set_cpu(1, cpu_possible_mask); }", "struct cpumask *mask"),
+        ("int f(void) { } void g(void) { case 1: ; }", "not directly"),
+        ("void f(void) { if (1) int x; }", "whole body"),
+        ("void f(void) { else ; }", "without an `if`"),
+        ("void f(void) {", "never closed"),
+        ("void f(int a, int b) { } void g(void) { f(1); }", "2 arguments expected, 1 given"),
+    ];
+    for (text, word) in cases {
+        let found = compile(&[super::litmus(text)], &[], &config(2, 64));
+        let text_of = |diags: &[Diag]| diags.iter().map(|d| format!("{d}\n")).collect::<String>();
+        let shown = found.err().map(|d| text_of(&d)).unwrap_or_default();
+        assert!(shown.contains(word), "{text}\nwanted: {word}\n{shown}");
+    }
+}
+
+#[test]
+fn what_is_of_the_language_is_not_refused() {
+    let fine = [
+        "void f(int x) { while (x) { x--; } }",
+        "void f(bool b) { while (b) { b = false; } }",
+        "int g; void f(void) { while (!g) barrier(); }",
+        "void f(void) { while (maybe()) ; }",
+        "void f(void) { for (int i = 0; i < 4; i++) ; }",
+        "void f(void) { int c; for_each_possible_cpu(c) ; }",
+        "void f(int n) { again: if (n-- > 0) goto again; }",
+        "static inline bool g(const struct cpumask *m) { return cpumask_empty(m); } void f(void) { g(cpu_online_mask); }",
+        "cpumask_t cpu_online_mask; void f(void) { int c; for_each_online_cpu(c) cpu_online(c); }",
+        "enum mode { A, B = 5, C, }; enum mode m; void f(void) { m = C; switch (m) { case A: case B: break; } }",
+        "#define N (1 << 3) /* a\n comment */\n#define M N + 1 // two\nint a[N]; int x = M;",
+        "void g(void (*fn)(void *), void *info) { fn(info); } void h(void *info) { } void f(void) { g(h, NULL); }",
+        "static DEFINE_PER_CPU(struct kvm_vcpu *, p); void f(void) { struct kvm_vcpu *v = this_cpu_read(p); }",
+        "void f(struct mutex *m) { guard(mutex)(m); }",
+        "int f(void) { return 1; } bool g(void) { return f(); } void h(void) { return; }",
+        "void f(struct kvm *k) { struct kvm *other = k ? k : NULL; other = vm0; }",
+        "void f(void *info) { struct page *p = info; long n = (long)p; p = (struct page *)n; }",
+        "struct kvm { cpumask_var_t m; }; void f(struct kvm *k) { struct cpumask *m = k->m; cpumask_clear(m); }",
+        "void f(unsigned long flags) { local_irq_save(flags); local_irq_restore(flags); }",
+    ];
+    for text in fine {
+        if let Err(diags) = compile(&[super::litmus(text)], &[], &config(2, 64)) {
+            panic!("{text}\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>());
+        }
+    }
+}
+
+#[test]
+fn errors_without_a_place_are_shown_too() {
+    let found = compile(&[super::litmus("void guest(void) { }")], &["gest"], &config(2, 64)).unwrap_err();
+    let shown: String = found.iter().map(|d| format!("{d}\n")).collect();
+    assert!(shown.contains("no function `gest`") && shown.contains("did you mean `guest`?"), "{shown}");
+}

@@ -18,7 +18,8 @@ fn results(text: &str) -> (Code, Run) {
 
 /// The value of `out` after `body` ran.
 fn out(body: &str) -> i64 {
-    let text = format!("int out; int x; bool b; unsigned int u; u8 small; s8 tiny;\nvoid test(void) {{ {body} }}");
+    let text =
+        format!("int out; int x; bool b; unsigned int u; u8 small; s8 tiny;\nvoid test(void) {{ {body} }}");
     let (code, run) = results(&text);
     value(&code, &run, "out")
 }
@@ -117,7 +118,11 @@ fn guards_give_back_at_every_exit() {
     };
     check("out = inner(1);", 3, 5);
     check("out = inner(2);", 5, 6);
-    check("for (int i = 0; i < 3; i++) { guard(mutex)(&m); if (i == 1) break; if (i == 0) continue; out = 9; }", 4, 0);
+    check(
+        "for (int i = 0; i < 3; i++) { guard(mutex)(&m); if (i == 1) break; if (i == 0) continue; out = 9; }",
+        4,
+        0,
+    );
     check("{ guard(mutex)(&m); guard(spinlock)(&s); goto end; } end: out = 2;", 5, 2);
     check("again: { guard(mutex)(&m); if (!out) { out = 1; goto again; } }", 7, 1);
     check("guard(mutex)(&m); goto end; { out = 4; } end: out = 2;", 3, 2);
@@ -162,27 +167,54 @@ fn masks_hold_what_they_should() {
             let (code, run) = run_on(&text, pcpus, word_bits, |m| m.choices(&[1]));
             value(&code, &run, "out")
         };
-        assert_eq!(run("out = cpumask_weight(&a) * 10 + cpumask_test_cpu(2, &a) - cpumask_test_cpu(1, &a);"), 21);
+        assert_eq!(
+            run("out = cpumask_weight(&a) * 10 + cpumask_test_cpu(2, &a) - cpumask_test_cpu(1, &a);"),
+            21
+        );
         assert_eq!(run("cpumask_copy(&b, &a); __cpumask_clear_cpu(0, &b); out = cpumask_first(&b);"), 2);
         assert_eq!(run("cpumask_copy(&l, &a); out = cpumask_any(&l);"), 2);
         assert_eq!(run("out = cpumask_next(0, &a) * 10 + cpumask_next(-1, &a);"), 20);
         assert_eq!(run("out = cpumask_next(2, &a) == nr_cpu_ids;"), 1);
         assert_eq!(run("cpumask_copy(&l, &a); out = cpumask_next(0, &l) * 10 + cpumask_next(-1, &l);"), 20);
         assert_eq!(run("for_each_cpu(cpu, &a) { out = out * 10 + cpu + 1; }"), 13);
-        assert_eq!(run("cpumask_copy(&l, &a); for_each_cpu(cpu, &l) out = out * 10 + cpu + 1; out += cpu * 0;"), 13);
+        assert_eq!(
+            run("cpumask_copy(&l, &a); for_each_cpu(cpu, &l) out = out * 10 + cpu + 1; out += cpu * 0;"),
+            13
+        );
         assert_eq!(run("for_each_cpu(cpu, &a) { if (cpu == 0) continue; out += cpu; break; }"), 2);
         assert_eq!(run("unsigned int n = 0; for_each_possible_cpu(cpu) n++; out = n == nr_cpu_ids;"), 1);
         assert_eq!(run("for_each_online_cpu(cpu) { if (cpu > 1) break; out += 5; }"), 10);
         assert_eq!(run("cpumask_xchg(&l, &a, NULL); out = cpumask_empty(&a) * 10 + cpumask_weight(&l);"), 12);
         assert_eq!(run("cpumask_set_cpu(1, &b); cpumask_or(&b, &b, &a); out = cpumask_weight(&b);"), 3);
-        assert_eq!(run("cpumask_set_cpu(2, &b); out = cpumask_and(&l, &a, &b) * 10 + cpumask_first(&l);"), 12);
-        assert_eq!(run("cpumask_set_cpu(2, &b); out = cpumask_andnot(&l, &a, &b) * 10 + cpumask_first(&l);"), 10);
-        assert_eq!(run("cpumask_copy(&b, &a); out = cpumask_equal(&a, &b) * 10 + cpumask_subset(&a, &b);"), 11);
-        assert_eq!(run("cpumask_set_cpu(2, &b); out = cpumask_equal(&a, &b) * 10 + cpumask_subset(&a, &b);"), 0);
-        assert_eq!(run("cpumask_set_cpu(2, &b); out = cpumask_subset(&b, &a) * 10 + cpumask_intersects(&b, &a);"), 11);
+        assert_eq!(
+            run("cpumask_set_cpu(2, &b); out = cpumask_and(&l, &a, &b) * 10 + cpumask_first(&l);"),
+            12
+        );
+        assert_eq!(
+            run("cpumask_set_cpu(2, &b); out = cpumask_andnot(&l, &a, &b) * 10 + cpumask_first(&l);"),
+            10
+        );
+        assert_eq!(
+            run("cpumask_copy(&b, &a); out = cpumask_equal(&a, &b) * 10 + cpumask_subset(&a, &b);"),
+            11
+        );
+        assert_eq!(
+            run("cpumask_set_cpu(2, &b); out = cpumask_equal(&a, &b) * 10 + cpumask_subset(&a, &b);"),
+            0
+        );
+        assert_eq!(
+            run("cpumask_set_cpu(2, &b); out = cpumask_subset(&b, &a) * 10 + cpumask_intersects(&b, &a);"),
+            11
+        );
         assert_eq!(run("out = cpumask_test_and_set_cpu(1, &a) * 10 + cpumask_test_and_clear_cpu(2, &a);"), 1);
-        assert_eq!(run("cpumask_setall(&b); out = cpumask_weight(&b) == nr_cpu_ids && !cpumask_empty(&b);"), 1);
-        assert_eq!(run("__cpumask_set_cpu(1, &l); out = cpumask_test_cpu(1, &l) * 10 + cpumask_test_cpu(0, &l);"), 10);
+        assert_eq!(
+            run("cpumask_setall(&b); out = cpumask_weight(&b) == nr_cpu_ids && !cpumask_empty(&b);"),
+            1
+        );
+        assert_eq!(
+            run("__cpumask_set_cpu(1, &l); out = cpumask_test_cpu(1, &l) * 10 + cpumask_test_cpu(0, &l);"),
+            10
+        );
     }
 }
 
@@ -206,7 +238,10 @@ fn shared_reads_and_writes_are_single_steps() {
     assert_eq!(text("atomic_add(3, &n); atomic_sub(1, &n); out = atomic_dec_return(&n);"), 1);
     assert_eq!(text("x = 3; out = xchg(&x, 5) * 10 + x;"), 35);
     assert_eq!(text("x = 3; out = cmpxchg(&x, 3, 6) * 10 + cmpxchg(&x, 3, 7) + x;"), 42);
-    assert_eq!(text("set_bit(3, &word); out = test_and_set_bit(3, &word) * 10 + test_and_clear_bit(2, &word);"), 10);
+    assert_eq!(
+        text("set_bit(3, &word); out = test_and_set_bit(3, &word) * 10 + test_and_clear_bit(2, &word);"),
+        10
+    );
     assert_eq!(text("set_bit(3, &word); clear_bit(3, &word); out = test_bit(3, &word) + word;"), 0);
     assert_eq!(text("smp_store_release(&x, 4); out = smp_load_acquire(&x);"), 4);
     assert_eq!(text("list[2] = 7; int i = 2; out = list[i];"), 7);
@@ -297,7 +332,8 @@ fn primitives_are_called_with_their_arguments() {
 
 #[test]
 fn locks_block_and_choices_are_asked_for() {
-    let (_, run) = run_on("DEFINE_MUTEX(m); void test(void) { mutex_lock(&m); }", 2, 64, |m| m.set("m", 0, 9));
+    let (_, run) =
+        run_on("DEFINE_MUTEX(m); void test(void) { mutex_lock(&m); }", 2, 64, |m| m.set("m", 0, 9));
     assert_eq!(run.log, ["Mutex refused, held by 9", "blocked"]);
     let text = "int out; void test(void) { out = any_of(5) * 10 + maybe(); }";
     let (code, run) = run_on(text, 2, 64, |m| m.choices(&[3, 1]));

@@ -239,7 +239,9 @@ impl Writer<'_, '_> {
         if depth == 0 || self.tape.below(3) == 0 {
             return self
                 .tape
-                .pick(&["a", "b", "c", "d", "g", "h", "u", "1", "0", "3", "small", "list[1]", "v->x", "v->seq"])
+                .pick(&[
+                    "a", "b", "c", "d", "g", "h", "u", "1", "0", "3", "small", "list[1]", "v->x", "v->seq",
+                ])
                 .to_owned();
         }
         let d = depth - 1;
@@ -289,12 +291,23 @@ impl Writer<'_, '_> {
         let choice = if depth == 0 { self.tape.below(8) } else { self.tape.below(17) };
         match choice {
             0..=2 => {
-                let to = self.tape.pick(&["a", "b", "c", "d", "g", "u", "small", "flag", "v->x", "v->seq", "list[2]"]);
+                let to = self
+                    .tape
+                    .pick(&["a", "b", "c", "d", "g", "u", "small", "flag", "v->x", "v->seq", "list[2]"]);
                 let op = self.tape.pick(&["=", "=", "+=", "-=", "|="]);
                 let from = self.number(2);
                 let _ = writeln!(self.text, "{to} {op} {from};");
             }
-            3 => self.fixed(&["a++;", "--b;", "g++;", "c--;", "v->seq++;", "v = vm1;", "d = !d;", "list[0]--;"]),
+            3 => self.fixed(&[
+                "a++;",
+                "--b;",
+                "g++;",
+                "c--;",
+                "v->seq++;",
+                "v = vm1;",
+                "d = !d;",
+                "list[0]--;",
+            ]),
             4 => self.fixed(&[
                 "cpumask_copy(&l, &m);",
                 "cpumask_copy(&m, &l);",
@@ -308,14 +321,21 @@ impl Writer<'_, '_> {
                 let cpu = self.number(1);
                 let _ = writeln!(self.text, "note(&m, {cpu});");
             }
-            6 => self.fixed(&[
-                "__cpumask_set_cpu(1, &l);",
-                "a = cpumask_test_and_clear_cpu(1, &m);",
-                "a = xchg(&g, b);",
-                "b = cmpxchg(&h, a, 2);",
-                "this_point: ;",
-            ][..4]),
-            7 => self.fixed(&["c = v->seq;", "v->last = vcpu1;", "if (v->last) v->last = NULL;", "d = v->last == vcpu1;"]),
+            6 => self.fixed(
+                &[
+                    "__cpumask_set_cpu(1, &l);",
+                    "a = cpumask_test_and_clear_cpu(1, &m);",
+                    "a = xchg(&g, b);",
+                    "b = cmpxchg(&h, a, 2);",
+                    "this_point: ;",
+                ][..4],
+            ),
+            7 => self.fixed(&[
+                "c = v->seq;",
+                "v->last = vcpu1;",
+                "if (v->last) v->last = NULL;",
+                "d = v->last == vcpu1;",
+            ]),
             8 | 9 => {
                 let cond = self.number(2);
                 let _ = write!(self.text, "if ({cond}) ");
@@ -344,7 +364,10 @@ impl Writer<'_, '_> {
             }
             12 => {
                 let on = self.number(1);
-                let _ = writeln!(self.text, "switch ({on}) {{ case 0: a = 1; break; case 1: a += 2; fallthrough;");
+                let _ = writeln!(
+                    self.text,
+                    "switch ({on}) {{ case 0: a = 1; break; case 1: a += 2; fallthrough;"
+                );
                 self.text.push_str("default: ");
                 self.stmts(2, depth - 1);
                 self.text.push_str("}\n");

@@ -1,9 +1,7 @@
 //! A machine of one pCPU at a time that runs compiled programs, and looks whether what `Code` says is true.
 
 use sim_state::{Domain, SlotId};
-use svm_policy::{
-    Answer, Context, Lock, Op, Outcome, Place, Platform, Prim, REGS, Scope, Window, step,
-};
+use svm_policy::{Answer, Context, Lock, Op, Outcome, Place, Platform, Prim, REGS, Scope, Window, step};
 
 use crate::{Code, Config, Entry};
 

@@ -110,7 +110,9 @@ proptest! {
 
 #[test]
 fn deep_nesting_is_refused() {
-    let deep = |open: &str, close: &str, n: usize| format!("void test(void) {{ {}{}; }}", open.repeat(n), close.repeat(n));
+    let deep = |open: &str, close: &str, n: usize| {
+        format!("void test(void) {{ {}{}; }}", open.repeat(n), close.repeat(n))
+    };
     let mut texts = vec![
         deep("(", ")", 100_000),
         deep("{", "}", 100_000),
@@ -142,7 +144,9 @@ fn deep_nesting_is_refused() {
         let result = build(&text, Effort::FULL);
         let start: String = text.chars().take(60).collect();
         let error = result.err().unwrap_or_else(|| panic!("{start} compiles"));
-        let told = ["too deeply", "too long", "too large", "unexpected", "never closed"].iter().any(|m| error.contains(m));
+        let told = ["too deeply", "too long", "too large", "unexpected", "never closed"]
+            .iter()
+            .any(|m| error.contains(m));
         assert!(told, "{start}: {error}");
     }
 }
