@@ -9,19 +9,20 @@ use crate::names::Kind;
 
 /// Checks and measures cache-flush policies for AMD SEV guests.
 ///
-/// A policy is a small C text that says which pCPUs KVM flushes when it takes memory back from an encrypted guest. `check` tries
-/// every order of steps and tells the shortest story of what breaks; `compare` runs policies in time on a modelled
-/// processor and puts their costs side by side. Without a command, `sevsim` compares the classic policies on a
-/// traced run of sqlite3, and takes the options of `compare`.
+/// A policy is a small C text: which pCPUs does KVM flush when it takes memory back from an encrypted guest? `check`
+/// tries every order of steps and tells the shortest story of what breaks; `compare` runs policies in time on a
+/// modelled processor and puts their costs side by side. Without a command, `sevsim` compares the classic policies on
+/// a traced run of sqlite3, and takes the options of `compare`.
 #[derive(Parser, Debug)]
 #[command(name = "sevsim", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:
-  sevsim                                             what the classic policies cost
-  sevsim check two-flushers --policy clear-remark    the shortest story of how one of them breaks
-  sevsim list policies                               what there is
+  sevsim                                           what the classic policies cost
+  sevsim check two-flushers --policy clear-remark  how one of them breaks
+  sevsim list policies                             what there is
 
-Names are built-in names or paths to files of your own. Exit codes: 0 done, holds, as expected; 1 internal error;
-2 bad input; 3 violated or not as expected; 5 inconclusive; 75, 130 interrupted with or without results printed.")]
+A NAME is a built-in name, or a path to a file of your own.
+Exit codes: 0 done, holds, as expected; 1 internal error; 2 bad input; 3 violated or not as
+expected; 5 inconclusive; 75 interrupted with results printed, 130 without.")]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -85,8 +86,8 @@ pub(crate) enum Format {
 /// `--format`.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct FormatArg {
-    /// How results are printed
-    #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = false)]
+    /// How results are printed: table, json or csv
+    #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = true)]
     pub(crate) format: Format,
 }
 
@@ -207,20 +208,22 @@ pub(crate) enum ExpectArg {
 #[command(after_help = "Examples:
   sevsim check two-flushers --policy clear-remark
   sevsim check reclaim-while-running --policy ./mine.c --part genoa --stories all
-  sevsim check two-flushers --policy clear-remark --save-schedule race.sched && sevsim replay race.sched
+  sevsim check two-flushers --policy clear-remark --save-schedule race.sched
+  sevsim replay race.sched
 
-Exit codes: 0 holds, 3 violated, 5 a bound ended the search first, 2 bad input; of several cases the worst.")]
+Exit codes: 0 holds, 3 violated, 5 a bound ended the search first, 2 bad input; of several
+cases the worst (2, 3, 5, 0).")]
 pub(crate) struct CheckArgs {
     /// Litmus tests
     #[arg(required = true, value_name = "LITMUS")]
     pub(crate) litmus: Vec<String>,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
-    /// `violated` swaps the exit codes 0 and 3
-    #[arg(long, value_name = "VERDICT", default_value = "holds")]
+    /// holds, or violated, which swaps the exit codes 0 and 3
+    #[arg(long, value_name = "VERDICT", default_value = "holds", hide_possible_values = true)]
     pub(crate) expect: ExpectArg,
-    /// Which stories are told [default: first; none if there are more than four cases]
-    #[arg(long, value_name = "WHICH")]
+    /// Which stories are told: all, first or none [default: first; none if there are more than four cases]
+    #[arg(long, value_name = "WHICH", hide_possible_values = true)]
     pub(crate) stories: Option<Stories>,
     /// Write the first violation's schedule, for `sevsim replay`
     #[arg(long, value_name = "FILE")]
@@ -233,7 +236,8 @@ pub(crate) struct CheckArgs {
   sevsim test
   sevsim test two-flushers reclaim-one-vcpu --policy ./mine.c
 
-Exit codes: 0 as expected, 3 not, 5 a bound ended a search first, 2 bad input; of several cases the worst.")]
+Exit codes: 0 as expected, 3 not, 5 a bound ended a search first, 2 bad input; of several
+cases the worst (2, 3, 5, 0).")]
 pub(crate) struct TestArgs {
     /// Litmus tests [default: all built-in ones]
     #[arg(value_name = "LITMUS", conflicts_with = "all")]
@@ -293,8 +297,8 @@ impl What {
 #[command(after_help = "Example:
   sevsim list policies")]
 pub(crate) struct ListArgs {
-    /// What to list
-    #[arg(value_name = "WHAT")]
+    /// What to list: policies, kernels, parts, litmus or scenarios
+    #[arg(value_name = "WHAT", hide_possible_values = true)]
     pub(crate) what: What,
     #[command(flatten)]
     pub(crate) format: FormatArg,
@@ -322,8 +326,8 @@ pub(crate) enum ShowWhat {
 #[command(after_help = "Example:
   sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c")]
 pub(crate) struct ShowArgs {
-    /// What to show
-    #[arg(value_name = "WHAT")]
+    /// What to show: policy, kernel, part, litmus, scenario, or ast (a policy's syntax tree, printed as text)
+    #[arg(value_name = "WHAT", hide_possible_values = true)]
     pub(crate) what: ShowWhat,
     /// Its name
     #[arg(value_name = "NAME")]

@@ -13,8 +13,9 @@ use crate::args::CaseArgs;
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::names::{self, Kind};
+use crate::output::Output;
 use crate::progress::Progress;
-use crate::report::number;
+use crate::report::number::{grouped, plural, size};
 
 /// A part as a case needs it.
 #[derive(Clone, Debug)]
@@ -34,6 +35,10 @@ pub(crate) struct Cases {
     /// Litmus test, policy, kernel, part.
     list: Vec<(usize, usize, String, String)>,
     limits: Limits,
+    /// Whether the user named policies.
+    named: bool,
+    /// The options that a command line needs to be about the same.
+    options: String,
 }
 
 /// One case, and what it came to.
@@ -90,9 +95,9 @@ impl Checked {
 /// A bound in words, as JSON has it too.
 pub(crate) fn bound_name(bound: Bound) -> String {
     match bound {
-        Bound::States(n) => format!("{} states", number::grouped(u64::from(n))),
-        Bound::Depth(n) => format!("{} steps", number::grouped(u64::from(n))),
-        Bound::Memory(n) => format!("{} of memory", number::size(n)),
+        Bound::States(n) => format!("{} states", grouped(u64::from(n))),
+        Bound::Depth(n) => format!("{} steps", grouped(u64::from(n))),
+        Bound::Memory(n) => format!("{} of memory", size(n)),
         Bound::Interrupted => "interrupted".to_owned(),
     }
 }
@@ -104,8 +109,8 @@ pub(crate) struct Ran {
     pub(crate) failures: Vec<Failure>,
     /// Cases that were done.
     pub(crate) done: usize,
-    /// What the cases were that an interruption left open, as commands.
-    pub(crate) open: Vec<String>,
+    /// Numbers of the cases that an interruption left open.
+    open: Vec<usize>,
     /// States that the interrupted case had got to, and steps.
     pub(crate) reached: Option<(u32, u32)>,
 }
@@ -128,6 +133,8 @@ impl Cases {
             parts: BTreeMap::new(),
             list: Vec::new(),
             limits: args.limits(),
+            named: !args.policies.is_empty(),
+            options: options(args),
         };
         for (l, test) in litmus.iter().enumerate() {
             let kernels = args.kernel.as_ref().map_or(test.kernels(), std::slice::from_ref);
@@ -211,7 +218,7 @@ impl Cases {
         report: &mut dyn FnMut(Checked),
     ) {
         match result {
-            None => ran.open.push(self.command(index)),
+            None => ran.open.push(index),
             Some(Err(failure)) if ran.failures.contains(&failure) => {}
             Some(Err(failure)) => ran.failures.push(failure),
             // What was found before the interruption stands; that nothing was found says nothing.
@@ -219,7 +226,7 @@ impl Cases {
                 if c.report.bound == Some(Bound::Interrupted) && c.report.verdict != Verdict::Violated =>
             {
                 ran.reached = ran.reached.max(Some((c.report.states, c.report.depth)));
-                ran.open.push(self.command(index));
+                ran.open.push(index);
             }
             Some(Ok(checked)) => {
                 ran.done += 1;
@@ -241,10 +248,32 @@ impl Cases {
         (case, part)
     }
 
-    fn command(&self, index: usize) -> String {
-        let (litmus, policy, _, part) = &self.list[index];
-        let (litmus, policy) = (&self.litmus[*litmus].name, &self.policies[*policy].name);
-        format!("sevsim check {litmus} --policy {policy} --part {part}")
+    /// What to type for the cases that are open: a command for each set of policies.
+    fn commands(&self, open: &[usize], command: &str) -> Vec<String> {
+        let mut sets: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+        for litmus in 0..self.litmus.len() {
+            let of_it = open.iter().map(|i| &self.list[*i]).filter(|c| c.0 == litmus);
+            let mut policies: Vec<usize> = of_it.map(|c| c.1).collect();
+            policies.dedup();
+            match sets.iter_mut().find(|s| s.1 == policies) {
+                _ if policies.is_empty() => {}
+                Some(set) => set.0.push(litmus),
+                None => sets.push((vec![litmus], policies)),
+            }
+        }
+        let names = |(litmus, policies): &(Vec<usize>, Vec<usize>)| {
+            let mut text = format!("sevsim {command}");
+            for l in litmus {
+                text.push_str(&format!(" {}", self.litmus[*l].name));
+            }
+            if policies.len() < self.policies.len() || self.named {
+                for p in policies {
+                    text.push_str(&format!(" --policy {}", self.policies[*p].name));
+                }
+            }
+            text + &self.options
+        };
+        sets.iter().map(names).collect()
     }
 
     fn one(&self, index: usize, progress: &Progress) -> Result<Checked, Failure> {
@@ -272,24 +301,37 @@ impl Cases {
     }
 }
 
-/// Says what went wrong beside the results, and how the program ends.
-pub(crate) fn end(ran: &Ran, found: Exit, out: &mut crate::output::Output) -> Exit {
-    let exit = ran.failures.iter().fold(found, |exit, failure| failure.report(out).worse(exit));
-    if ran.open.is_empty() {
-        return exit;
+fn options(args: &CaseArgs) -> String {
+    let mut text = String::new();
+    let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
+    for (name, value) in values {
+        text.push_str(&format!(" --{name} {value}"));
     }
-    let mut said = format!("interrupted: {} done, {} not", number::plural(ran.done, "case"), ran.open.len());
-    if let Some((states, depth)) = ran.reached {
-        let states = number::grouped(u64::from(states));
-        said.push_str(&format!("; {states} states and {depth} steps deep without an event so far"));
+    text
+}
+
+impl Cases {
+    /// Says what went wrong beside the results of `command`, and how the program ends.
+    pub(crate) fn end(&self, ran: &Ran, command: &str, found: Exit, out: &Output) -> Exit {
+        let exit = ran.failures.iter().fold(found, |exit, failure| failure.report(out).worse(exit));
+        if ran.open.is_empty() {
+            return exit;
+        }
+        let mut said = format!("interrupted: {} of {} done", ran.done, plural(self.list.len(), "case"));
+        if let Some((states, depth)) = ran.reached {
+            let states = grouped(u64::from(states));
+            said.push_str(&format!(
+                "; no event so far in {states} states, {depth} steps deep, of an open one"
+            ));
+        }
+        out.log(&said);
+        if ran.done == 0 {
+            return Exit::Interrupted;
+        }
+        out.log("to go on:");
+        for line in self.commands(&ran.open, command) {
+            out.log(&format!("  {line}"));
+        }
+        Exit::Saved
     }
-    out.log(&said);
-    if ran.done == 0 {
-        return Exit::Interrupted;
-    }
-    out.log("to go on:");
-    for command in &ran.open {
-        out.log(&format!("  {command}"));
-    }
-    Exit::Saved
 }

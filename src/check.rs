@@ -5,7 +5,7 @@ use std::path::Path;
 use workloads::check::Verdict;
 
 use crate::args::{CheckArgs, ExpectArg, Format, Stories};
-use crate::cases::{self, Cases, Checked};
+use crate::cases::{Cases, Checked};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::report::check::{Text, next_steps};
@@ -55,7 +55,7 @@ pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure>
         }
         (None, _) => {}
     }
-    Ok(cases::end(&ran, exit, out))
+    Ok(cases.end(&ran, "check", exit, out))
 }
 
 /// How one verdict counts, given which one was asked for.

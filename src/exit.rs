@@ -95,7 +95,7 @@ impl Failure {
     }
 
     /// Says it on standard error.
-    pub(crate) fn report(&self, out: &mut Output) -> Exit {
+    pub(crate) fn report(&self, out: &Output) -> Exit {
         if let Some(rest) = self.message.strip_prefix("error:") {
             out.log(&format!("{}{rest}", "error:".red().bold()));
         } else if !self.message.is_empty() {

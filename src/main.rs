@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let cli = Cli::read();
     interrupt::install();
     let mut out = Output::new();
-    let exit = run(cli, &mut out).unwrap_or_else(|failure| failure.report(&mut out));
+    let exit = run(cli, &mut out).unwrap_or_else(|failure| failure.report(&out));
     out.finish(exit).code()
 }
 

@@ -40,15 +40,16 @@ impl Output {
         }
         let mut stream = anstream::stdout().lock();
         if let Err(error) = stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
-            match error.kind() {
-                ErrorKind::BrokenPipe => self.closed = true,
-                _ => self.failed = Some(error.to_string()),
+            if error.kind() == ErrorKind::BrokenPipe {
+                self.closed = true;
+            } else {
+                self.failed = Some(error.to_string());
             }
         }
     }
 
     /// Says something that is no result.
-    pub(crate) fn log(&mut self, text: &str) {
+    pub(crate) fn log(&self, text: &str) {
         // There is nobody left to tell that standard error is gone.
         drop(writeln!(anstream::stderr().lock(), "{text}"));
     }

@@ -1,7 +1,7 @@
 //! `sevsim test`: the verdicts of litmus tests against what the files expect.
 
 use crate::args::{Format, TestArgs};
-use crate::cases::{self, Cases, Checked};
+use crate::cases::{Cases, Checked};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::report::{json, verdicts};
@@ -26,7 +26,7 @@ pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
     if !all.is_empty() {
         out.print(&verdicts::matrix(&all, out.width()));
     }
-    Ok(cases::end(&ran, exit, out))
+    Ok(cases.end(&ran, "test", exit, out))
 }
 
 /// How one verdict counts: as expected, not, or not known. Of what no rule speaks, only a bound counts.

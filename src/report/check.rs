@@ -13,13 +13,22 @@ const INDENT: usize = 10;
 /// Steps that two stories must share for the second to begin where they part.
 const SHARED: usize = 4;
 
+/// A story that was told.
+#[derive(Debug)]
+struct Told {
+    /// Litmus test, policy and kernel.
+    about: [String; 3],
+    /// Who did what.
+    signature: Vec<(String, String)>,
+    part: String,
+}
+
 /// Writes one case after the other, and no story twice.
 #[derive(Debug)]
 pub(crate) struct Text {
     stories: Stories,
     width: usize,
-    /// Stories told: what the case was about, who did what, and what to call it.
-    told: Vec<([String; 3], Vec<(String, String)>, String)>,
+    told: Vec<Told>,
     first: bool,
 }
 
@@ -39,10 +48,10 @@ impl Text {
             return text;
         }
         text.push('\n');
-        let key = [checked.litmus.clone(), checked.policy.clone(), checked.kernel.clone()];
+        let about = [checked.litmus.clone(), checked.policy.clone(), checked.kernel.clone()];
         let signature = story::signature(&first.story);
-        if let Some((_, _, as_on)) = self.told.iter().find(|(k, s, _)| *k == key && *s == signature) {
-            text.push_str(&format!("{}the same story as on {as_on}\n", " ".repeat(INDENT)));
+        if let Some(told) = self.told.iter().find(|t| t.about == about && t.signature == signature) {
+            text.push_str(&format!("{}the same story as on {}\n", " ".repeat(INDENT), told.part));
             return text;
         }
         text.push_str(&self.told_story(first, None));
@@ -52,7 +61,7 @@ impl Text {
                 text.push_str(&self.told_story(other, Some(first)));
             }
         }
-        self.told.push((key, signature, checked.part.clone()));
+        self.told.push(Told { about, signature, part: checked.part.clone() });
         text
     }
 
@@ -68,11 +77,14 @@ impl Text {
             None => String::new(),
         };
         text.push_str(&story::tell(&event.story, from, self.width));
-        let silent = event.story.last().is_none_or(|s| s.events.iter().all(|e| e.0.kind != event.event));
-        if silent {
+        if event.story.last().is_none_or(|s| s.events.iter().all(|e| e.0.kind != event.event)) {
             // A state is the event, not a step: a deadlock.
-            let mark = format!(">>> {}", event.event.name().to_uppercase());
-            text.push_str(&format!("       {}: {}\n", styled(&mark, style::bad()), event.event.meaning()));
+            text.push_str(&story::state_event(
+                event.event.name(),
+                event.event.meaning(),
+                &event.story,
+                self.width,
+            ));
         }
         text
     }
@@ -101,7 +113,8 @@ impl Text {
         match (report.verdict, report.events.first()) {
             (Verdict::Violated, Some(first)) => {
                 let steps = plural(first.story.len(), "step");
-                say(&format!("{}: {}; {steps}, as few as can be", first.event.name(), first.event.meaning()));
+                say(&format!("{}: {}", first.event.name(), first.event.meaning()));
+                say(&format!("shortest way there: {steps}"));
             }
             (Verdict::Holds, _) => say("no order of steps leads to an event"),
             (Verdict::Bounded | Verdict::Violated, _) => {
@@ -112,7 +125,7 @@ impl Text {
             .events
             .iter()
             .skip(1)
-            .map(|e| format!("{} ({})", e.event.name(), plural(e.story.len(), "step")))
+            .map(|e| format!("{} in {}", e.event.name(), plural(e.story.len(), "step")))
             .collect();
         if !others.is_empty() {
             say(&format!("also reachable: {}", others.join(", ")));
@@ -122,8 +135,8 @@ impl Text {
             Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
         };
         say(&format!(
-            "searched {} states, {} transitions, {} steps deep: {searched}",
-            grouped(u64::from(report.states)),
+            "searched {}, {} transitions, {} steps deep: {searched}",
+            plural(usize::try_from(report.states).unwrap_or(usize::MAX), "state"),
             grouped(report.transitions),
             report.depth
         ));
@@ -139,7 +152,7 @@ pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories)
     let mut lines: Vec<String> = Vec::new();
     match saved {
         Some(path) => lines.push(format!("sevsim replay {path}")),
-        None => lines.push(format!("{} --save-schedule FILE && sevsim replay FILE", first.command())),
+        None => lines.push(format!("{} --save-schedule FILE; sevsim replay FILE", first.command())),
     }
     if stories != Stories::All && first.report.events.len() > 1 {
         lines.push(format!("{} --stories all", first.command()));

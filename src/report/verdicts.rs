@@ -77,17 +77,24 @@ pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
     text
 }
 
-fn summary(all: &[Checked], width: usize) -> String {
-    let mut text = String::new();
+/// Cases that came out alike on several parts.
+struct Odd<'a> {
+    first: &'a Checked,
+    parts: Vec<&'a str>,
+    word: &'static str,
+    colour: owo_colors::Style,
+    why: String,
+}
+
+/// What did not come as expected, and what is not known.
+fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
+    let mut list: Vec<Odd<'_>> = Vec::new();
     for c in all {
         let (word, colour) = match (c.met(), c.report.verdict) {
-            (Some(true), Verdict::Holds | Verdict::Violated) | (None, Verdict::Holds | Verdict::Violated) => {
-                continue;
-            }
-            (_, Verdict::Bounded) => ("bounded", style::unsure()),
+            (_, Verdict::Bounded) => ("BOUNDED", style::unsure()),
             (Some(false), Verdict::Holds | Verdict::Violated) => ("NOT AS EXPECTED", style::bad()),
+            (Some(true) | None, Verdict::Holds | Verdict::Violated) => continue,
         };
-        let expected = c.expected.map_or("nothing", |e| e.name());
         let why = match (c.report.verdict, c.report.events.first(), c.report.bound) {
             (Verdict::Violated, Some(first), _) => {
                 let steps = plural(first.story.len(), "step");
@@ -97,14 +104,29 @@ fn summary(all: &[Checked], width: usize) -> String {
             (Verdict::Holds, _, _) => "holds: no order of steps leads to an event".to_owned(),
             (_, _, _) => c.report.verdict.name().to_owned(),
         };
+        let about = |c: &Checked| (c.litmus.clone(), c.policy.clone(), c.kernel.clone(), c.expected);
+        match list.iter_mut().find(|o| about(o.first) == about(c) && o.why == why) {
+            Some(known) => known.parts.push(&c.part),
+            None => list.push(Odd { first: c, parts: vec![&c.part], word, colour, why }),
+        }
+    }
+    list
+}
+
+fn summary(all: &[Checked], width: usize) -> String {
+    let mut text = String::new();
+    for o in odd(all) {
         let line = format!(
-            "{}  {}, policy {}, on {}: expected {expected}; {why}",
-            styled(word, colour),
-            c.litmus,
-            c.policy,
-            c.part
+            "{}  {}, policy {}, on {}: expected {}; {}",
+            o.word,
+            o.first.litmus,
+            o.first.policy,
+            o.parts.join(" and "),
+            o.first.expected.map_or("nothing", |e| e.name()),
+            o.why
         );
-        text.push_str(&format!("\n{}\n    {}\n", wrap(&line, width, 4), c.command()));
+        let line = wrap(&line, width, 4).replacen(o.word, &styled(o.word, o.colour), 1);
+        text.push_str(&format!("\n{line}\n    {}\n", o.first.command()));
     }
     let count = |f: &dyn Fn(&Checked) -> bool| all.iter().filter(|c| f(c)).count();
     let met = count(&|c| c.met() == Some(true));

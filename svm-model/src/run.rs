@@ -585,11 +585,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let spec = &machine.spec;
         let Some(slots) = &vcpu.guest else {
-            if self.ask(2) == 1 {
-                return self.exit(vcpu, What::Exit, 0);
+            match self.ask(3) {
+                0 => {}
+                1 => return self.exit(vcpu, What::Exit, 0),
+                _ => return self.exit(vcpu, What::Halted, 1),
             }
-            let own: Vec<u32> =
-                (0u32..).zip(&spec.pages).filter(|(_, p)| p.1 == vcpu.vm).map(|(i, _)| i).collect();
+            let own = &machine.vm_pages[vcpu.vm.index()];
             let page = own[self.ask(own.len())];
             let within = u32::try_from(self.ask(spec.lines_per_page as usize)).unwrap_or(0);
             let access = if self.ask(2) == 0 { Access::Read } else { Access::Write };

@@ -4,7 +4,7 @@
 //! [`parse`] gives a syntax tree that prints itself; [`compile`] gives the operations of every entry, each
 //! with its place in the text, and what the machine must know of variables and registers. Errors ([`Diag`])
 //! point at the source. `docs/LANGUAGE.md` describes the language; its table of built-in calls is
-//! generated from the one that the compiler works by ([`reference`]).
+//! generated from the one that the compiler works by ([`reference()`]).
 //!
 //! *Promise*: no input makes these functions panic, and equal inputs give equal outputs.
 #![forbid(unsafe_code)]

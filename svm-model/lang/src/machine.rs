@@ -42,7 +42,7 @@ impl Machine {
             )));
         }
         let vcpus = i64::try_from(config.vcpu_vm.len()).unwrap_or(i64::MAX);
-        let most = pcpus.max(vcpus).max(i64::from(config.vms)).max(i64::from(config.pages));
+        let most = pcpus.max(vcpus).max(i64::from(config.vms)).max(i64::from(config.pages) + crate::EXIT_NPF);
         Ok(Machine {
             pcpus,
             vms: i64::from(config.vms),

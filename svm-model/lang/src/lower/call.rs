@@ -117,6 +117,7 @@ impl<'p> Lower<'p, '_, '_> {
             Par::Vm => Some(Type::Ref(Object::Vm)),
             Par::Page => Some(Type::Ref(Object::Page)),
             Par::Opaque
+            | Par::Value
             | Par::Func
             | Par::Mask
             | Par::MaskOut
@@ -176,6 +177,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Vm
             | Par::Page
             | Par::Opaque
+            | Par::Value
             | Par::Func
             | Par::Mask
             | Par::MaskOut
@@ -187,7 +189,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Options => {
                 let value = self.value(arg)?;
                 match (par, &value) {
-                    (Par::Opaque, Value::Num(v, ty)) => Ok(Arg::Num(*v, ty.clone())),
+                    (Par::Opaque | Par::Value, Value::Num(v, ty)) => Ok(Arg::Num(*v, ty.clone())),
                     (Par::Options, Value::Num(Val::Const(n @ 1..=255), _)) => {
                         Ok(Arg::Num(Val::Const(*n), INT))
                     }

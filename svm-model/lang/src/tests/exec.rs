@@ -1,8 +1,11 @@
 //! Programs do what C says, and cost the steps that the language promises.
 
+use proptest::prelude::*;
+use svm_policy::{BinOp, Context, Expr, Op, Operand, REGS, UnOp, step};
+
 use super::mock::{Mock, Run, value};
 use super::{code, config};
-use crate::Code;
+use crate::{Code, machine};
 
 /// Runs `test` of a text; the first pCPU unless the text asks.
 fn run_on(text: &str, pcpus: u16, word_bits: u8, prepare: impl Fn(Mock<'_>) -> Mock<'_>) -> (Code, Run) {
@@ -342,4 +345,34 @@ fn locks_block_and_choices_are_asked_for() {
         write_lock(&r); out = 2; write_unlock(&r); }";
     let (code, run) = run_on(text, 2, 64, |m| m);
     assert_eq!((value(&code, &run, "r"), run.steps), (0, 6));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// What the compiler computes is what the stepper would.
+    #[test]
+    fn constants_are_folded_as_the_stepper_computes(
+        a in prop_oneof![-70..70i64, any::<i64>()],
+        b in prop_oneof![-70..70i64, any::<i64>()],
+    ) {
+        let (code, config) = (Code::default(), config(2, 64));
+        let computed = |rhs| {
+            let ops = [Op::Set { dst: 2, rhs }, Op::Halt];
+            let mut context = Context { pc: 0, regs: [0; REGS] };
+            (context.regs[0], context.regs[1]) = (a, b);
+            step(&ops, &mut context, &mut Mock::new(&code, &config));
+            context.regs[2]
+        };
+        for op in [
+            BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::Div, BinOp::Rem, BinOp::And, BinOp::Or, BinOp::Xor,
+            BinOp::Shl, BinOp::Shr, BinOp::Eq, BinOp::Ne, BinOp::Lt, BinOp::Le, BinOp::Gt, BinOp::Ge,
+        ] {
+            let found = computed(Expr::Bin(op, Operand::Reg(0), Operand::Reg(1)));
+            prop_assert_eq!(found, machine::bin(op, a, b), "{} {:?} {}", a, op, b);
+        }
+        for op in [UnOp::Neg, UnOp::Not, UnOp::IsZero, UnOp::Weight, UnOp::LowestBit] {
+            prop_assert_eq!(computed(Expr::Un(op, Operand::Reg(0))), machine::un(op, a), "{:?} {}", op, a);
+        }
+    }
 }

@@ -358,7 +358,7 @@ impl Writer<'_, '_> {
                 let i = self.loops;
                 self.loops += 1;
                 let mask = self.tape.pick(&["&l", "&m", "cpu_possible_mask"]);
-                let _ = write!(self.text, "{{ int k{i}; for_each_cpu(k{i}, {mask}) {{ b += k{i};\n");
+                let _ = writeln!(self.text, "{{ int k{i}; for_each_cpu(k{i}, {mask}) {{ b += k{i};");
                 self.stmts(2, depth - 1);
                 self.text.push_str("} }\n");
             }
@@ -389,9 +389,9 @@ impl Writer<'_, '_> {
                 let i = self.loops;
                 self.loops += 1;
                 let vm = self.tape.pick(&["v", "vm0", "vm1"]);
-                let _ = write!(
+                let _ = writeln!(
                     self.text,
-                    "{{ int i{i}; struct kvm_vcpu *w{i}; kvm_for_each_vcpu(i{i}, w{i}, {vm}) {{ v->last = w{i};\n"
+                    "{{ int i{i}; struct kvm_vcpu *w{i}; kvm_for_each_vcpu(i{i}, w{i}, {vm}) {{ v->last = w{i};"
                 );
                 self.stmts(2, depth - 1);
                 let _ = writeln!(self.text, "a += i{i}; }} }}");

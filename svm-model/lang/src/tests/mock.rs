@@ -172,11 +172,15 @@ impl Platform for Mock<'_> {
             shown = regs[base..base + usize::try_from(args[1]).expect("words")].to_vec();
         }
         self.run.log.push(format!("{prim:?}{shown:?}"));
-        Answer::Done(match prim {
-            Prim::ZapSpte | Prim::UserPtePresent => 1,
-            Prim::FaultPage => args[0] - crate::EXIT_NPF,
-            Prim::VmRun => self.choices.pop().unwrap_or(0),
-            _ => 0,
-        })
+        let result = if matches!(prim, Prim::ZapSpte | Prim::UserPtePresent) {
+            1
+        } else if prim == Prim::FaultPage {
+            args[0] - crate::EXIT_NPF
+        } else if prim == Prim::VmRun {
+            self.choices.pop().unwrap_or(0)
+        } else {
+            0
+        };
+        Answer::Done(result)
     }
 }
