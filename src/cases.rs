@@ -151,16 +151,22 @@ impl Cases {
                     test.file
                 )));
             }
+            // A name from the file is the file's mistake.
+            let named_in = |key: &str, given: bool| {
+                let file = (!given).then(|| format!("{}: {key}: ", test.file)).unwrap_or_default();
+                move |failure: Failure| Failure { message: format!("{file}{}", failure.message), ..failure }
+            };
             for name in kernels {
                 if !cases.kernels.contains_key(name) {
-                    cases.kernels.insert(name.clone(), names::find(Kind::Kernel, name)?);
+                    let found = names::find(Kind::Kernel, name);
+                    let found = found.map_err(named_in("kernels", args.kernel.is_some()))?;
+                    cases.kernels.insert(name.clone(), found);
                 }
             }
             for name in parts {
                 if !cases.parts.contains_key(name) {
-                    cases
-                        .parts
-                        .insert(name.clone(), PartOf { label: name.clone(), part: names::part(name)? });
+                    let part = names::part(name).map_err(named_in("parts", !args.parts.is_empty()))?;
+                    cases.parts.insert(name.clone(), PartOf { label: name.clone(), part });
                 }
             }
             for p in 0..cases.policies.len() {
@@ -281,11 +287,12 @@ impl Cases {
         let mut tell = |p: sim_explore::Progress| {
             progress.tell(index, u64::from(p.states), &format!(", {} steps deep", p.depth));
         };
-        let report = case.run(self.limits, Some(interrupt::flag()), Some(&mut tell))?;
+        let wrong = |error| Failure::check(error, &case.litmus.file);
+        let report = case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)).map_err(wrong)?;
         let schedules = if report.events.is_empty() {
             Vec::new()
         } else {
-            let machine = case.machine(MemoryKind::Shadow)?;
+            let machine = case.machine(MemoryKind::Shadow).map_err(wrong)?;
             report.events.iter().map(|e| schedule_text(&case, &machine, e.event, &e.schedule)).collect()
         };
         Ok(Checked {

@@ -149,7 +149,10 @@ impl Experiment {
         };
         let found: Scenario = names::scenario(scenario)?;
         let part_name = args.part.clone().unwrap_or_else(|| found.part().to_owned());
-        let part = names::part(&part_name)?;
+        let part = names::part(&part_name).map_err(|failure| match args.part {
+            Some(_) => failure,
+            None => Failure { message: format!("{scenario}: part: {}", failure.message), ..failure },
+        })?;
         let kernel = names::find(Kind::Kernel, &args.kernel)?;
         let mut texts = names::policies(policies)?;
         let shown = texts.len();
@@ -170,14 +173,15 @@ impl Experiment {
             (None, Some(folder)) if scenario.contains('/') => folder.to_owned(),
             _ => PathBuf::new(),
         };
-        let prepared = found.prepare(&part, &changes, &base)?;
+        let wrong = |error| Failure::scenario(error, scenario);
+        let prepared = found.prepare(&part, &changes, &base).map_err(wrong)?;
         let plays = prepared.guests().iter().any(|g| matches!(g.spec(), GuestSpec::Trace(_)));
         if args.guest_trace.is_some() && !plays {
             let message = format!("--guest-trace: no guest of scenario {} plays a trace", found.name);
             return Err(Failure::input(message));
         }
         for policy in &texts {
-            prepared.machine(policy, &kernel)?;
+            prepared.machine(policy, &kernel).map_err(wrong)?;
         }
         Ok(Experiment {
             name: if scenario.contains('/') { scenario.to_owned() } else { found.name.clone() },
@@ -242,7 +246,7 @@ impl Experiment {
                 Some(Ok(Timed { report, wall_ms }))
             }
             Err(error) => {
-                let failure = Failure::from(error);
+                let failure = Failure::scenario(error, &self.name);
                 Some(Err(Failure {
                     message: format!("policy {}: {}", policy.name, failure.message),
                     ..failure

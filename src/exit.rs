@@ -89,9 +89,36 @@ impl Failure {
         Failure { exit: Exit::Interrupted, message: String::new() }
     }
 
-    /// Errors in texts: each brings its own layout.
-    pub(crate) fn diags(diags: &[Diag]) -> Failure {
-        Failure::input(diags.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\n"))
+    /// Errors in texts: each brings its own layout; one without a place is about the file `about`.
+    pub(crate) fn diags(diags: &[Diag], about: &str) -> Failure {
+        let said = |diag: &Diag| {
+            if diag.line > 0 {
+                return diag.to_string();
+            }
+            let more = [&diag.expected, &diag.help].into_iter().flatten();
+            more.fold(format!("error: {about}: {}", diag.message), |text, more| format!("{text}; {more}"))
+        };
+        Failure::input(diags.iter().map(said).collect::<Vec<_>>().join("\n\n"))
+    }
+
+    /// Why a check of the litmus file `about` cannot be run.
+    pub(crate) fn check(error: CheckError, about: &str) -> Failure {
+        match error {
+            CheckError::Text(diags) => Failure::diags(&diags, about),
+            CheckError::Runaway { .. } => Failure::input(error.to_string()),
+            CheckError::Story(..) => Failure::internal(error.to_string()),
+        }
+    }
+
+    /// Why the scenario of the file `about` cannot be run.
+    pub(crate) fn scenario(error: ScenarioError, about: &str) -> Failure {
+        match error {
+            ScenarioError::Part(error) => error.into(),
+            ScenarioError::Text(diags) => Failure::diags(&diags, about),
+            ScenarioError::File { .. } | ScenarioError::Guest(_) | ScenarioError::Run(_) => {
+                Failure::input(error.to_string())
+            }
+        }
     }
 
     /// Says it on standard error.
@@ -102,16 +129,6 @@ impl Failure {
             out.log(&format!("{} {}", "error:".red().bold(), self.message));
         }
         self.exit
-    }
-}
-
-impl From<CheckError> for Failure {
-    fn from(error: CheckError) -> Failure {
-        match error {
-            CheckError::Text(diags) => Failure::diags(&diags),
-            CheckError::Runaway { .. } => Failure::input(error.to_string()),
-            CheckError::Story(..) => Failure::internal(error.to_string()),
-        }
     }
 }
 
@@ -127,18 +144,6 @@ impl From<PartError> for Failure {
             return Failure::input(format!("{}; {}", error.message, error.help));
         }
         Failure::input(error.to_string())
-    }
-}
-
-impl From<ScenarioError> for Failure {
-    fn from(error: ScenarioError) -> Failure {
-        match error {
-            ScenarioError::Part(error) => error.into(),
-            ScenarioError::Text(diags) => Failure::diags(&diags),
-            ScenarioError::File { .. } | ScenarioError::Guest(_) | ScenarioError::Run(_) => {
-                Failure::input(error.to_string())
-            }
-        }
     }
 }
 

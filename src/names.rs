@@ -176,7 +176,7 @@ pub(crate) fn part(name: &str) -> Result<Part, Failure> {
 /// A scenario.
 pub(crate) fn scenario(name: &str) -> Result<Scenario, Failure> {
     let found = find(Kind::Scenario, name)?;
-    Ok(Scenario::parse(&found.file, &found.text)?)
+    Scenario::parse(&found.file, &found.text).map_err(|e| Failure::scenario(e, &found.file))
 }
 
 /// The policies named, each once; if none is named, every built-in one that a kernel could have.

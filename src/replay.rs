@@ -53,7 +53,7 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
         part: &file.part,
         sme_coherent: part.sme_coherent(),
     };
-    let machine = case.machine(MemoryKind::Shadow)?;
+    let machine = case.machine(MemoryKind::Shadow).map_err(|e| Failure::check(e, &litmus.file))?;
     let steps = file.steps_for(&machine).map_err(wrong)?;
     let told = machine.tell(&steps).map_err(|e| {
         let line = e.step.checked_sub(1).and_then(|i| file.steps.get(i)).map_or(0, |s| s.0);

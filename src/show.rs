@@ -19,7 +19,7 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
     let found = names::find(kind, &args.name)?;
     if args.what == ShowWhat::Ast {
         let source = Source { file: &found.file, text: &found.text, role: Role::Policy };
-        let tree = lang::parse(&source).map_err(|diags| Failure::diags(&diags))?;
+        let tree = lang::parse(&source).map_err(|diags| Failure::diags(&diags, &found.file))?;
         out.print(&tree.to_string());
     } else {
         out.print(&found.text);

@@ -234,6 +234,24 @@ impl Shape {
         cover
     }
 
+    /// A digest of every copy, of DRAM and of the truth of the first `count` lines.
+    #[must_use]
+    pub fn digest<L: Lines>(&self, lines: &L, count: u32) -> u64 {
+        let mut digest = 0xcbf2_9ce4_8422_2325u64;
+        let mut mix =
+            |value: u64| digest = (digest ^ value).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        for line in 0..count {
+            for tag in self.all_tags() {
+                for place in self.places() {
+                    mix(lines.copy(line, place, tag).code().cast_unsigned());
+                }
+            }
+            let dram = lines.dram(line);
+            mix(u64::from(dram.key.0) << 2 | u64::from(dram.old) << 1 | u64::from(lines.truth(line)));
+        }
+        digest
+    }
+
     /// Stores a copy; a clean one only where clean copies are kept.
     fn put<L: Lines>(&self, lines: &mut L, line: u32, place: Place, tag: Tag, copy: Copy) {
         let kept = copy.held == Held::Dirty || self.keep_clean;

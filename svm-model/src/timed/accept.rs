@@ -38,7 +38,7 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
     let mut notes = Notes::default();
     for (i, entry) in recorded.iter().enumerate() {
         match entry {
-            Recorded::Step { step, what, events, slots } => {
+            Recorded::Step { step, what, events, slots, copies } => {
                 let mut chooser = Scripted::new(&step.answers);
                 let mut store = Plain { words: &mut words };
                 let done = machine.step(&mut store, &mut memory, step.actor, &mut chooser, &mut notes);
@@ -51,6 +51,10 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
                 }
                 if notes.events != *events {
                     return Err(reject(i, format!("events {:?}, not {events:?}", notes.events)));
+                }
+                let view = Shadow { slots: &memory.slots, store: &mut Plain { words: &mut words } };
+                if memory.shape.digest(&view, memory.slots.lines()) != *copies {
+                    return Err(reject(i, format!("after {name}'s step the lines' copies differ")));
                 }
                 if let Some(at) = (0..slots.len()).find(|s| slots[*s] != words[*s]) {
                     let slot = &machine.layout().slots()[at].name;

@@ -81,6 +81,8 @@ pub enum Recorded {
         events: Vec<Event>,
         /// The slots after it.
         slots: Vec<i64>,
+        /// A digest of the lines' copies after it.
+        copies: u64,
     },
     /// A move of a copy that the caches made on their own.
     Move(Move, Vec<Event>),
@@ -433,6 +435,11 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 what,
                 events: self.notes.events.clone(),
                 slots: self.store.words.clone(),
+                copies: {
+                    let spec = self.machine.spec();
+                    let pages = u32::try_from(spec.pages.len()).unwrap_or(u32::MAX);
+                    self.memory.digest(pages * spec.lines_per_page)
+                },
             });
         }
         let cycles = self.cost(actor, what, pcpu) + self.notes.cycles;

@@ -120,6 +120,12 @@ impl TimedMemory {
         self.records.copy(line, place, tag)
     }
 
+    /// A digest of what the lattice holds of the first `count` lines.
+    #[must_use]
+    pub fn digest(&self, count: u32) -> u64 {
+        self.shape.digest(&self.records, count)
+    }
+
     /// What DRAM holds of a tracked line, and whether it has a truth.
     #[must_use]
     pub fn dram(&self, line: u32) -> (Dram, bool) {

@@ -1,0 +1,242 @@
+//! Wrong input of every kind: exit code 2, one clear message with the place, nothing on standard output, no panic.
+
+use super::program::{Folder, sevsim, sevsim_in, sevsim_with};
+
+/// A policy with `body` in the place of its writeback.
+fn policy(body: &str) -> String {
+    format!("void sev_writeback_caches(struct kvm *kvm)\n{{\n{body}\n}}\n")
+}
+
+#[test]
+fn a_policy_that_is_wrong_is_shown_with_its_place() {
+    let folder = Folder::new();
+    let cases = [
+        (
+            "unknown function",
+            policy("\twbinvd_on_all_cpu();"),
+            "bad.c:3:2",
+            "did you mean `wbinvd_on_all_cpus`?",
+        ),
+        ("missing semicolon", policy("\twbinvd_on_all_cpus()"), "bad.c:3:", "expected `;`"),
+        ("wrong argument", policy("\twbinvd_on_all_cpus(1);"), "bad.c:3:2", "0 arguments expected"),
+        ("wrong type", policy("\tcpumask_clear(kvm);"), "bad.c:3:", "expected"),
+        ("recursion", policy("\tsev_writeback_caches(kvm);"), "bad.c:3:2", "calls itself"),
+        ("endless loop", policy("\tint i = 0;\n\twhile (true)\n\t\ti = 1 - i;"), "bad.c:4:2", "endless loop"),
+        ("no C at all", "the quick brown fox\n".to_owned(), "bad.c:1:", "expected"),
+    ];
+    for (what, text, place, said) in cases {
+        folder.file("bad.c", text);
+        let ran = sevsim_in(&folder, &["check", "reclaim-one-vcpu", "--policy", "bad.c"]);
+        assert_eq!(ran.code, 2, "{what}\n{}\n{}", ran.out, ran.err);
+        let ran = ran.ends(2).says(&[place, said]);
+        assert!(ran.out.is_empty(), "{what}");
+        assert_eq!(ran.err.matches(place).count(), 1, "said once, though there are two parts\n{}", ran.err);
+        sevsim_in(&folder, &["run", "numa-churn", "--policy", "bad.c"]).ends(2).says(&[place, said]);
+    }
+    folder.file("bad.c", "int x = ;\n");
+    sevsim_in(&folder, &["show", "ast", "bad.c"]).ends(2).says(&["bad.c:1:9"]);
+}
+
+#[test]
+fn good_cases_are_reported_beside_a_bad_one() {
+    let folder = Folder::new();
+    folder.file("bad.c", policy("\tnonsense();"));
+    let args = [
+        "check",
+        "reclaim-one-vcpu",
+        "--part",
+        "rome",
+        "--policy",
+        "bad.c",
+        "--policy",
+        "no-flush",
+        "--format",
+        "json",
+    ];
+    let ran = sevsim_in(&folder, &args).ends(2).says(&["bad.c:3"]);
+    assert_eq!(ran.json().len(), 1);
+}
+
+#[test]
+fn files_that_cannot_be_read_as_text() {
+    let folder = Folder::new();
+    folder.file("empty.c", "");
+    folder.file("blank.c", " \n\n");
+    folder.file("latin.c", b"ok\nno\xff\n");
+    folder.file("binary.c", b"\0\0\0\0");
+    std::fs::create_dir(folder.path.join("folder.c")).unwrap();
+    let cases = [
+        ("missing.c", "missing.c: cannot be read"),
+        ("empty.c", "empty.c: the file is empty"),
+        ("blank.c", "blank.c: the file is empty"),
+        ("latin.c", "latin.c:2:3: not UTF-8"),
+        ("folder.c", "folder.c: this is a directory"),
+        ("binary.c", "binary.c:1:1"),
+        ("/dev/zero", "/dev/zero: longer than"),
+    ];
+    for (file, said) in cases {
+        for option in ["--policy", "--kernel", "--part"] {
+            if file == "binary.c" && option != "--policy" {
+                continue;
+            }
+            let ran = sevsim_in(&folder, &["check", "reclaim-one-vcpu", option, file]);
+            assert!(ran.out.is_empty());
+            ran.ends(2).says(&[said]);
+        }
+        sevsim_in(&folder, &["replay", file]).ends(2).says(&[file]);
+    }
+    let near = sevsim_in(&folder, &["check", "reclaim-one-vcpu", "--policy", "no-flush.c"]);
+    near.ends(2).says(&["the built-in policy is called `no-flush`"]);
+}
+
+#[test]
+fn litmus_files_that_are_wrong() {
+    let good = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).ends(0).out;
+    let folder = Folder::new();
+    let cases = [
+        ("no front matter", "void guest(void) {}\n".to_owned(), ":1:1"),
+        ("unknown key", good.replace("pcpus = 2", "pcpu = 2"), ":4:1"),
+        ("no pCPU", good.replace("pcpus = 2", "pcpus = 0"), "expected 1 to 16"),
+        ("too many pCPUs", good.replace("pcpus = 2", "pcpus = 17"), "expected 1 to 16"),
+        ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), "pCPU 7 of 0 to 1"),
+        ("unknown part", good.replace("\"rome\", \"genoa\"", "\"rom\""), "did you mean `rome`?"),
+        ("an actor without its function", good.replace("run = \"reclaim\"", "run = \"reclam\""), "reclam"),
+        ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
+        ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
+        ("a closing line that is missing", good.replace("\n+++\nvoid", "\nvoid"), ":1:1"),
+    ];
+    for (what, text, said) in cases {
+        assert_ne!(text, good, "{what}: the litmus file has changed, and so must this test");
+        folder.file("bad.litmus", text);
+        for command in ["check", "test"] {
+            let ran = sevsim_in(&folder, &[command, "bad.litmus", "--policy", "no-flush"]);
+            assert_eq!(ran.code, 2, "{what}\n{}\n{}", ran.out, ran.err);
+            ran.ends(2).says(&["bad.litmus", said]);
+        }
+    }
+}
+
+#[test]
+fn parts_that_are_wrong() {
+    let good = sevsim(&["show", "part", "rome"]).ends(0).out;
+    let folder = Folder::new();
+    let without_unit = good.replacen(", unit = \"GHz\"", "", 1);
+    for (what, text) in [
+        ("an unknown key", good.replacen("[topology]", "[topology]\ncolour = 1", 1)),
+        ("a number without unit", without_unit),
+        ("a wrong unit", good.replacen("unit = \"GHz\"", "unit = \"parsec\"", 1)),
+        ("no TOML", "= = =\n".to_owned()),
+    ] {
+        assert_ne!(text, good, "{what}");
+        folder.file("bad.toml", text);
+        let ran = sevsim_in(&folder, &["check", "reclaim-one-vcpu", "--part", "bad.toml"]);
+        assert_eq!(ran.code, 2, "{what}\n{}", ran.err);
+        ran.ends(2).says(&["bad.toml:"]);
+        sevsim_in(&folder, &["compare", "--part", "bad.toml"]).ends(2).says(&["bad.toml:"]);
+    }
+}
+
+#[test]
+fn scenarios_that_are_wrong() {
+    let good = sevsim(&["show", "scenario", "numa-churn"]).ends(0).out;
+    let folder = Folder::new();
+    for (what, text, said) in [
+        ("an unknown key", good.replacen("pcpus = 16", "pcpus = 16\ncolour = 1", 1), "bad.toml:"),
+        ("a time without unit", good.replacen("after = \"5us\"", "after = \"5\"", 1), "missing unit"),
+        ("no pCPU", good.replacen("pcpus = 16", "pcpus = 0", 1), "expected at least 1"),
+        ("too many pCPUs", good.replacen("pcpus = 16", "pcpus = 9999", 1), "expected 1 to 384"),
+        ("too few pCPUs", good.replacen("pcpus = 16", "pcpus = 2", 1), "of 0 to 1"),
+        (
+            "an unknown part",
+            good.replacen("part = \"genoa\"", "part = \"genua\"", 1),
+            "did you mean `genoa`?",
+        ),
+        ("an unknown trace", good.replacen("sqlite3-insert-select", "sqlite4", 1), "sqlite3-insert-select"),
+        ("an unknown entry", good.replacen("madvise_dontneed", "madvise_dontned", 1), "madvise_dontned"),
+    ] {
+        assert_ne!(text, good, "{what}: the scenario has changed, and so must this test");
+        folder.file("bad.toml", text);
+        let ran = sevsim_in(&folder, &["compare", "bad.toml", "--policy", "no-flush"]);
+        assert_eq!(ran.code, 2, "{what}\n{}\n{}", ran.out, ran.err);
+        ran.ends(2).says(&[said]);
+    }
+}
+
+#[test]
+fn numbers_that_are_wrong() {
+    let cases: [&[&str]; 17] = [
+        &["compare", "--runs", "0"],
+        &["compare", "--runs", "-1"],
+        &["compare", "--runs", "many"],
+        &["compare", "--seed", "-1"],
+        &["compare", "--seed", "18446744073709551615", "--runs", "2"],
+        &["compare", "--accesses", "0"],
+        &["compare", "--pcpus", "0"],
+        &["compare", "--pcpus", "1"],
+        &["compare", "--pcpus", "385"],
+        &["compare", "--pcpus", "70000"],
+        &["check", "reclaim-one-vcpu", "--states", "0"],
+        &["check", "reclaim-one-vcpu", "--depth", "0"],
+        &["check", "reclaim-one-vcpu", "--memory", "8"],
+        &["check", "reclaim-one-vcpu", "--memory", "8 parsecs"],
+        &["check", "reclaim-one-vcpu", "--format", "xml"],
+        &["check"],
+        &["run", "numa-churn"],
+    ];
+    for args in cases {
+        let ran = sevsim(args);
+        assert!(ran.out.is_empty(), "{args:?}");
+        assert!(ran.err.starts_with("error:"), "{args:?}\n{}", ran.err);
+        ran.ends(2);
+    }
+}
+
+#[test]
+fn traces_that_cannot_be_used() {
+    let folder = Folder::new();
+    folder.file("empty.lackey", "");
+    folder.file("prose.lackey", "It was a dark and stormy night.\n");
+    folder.file("cut.zst", [0x28, 0xb5, 0x2f, 0xfd, 0x24]);
+    for file in ["missing.lackey", "empty.lackey", "prose.lackey", "cut.zst", "."] {
+        let args = ["run", "numa-churn", "--policy", "no-flush", "--guest-trace", file];
+        let ran = sevsim_in(&folder, &args);
+        assert!(ran.out.is_empty());
+        ran.ends(2).says(&[file]);
+    }
+    sevsim_with(b"", &["run", "numa-churn", "--policy", "no-flush", "--guest-trace", "-"]).ends(2);
+}
+
+#[test]
+fn schedules_that_are_wrong() {
+    let folder = Folder::new();
+    let args =
+        ["check", "reclaim-one-vcpu", "--policy", "no-flush", "--part", "rome", "--save-schedule", "good"];
+    sevsim_in(&folder, &args).ends(3);
+    let good = folder.read("good");
+    let last = good.lines().last().unwrap().to_owned();
+    for (what, text, said) in [
+        ("another file", "hello\n".to_owned(), "bad:1"),
+        ("a field missing", good.replacen("policy ", "policies ", 1), "bad:3"),
+        (
+            "an unknown policy",
+            good.replacen("policy no-flush", "policy no-flash", 1),
+            "did you mean `no-flush`?",
+        ),
+        ("an unknown event", good.replacen("event latent", "event laten", 1), "unknown event"),
+        ("an unknown actor", good.replacen("vcpu0", "vcpu7", 1), "no actor `vcpu7`"),
+        ("a choice that is no number", good.replacen("steps\n", "steps\nvcpu0 x\n", 1), "not a number"),
+        ("a step too many", format!("{good}{last}\n{last}\n"), "bad:"),
+        (
+            "choices too many",
+            format!("{}{} 0 0 0 0\n", good.strip_suffix(&format!("{last}\n")).unwrap(), last),
+            "bad:",
+        ),
+        ("JSON of something else", "{\"a\": 1}\n".to_owned(), "no line has a schedule"),
+        ("broken JSON", "{\"schedule\": \n".to_owned(), "bad:1"),
+    ] {
+        folder.file("bad", text);
+        let ran = sevsim_in(&folder, &["replay", "bad"]);
+        assert_eq!(ran.code, 2, "{what}\n{}\n{}", ran.out, ran.err);
+        ran.ends(2).says(&[said]);
+    }
+}

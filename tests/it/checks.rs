@@ -1,0 +1,260 @@
+//! `check`, `test` and `replay`: verdicts, exit codes, JSON, schedules.
+
+use serde_json::Value;
+
+use super::program::{Folder, command, finish, sevsim, sevsim_in, sevsim_with};
+
+/// A case small enough to be explored in no time.
+const SMALL: [&str; 4] = ["check", "reclaim-one-vcpu", "--part", "rome"];
+
+fn small<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    SMALL.iter().copied().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn verdicts_decide_the_exit_code() {
+    sevsim(&small(&["--policy", "all-wbinvd"])).ends(0);
+    sevsim(&small(&["--policy", "no-flush"])).ends(3);
+    sevsim(&small(&["--policy", "all-wbinvd", "--depth", "2"])).ends(5);
+    sevsim(&small(&["--policy", "all-wbinvd", "--states", "20"])).ends(5);
+    sevsim(&small(&["--policy", "all-wbinvd", "--memory", "1B"])).ends(5);
+}
+
+#[test]
+fn expecting_a_violation_swaps_holds_and_violated_only() {
+    let expect = ["--expect", "violated", "--policy"];
+    sevsim(&small(&[&expect[..], &["all-wbinvd"]].concat())).ends(3);
+    sevsim(&small(&[&expect[..], &["no-flush"]].concat())).ends(0);
+    sevsim(&small(&[&expect[..], &["all-wbinvd", "--depth", "2"]].concat())).ends(5);
+}
+
+#[test]
+fn of_several_cases_the_worst_counts() {
+    let both = small(&["--policy", "all-wbinvd", "--policy", "no-flush"]);
+    sevsim(&both).ends(3);
+    sevsim(&small(&["--policy", "all-wbinvd", "--policy", "sticky-wbinvd"])).ends(0);
+    let deep = small(&["--policy", "no-flush", "--policy", "all-wbinvd", "--states", "100"]);
+    let codes = sevsim(&[&deep[..], &["--format", "json"]].concat());
+    let verdicts: Vec<Value> = codes.json().iter().map(|l| l["verdict"].clone()).collect();
+    assert!(verdicts.contains(&Value::from("bounded")));
+    assert_eq!(codes.code, if verdicts.contains(&Value::from("violated")) { 3 } else { 5 });
+}
+
+#[test]
+fn the_second_flusher_of_clear_remark_is_told() {
+    let ran = sevsim(&["check", "two-flushers", "--policy", "clear-remark"]).ends(3);
+    for word in [
+        "VIOLATED",
+        "latent",
+        "reclaim_p",
+        "reclaim_q",
+        "cpumask_test_and_clear_cpu",
+        "free_page",
+        ">>> LATENT",
+    ] {
+        assert!(ran.out.contains(word), "no {word} in\n{}", ran.out);
+    }
+    sevsim(&["check", "two-flushers", "--policy", "clear-remark-mutex"]).ends(0);
+}
+
+#[test]
+fn json_of_a_check_has_the_fixed_fields() {
+    let ran = sevsim(&small(&["--policy", "no-flush", "--policy", "all-wbinvd", "--format", "json"])).ends(3);
+    let lines = ran.json();
+    assert_eq!(lines.len(), 2);
+    let fields = [
+        "schema",
+        "litmus",
+        "policy",
+        "kernel",
+        "part",
+        "verdict",
+        "events",
+        "stories",
+        "states",
+        "transitions",
+        "depth",
+        "assumptions",
+        "schedule",
+        "trace",
+    ];
+    for line in &lines {
+        let line = line.as_object().unwrap();
+        let mut have: Vec<&str> = line.keys().map(String::as_str).collect();
+        let mut want = fields.to_vec();
+        have.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(have, want);
+        assert_eq!(line["schema"], "sevsim.check/1");
+        assert!(line["states"].as_u64().unwrap() > 10);
+    }
+    let (violated, holds) = (&lines[0], &lines[1]);
+    assert_eq!(violated["verdict"], "violated");
+    let events: Vec<&str> =
+        violated["events"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+    assert_eq!(events[0], "latent");
+    for event in &events {
+        assert!(!violated["stories"][event].as_array().unwrap().is_empty());
+    }
+    assert_eq!(violated["trace"], violated["stories"][events[0]]);
+    for (i, step) in violated["trace"].as_array().unwrap().iter().enumerate() {
+        let mut keys: Vec<&str> = step.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["actor", "effect", "file", "line", "pcpu", "step", "text"]);
+        assert_eq!(step["step"], i + 1);
+    }
+    assert!(violated["schedule"].as_str().unwrap().starts_with("sevsim-schedule 1\n"));
+    assert_eq!(holds["verdict"], "holds");
+    assert_eq!(holds["events"], Value::Array(Vec::new()));
+    assert_eq!(holds["schedule"], Value::Null);
+}
+
+#[test]
+fn a_bound_is_named() {
+    let ran = sevsim(&small(&["--policy", "all-wbinvd", "--depth", "2", "--format", "json"])).ends(5);
+    assert_eq!(ran.json()[0]["bound"], "2 steps");
+    assert_eq!(ran.json()[0]["verdict"], "bounded");
+    let ran = sevsim(&small(&["--policy", "all-wbinvd", "--depth", "2"])).ends(5);
+    assert!(ran.out.contains("BOUNDED") && ran.out.contains("2 steps"), "{}", ran.out);
+}
+
+#[test]
+fn assumptions_are_named() {
+    let args = ["check", "no-dma-on-coherent-part", "--policy", "no-flush"];
+    assert!(sevsim(&args).ends(0).out.contains("taken as given: no-dma"));
+    let json = sevsim(&[&args[..], &["--format", "json"]].concat()).json();
+    assert_eq!(json[0]["assumptions"], serde_json::json!(["no-dma"]));
+}
+
+#[test]
+fn csv_has_one_line_per_case_and_a_header() {
+    let ran = sevsim(&small(&["--policy", "no-flush", "--policy", "all-wbinvd", "--format", "csv"])).ends(3);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines.len(), 3);
+    let columns = lines[0].split(',').count();
+    assert!(lines.iter().all(|l| l.split(',').count() == columns));
+    assert!(lines[1].starts_with("reclaim-one-vcpu,no-flush,linux-6.17,rome,violated,latent"));
+}
+
+#[test]
+fn a_saved_schedule_replays_and_so_does_a_line_of_json() {
+    let folder = Folder::new();
+    let ran = sevsim_in(&folder, &small(&["--policy", "no-flush", "--save-schedule", "race.sched"])).ends(3);
+    assert!(ran.out.contains("sevsim replay race.sched"));
+    let words = sevsim_in(&folder, &["replay", "race.sched"]).ends(0);
+    assert!(words.out.contains(">>> LATENT") && words.out.contains("the schedule shows latent"));
+    let told = sevsim_in(&folder, &["replay", "race.sched", "--format", "json"]).ends(0).json();
+    assert_eq!(told[0]["schema"], "sevsim.replay/1");
+    assert_eq!(told[0]["shown"], true);
+    let line = sevsim(&small(&["--policy", "no-flush", "--format", "json"])).ends(3);
+    assert_eq!(told[0]["trace"], line.json()[0]["trace"]);
+    let again = sevsim_with(line.out.as_bytes(), &["replay", "-", "--format", "json"]).ends(0).json();
+    assert_eq!(again, told);
+    let csv = sevsim_in(&folder, &["replay", "race.sched", "--format", "csv"]).ends(0);
+    assert_eq!(csv.out.lines().count(), told[0]["trace"].as_array().unwrap().len() + 1);
+}
+
+#[test]
+fn every_event_has_a_schedule_of_its_own_that_shows_it() {
+    let folder = Folder::new();
+    let json = sevsim(&small(&["--policy", "no-flush", "--format", "json"])).json();
+    let schedule = json[0]["schedule"].as_str().unwrap();
+    // The same steps cannot show an event that needs more of them.
+    folder.file("other.sched", schedule.replace("event latent", "event clobber"));
+    let ran = sevsim_in(&folder, &["replay", "other.sched"]).ends(3);
+    assert!(ran.out.contains("does not show clobber"), "{}", ran.out);
+}
+
+#[test]
+fn schedules_of_users_files_find_them_again() {
+    let folder = Folder::new();
+    folder.file("p.c", sevsim(&["show", "policy", "no-flush"]).out);
+    folder.file("l.litmus", sevsim(&["show", "litmus", "reclaim-one-vcpu"]).out);
+    folder.file("part.toml", sevsim(&["show", "part", "rome"]).out);
+    folder.file("k.c", sevsim(&["show", "kernel", "linux-6.17"]).out);
+    let args = [
+        "check",
+        "l.litmus",
+        "--policy",
+        "p.c",
+        "--part",
+        "part.toml",
+        "--kernel",
+        "k.c",
+        "--save-schedule",
+        "s",
+    ];
+    sevsim_in(&folder, &args).ends(3);
+    sevsim_in(&folder, &["replay", "s"]).ends(0);
+}
+
+#[test]
+fn nothing_is_saved_where_nothing_is_violated() {
+    let folder = Folder::new();
+    let ran = sevsim_in(&folder, &small(&["--policy", "all-wbinvd", "--save-schedule", "s"])).ends(0);
+    ran.says(&["no schedule saved"]);
+    assert!(!folder.path.join("s").exists());
+}
+
+#[test]
+fn a_story_is_not_told_twice_and_all_are_told_if_asked_for() {
+    let both = ["check", "reclaim-one-vcpu", "--policy", "no-flush", "--part", "rome"];
+    let first = sevsim(&both).ends(3).out;
+    assert_eq!(first.matches(">>> LATENT").count(), 1);
+    assert_eq!(first.matches(">>> CLOBBER").count(), 0);
+    let all = sevsim(&[&both[..], &["--stories", "all"]].concat()).ends(3).out;
+    assert!(all.contains(">>> CLOBBER") && all.contains("as above"), "{all}");
+    let none = sevsim(&[&both[..], &["--stories", "none"]].concat()).ends(3).out;
+    assert!(!none.contains(">>>"));
+}
+
+#[test]
+fn test_compares_with_the_files_expectations() {
+    let ran = sevsim(&["test", "reclaim-one-vcpu", "--format", "json"]).ends(0);
+    let lines = ran.json();
+    assert!(lines.len() > 20);
+    for line in &lines {
+        assert_eq!(line["met"], true, "{line}");
+        assert_eq!(line["expected"], line["verdict"]);
+    }
+    let table = sevsim(&["test", "reclaim-one-vcpu"]).ends(0).out;
+    assert!(table.contains(&format!("{} checks: {} as expected", lines.len(), lines.len())), "{table}");
+}
+
+#[test]
+fn an_expectation_that_is_missed_is_told_with_its_reason() {
+    let folder = Folder::new();
+    let text = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).out;
+    let wrong = text.replacen("policies = [\"no-flush\"]", "policies = [\"all-wbinvd\"]", 1);
+    assert_ne!(wrong, text, "the litmus file has changed, and so must this test");
+    folder.file("wrong.litmus", wrong);
+    let args = ["test", "wrong.litmus", "--part", "rome", "--policy", "no-flush", "--policy", "all-wbinvd"];
+    let ran = sevsim_in(&folder, &args).ends(3);
+    assert_eq!(ran.out.matches("NOT AS EXPECTED").count(), 2, "{}", ran.out);
+    assert!(ran.out.contains("sevsim check wrong.litmus --policy no-flush --part rome"), "{}", ran.out);
+    assert!(ran.out.contains("2 checks: 0 as expected, 2 not as expected"), "{}", ran.out);
+    let bounded = sevsim_in(&folder, &[&args[..], &["--depth", "2"]].concat()).ends(5);
+    assert!(bounded.out.contains("2 bounded"), "{}", bounded.out);
+}
+
+#[test]
+fn the_same_bytes_come_twice_and_with_any_number_of_threads() {
+    let args = [
+        "test",
+        "reclaim-one-vcpu",
+        "two-flushers",
+        "--policy",
+        "no-flush",
+        "--policy",
+        "clear-remark",
+        "--format",
+        "json",
+    ];
+    let first = sevsim(&args);
+    assert!(!first.out.is_empty());
+    for threads in ["1", "2", "7"] {
+        let mut again = command(&args);
+        again.env("RAYON_NUM_THREADS", threads);
+        assert_eq!(finish(again).out, first.out);
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the built program: what it prints, how it ends, and that no input makes it panic.
+
+mod bad_input;
+mod checks;
+mod goldens;
+mod names;
+mod output;
+mod program;
+mod timed;
