@@ -74,13 +74,20 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// A ratio given in millionths: `1.37x`.
-pub(crate) fn times(ppm: u64) -> String {
-    let thousandths = (ppm + 500) / 1000;
-    if thousandths < 10_000 {
-        return format!("{}.{:03}x", thousandths / 1000, thousandths % 1000);
+/// What a ratio given in millionths adds to one: `+3.7%`, `-0.2%`, `+154%`.
+pub(crate) fn over(ppm: u64) -> String {
+    let tenths = (ppm.abs_diff(1_000_000) + 500) / 1000;
+    let sign = if tenths == 0 {
+        ""
+    } else if ppm < 1_000_000 {
+        "-"
+    } else {
+        "+"
+    };
+    match tenths {
+        0..1000 => format!("{sign}{}.{}%", tenths / 10, tenths % 10),
+        _ => format!("{sign}{}%", (tenths + 5) / 10),
     }
-    format!("{}.{}x", thousandths / 1000, thousandths % 1000 / 100)
 }
 
 /// `sum` / `count`, with a tenth unless it is whole.
@@ -129,8 +136,11 @@ mod tests {
         assert_eq!(percent(42, 1000), "4.2%");
         assert_eq!(percent(370, 1000), "37%");
         assert_eq!(percent(1, 0), "-");
-        assert_eq!(times(1_000_000), "1.000x");
-        assert_eq!(times(12_340_000), "12.3x");
+        assert_eq!(over(1_000_000), "0.0%");
+        assert_eq!(over(1_000_400), "0.0%");
+        assert_eq!(over(998_000), "-0.2%");
+        assert_eq!(over(1_363_000), "+36.3%");
+        assert_eq!(over(3_538_000), "+254%");
         assert_eq!(mean(7, 2), "3.5");
         assert_eq!(mean(16, 1), "16");
         assert_eq!(mean(1, 0), "-");

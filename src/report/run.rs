@@ -5,7 +5,7 @@ use workloads::guest::builtin::BUILTIN_TRACES;
 use workloads::guest::{Guest, GuestSpec};
 use workloads::scenario::{Prepared, RunReport};
 
-use super::number::{grouped, mean, percent, plural, short, thousandths, time, times};
+use super::number::{grouped, mean, over, percent, plural, short, thousandths, time};
 use super::style;
 use super::table::{Cell, Head, styled, table, wrap};
 use super::verdicts::csv_line;
@@ -50,12 +50,12 @@ const COLUMNS: &[Column] = &[
     Column {
         head: Head::right("slow-", "down"),
         value: |r| r.slowdown_ppm,
-        show: |n| if n == 0 { "-".to_owned() } else { times(n) },
+        show: |n| if n == 0 { "-".to_owned() } else { over(n) },
     },
-    Column { head: Head::right("bad", "events"), value: |r| r.outcome.events.values().sum(), show: short },
+    Column { head: Head::right("bad", "evts"), value: |r| r.outcome.events.values().sum(), show: short },
     Column { head: Head::right("flush", "calls"), value: |r| r.outcome.cost.flush_calls, show: short },
     Column {
-        head: Head::right("pCPUs/", "call"),
+        head: Head::right("pCPUs", "a call"),
         value: |r| {
             let cost = &r.outcome.cost;
             (cost.pcpus_flushed * 10 + cost.flush_calls / 2).checked_div(cost.flush_calls).unwrap_or(0)
@@ -63,11 +63,11 @@ const COLUMNS: &[Column] = &[
         show: |n| mean(n, 10),
     },
     Column { head: Head::right("flush", "p50"), value: |r| r.flush_latency.p50, show: time },
-    Column { head: Head::right("latency", "p99"), value: |r| r.flush_latency.p99, show: time },
+    Column { head: Head::right("time", "p99"), value: |r| r.flush_latency.p99, show: time },
     Column { head: Head::right("", "max"), value: |r| r.flush_latency.max, show: time },
     Column { head: Head::right("", "IPIs"), value: |r| r.outcome.cost.ipis, show: short },
     Column {
-        head: Head::right("stolen", "of vCPU"),
+        head: Head::right("stolen", "time"),
         value: |r| ppm(r.outcome.cost.stolen_cycles, r.outcome.vcpu_cycles),
         show: |n| percent(n, 1_000_000),
     },
@@ -76,12 +76,8 @@ const COLUMNS: &[Column] = &[
         value: |r| r.outcome.cost.lines_written_back,
         show: short,
     },
-    Column {
-        head: Head::right("lines", "invalid."),
-        value: |r| r.outcome.cost.lines_invalidated,
-        show: short,
-    },
-    Column { head: Head::right("refill", "misses"), value: |r| r.outcome.cost.refill_misses, show: short },
+    Column { head: Head::right("lines", "inval."), value: |r| r.outcome.cost.lines_invalidated, show: short },
+    Column { head: Head::right("re-", "fills"), value: |r| r.outcome.cost.refill_misses, show: short },
     Column { head: Head::right("lock", "wait"), value: |r| r.lock_wait_ns, show: time },
     Column { head: Head::right("", "exits"), value: |r| r.outcome.cost.guest_exits, show: short },
 ];
@@ -189,11 +185,15 @@ impl Table<'_> {
         let part = self.prepared.part();
         let shaky = [Param::WbinvdFixed, Param::WbinvdWalk, Param::IpiSameSocket, Param::IpiOtherSocket];
         let ranges: Vec<String> = shaky.iter().map(|p| range(part, *p)).collect();
+        let mut grades: Vec<Confidence> = shaky.iter().map(|p| part.number(*p).confidence).collect();
+        grades.sort_unstable();
+        grades.dedup();
+        let grades: Vec<String> = grades.iter().map(|g| format!("{} {}", g.letter(), meaning(*g))).collect();
         let said = format!(
-            "No flush time of EPYC is published: latencies, slowdown and stolen time take the typical of a plausible range \
-             (low..typical..high) from the part file, and move with it: {}. Grade C is arithmetic from published facts, M \
-             measured by us, U unverified; sevsim show part {} has each source. Counts do not depend on it directly.",
+            "No flush time of EPYC is published. Slowdown, latencies and stolen time take the typical value of plausible \
+             ranges (low..typical..high) and move with them: {}. Grades: {}. Sources: sevsim show part {}",
             ranges.join(", "),
+            grades.join(", "),
             self.names[2],
         );
         format!("{}\n", styled(&wrap(&said, width, 0), style::aside()))
@@ -227,6 +227,17 @@ fn range(part: &Part, param: Param) -> String {
         n.unit.name(),
         confidence.letter()
     )
+}
+
+/// What a grade of confidence means.
+fn meaning(grade: Confidence) -> &'static str {
+    match grade {
+        Confidence::A => "from the vendor",
+        Confidence::B => "from an engineer or a third party",
+        Confidence::C => "computed from published facts",
+        Confidence::M => "measured by us",
+        Confidence::U => "unverified",
+    }
 }
 
 /// What a guest does, in words.

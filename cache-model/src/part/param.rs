@@ -238,7 +238,7 @@ params! {
     /// Misses a core keeps outstanding.
     OutstandingMisses = "core"."outstanding_misses": Count,
     /// Time between two accesses of a guest that is not waiting for memory.
-    PerAccess = "core"."per_access": Time,
+    PerInstruction = "core"."per_instruction": Time,
     /// A store that hits a writable line, beyond the access itself.
     Store = "core"."store": Time,
     /// A locked read-modify-write of an owned line.

@@ -10,8 +10,8 @@ pub struct Timing {
     pub clock_mhz: u64,
     /// Misses a core keeps outstanding.
     pub outstanding_misses: u32,
-    /// Between two accesses of a guest that is not waiting, thousandths of a cycle.
-    pub per_access_milli: u64,
+    /// Each instruction of a guest that is not waiting, thousandths of a cycle.
+    pub per_instruction_milli: u64,
     /// A store that hits a writable line, beyond the access.
     pub store: u32,
     /// A locked read-modify-write of an owned line.
@@ -106,7 +106,7 @@ impl Timing {
         Timing {
             clock_mhz: at.mhz,
             outstanding_misses: short(at.raw(Param::OutstandingMisses) / 1000).max(1),
-            per_access_milli: at.milli(Param::PerAccess),
+            per_instruction_milli: at.milli(Param::PerInstruction),
             store: at.short(Param::Store),
             atomic_rmw: at.short(Param::AtomicRmw),
             l1_hit: at.short(Param::L1Hit),

@@ -1,6 +1,8 @@
 //! The check of a timed run against the explorer's machine: each recorded step must be one that the machine over
 //! shadow caches can make, with equal slots and equal events after it.
 
+use std::collections::BTreeMap;
+
 use cache_model::lattice::{Lines as _, Move};
 use cache_model::shadow::Shadow;
 use sim_core::choice::Scripted;
@@ -36,13 +38,26 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
     };
     let mut words = machine.layout().initial();
     let mut notes = Notes::default();
+    let mut moved = 0;
+    let mut counts = BTreeMap::new();
     for (i, entry) in recorded.iter().enumerate() {
         match entry {
-            Recorded::Step { step, what, events, slots, copies } => {
+            Recorded::Step { step, what, events, slots, copies, count, moves } => {
+                let name = machine.actor_name(step.actor);
+                let own = counts.entry(step.actor).or_insert(0u32);
+                *own += 1;
+                if own != count {
+                    return Err(reject(
+                        i,
+                        format!("{name}'s step {count} comes where its step {own} should"),
+                    ));
+                }
+                if std::mem::take(&mut moved) != *moves {
+                    return Err(reject(i, format!("{moves} moves of copies came before this step in time")));
+                }
                 let mut chooser = Scripted::new(&step.answers);
                 let mut store = Plain { words: &mut words };
                 let done = machine.step(&mut store, &mut memory, step.actor, &mut chooser, &mut notes);
-                let name = machine.actor_name(step.actor);
                 if done != Stepped::Done || !chooser.fitted() {
                     return Err(reject(i, format!("{name} cannot make this step: {done:?}")));
                 }
@@ -62,6 +77,7 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
                 }
             }
             Recorded::Move(m, events) => {
+                moved += 1;
                 let seen = follow(&mut memory, &mut words, *m);
                 if seen.as_ref() != Some(events) {
                     return Err(reject(i, format!("{m:?}: {seen:?}, not {events:?}")));

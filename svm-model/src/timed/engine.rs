@@ -1,7 +1,7 @@
 //! The event loop: who is next, what each step costs, and the guests' fast path.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache_model::event::Event;
@@ -83,6 +83,10 @@ pub enum Recorded {
         slots: Vec<i64>,
         /// A digest of the lines' copies after it.
         copies: u64,
+        /// The actor's own count of its steps, from 1.
+        count: u32,
+        /// Moves of copies since the step before.
+        moves: u32,
     },
     /// A move of a copy that the caches made on their own.
     Move(Move, Vec<Event>),
@@ -184,6 +188,7 @@ pub struct Run<'a, G> {
     answers: Answers,
     out: Outcome,
     recorded: Vec<Recorded>,
+    own_counts: BTreeMap<Actor, u32>,
     error: Option<TimedError>,
     running: usize,
 }
@@ -294,6 +299,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             answers: Answers::default(),
             out: Outcome::default(),
             recorded: Vec::new(),
+            own_counts: BTreeMap::new(),
             error: None,
             running,
             store,
@@ -435,6 +441,15 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 what,
                 events: self.notes.events.clone(),
                 slots: self.store.words.clone(),
+                count: {
+                    let count = self.own_counts.entry(actor).or_insert(0);
+                    *count += 1;
+                    *count
+                },
+                moves: u32::try_from(
+                    self.recorded.iter().rev().take_while(|r| matches!(r, Recorded::Move(..))).count(),
+                )
+                .unwrap_or(u32::MAX),
                 copies: {
                     let spec = self.machine.spec();
                     let pages = u32::try_from(spec.pages.len()).unwrap_or(u32::MAX);
@@ -771,7 +786,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 Some(access) => access,
                 None => {
                     let access = vcpu.source.next_access();
-                    vcpu.milli += u64::from(access.instructions + 1) * self.timing.per_access_milli;
+                    vcpu.milli += u64::from(access.instructions) * self.timing.per_instruction_milli;
                     at += vcpu.milli / 1000;
                     vcpu.milli %= 1000;
                     vcpu.pending = Some(access);
