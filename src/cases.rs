@@ -153,7 +153,7 @@ impl Cases {
             }
             // A name from the file is the file's mistake.
             let named_in = |key: &str, given: bool| {
-                let file = (!given).then(|| format!("{}: {key}: ", test.file)).unwrap_or_default();
+                let file = if given { String::new() } else { format!("{}: {key}: ", test.file) };
                 move |failure: Failure| Failure { message: format!("{file}{}", failure.message), ..failure }
             };
             for name in kernels {

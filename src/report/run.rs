@@ -71,11 +71,7 @@ const COLUMNS: &[Column] = &[
         value: |r| ppm(r.outcome.cost.stolen_cycles, r.outcome.vcpu_cycles),
         show: |n| percent(n, 1_000_000),
     },
-    Column {
-        head: Head::right("lines", "written"),
-        value: |r| r.outcome.cost.lines_written_back,
-        show: short,
-    },
+    Column { head: Head::right("lines", "wrote"), value: |r| r.outcome.cost.lines_written_back, show: short },
     Column { head: Head::right("lines", "inval."), value: |r| r.outcome.cost.lines_invalidated, show: short },
     Column { head: Head::right("re-", "fills"), value: |r| r.outcome.cost.refill_misses, show: short },
     Column { head: Head::right("lock", "wait"), value: |r| r.lock_wait_ns, show: time },
