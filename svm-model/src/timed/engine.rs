@@ -113,6 +113,9 @@ const STEP: u64 = 6;
 /// Accesses that a guest may make in one go before the queue is looked at again.
 const BATCH: u32 = 4096;
 
+/// Events without an access of any guest after which a run is given up.
+const STALLED: u64 = 50_000_000;
+
 /// Answers the machine's questions in the timed run: the kernel's own choices are fixed, the engine gives the
 /// others in advance.
 #[derive(Debug, Default)]
@@ -342,6 +345,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Finished, TimedError> {
         let mut events = 0u64;
+        let mut progressed = (0u64, 0u64);
         let mut woken = Vec::new();
         while self.running > 0 {
             let Some(Reverse((now, id, count))) = self.queue.pop() else {
@@ -352,6 +356,11 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 continue;
             }
             events += 1;
+            if self.out.guest_accesses != progressed.0 {
+                progressed = (self.out.guest_accesses, events);
+            } else if events - progressed.1 > STALLED {
+                return Err(TimedError::Deadlock { at: now, waiting: self.who_waits() });
+            }
             if events & 0xfff == 0 {
                 progress(self.out.guest_accesses);
                 if interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) {
@@ -561,7 +570,11 @@ impl<'a, G: GuestStream> Run<'a, G> {
             return;
         }
         let given = self.given(t, now);
-        let Some(given) = given else { return };
+        let Some(given) = given else {
+            // Nothing that the guest has mapped: try again later.
+            self.schedule(agent, now + self.plan.reclaim_every.max(1));
+            return;
+        };
         match self.step(Actor::Task(t), now, &given) {
             Ok(cycles) => {
                 if let Some(since) = self.lock_since[index].take() {
@@ -605,7 +618,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             let mapped: Vec<u32> =
                 (0u32..).zip(&options).filter(|(_, p)| frames.contains(&Some(**p))).map(|(i, _)| i).collect();
             if mapped.is_empty() {
-                return Some(vec![0]);
+                return None;
             }
             let pick = reclaimer.stream.below(u64::try_from(mapped.len()).unwrap_or(1));
             return Some(vec![mapped[usize::try_from(pick).unwrap_or(0)]]);
