@@ -1,7 +1,7 @@
 //! The language of kernel paths, policies and litmus tests: a strict C subset with the kernel's own names,
 //! compiled to programs of [`svm_policy::Op`].
 //!
-//! [`parse`] gives a syntax tree that prints itself; [`compile`] gives the operations of every entry, each
+//! [`parse()`] gives a syntax tree that prints itself; [`compile()`] gives the operations of every entry, each
 //! with its place in the text, and what the machine must know of variables and registers. Errors ([`Diag`])
 //! point at the source. `docs/LANGUAGE.md` describes the language; its table of built-in calls is
 //! generated from the one that the compiler works by ([`reference()`]).

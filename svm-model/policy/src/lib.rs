@@ -1,6 +1,6 @@
-//! The policy core: a small flat program form ([`Op`]) and its stepper ([`step`]) over a [`Platform`].
+//! The policy core: a small flat program form ([`Op`]) and its stepper ([`step()`]) over a [`Platform`].
 //!
-//! Kernel paths, policies and the bodies of litmus tests are all programs of this form. One call of [`step`]
+//! Kernel paths, policies and the bodies of litmus tests are all programs of this form. One call of [`step()`]
 //! does at most one access to shared state, so whatever may happen between two accesses can happen between
 //! two calls. What touches only the context's own registers costs no step.
 //!

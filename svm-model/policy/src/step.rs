@@ -32,7 +32,7 @@ pub enum Answer {
     Blocked(SlotId),
 }
 
-/// What one call of [`step`] came to.
+/// What one call of [`step()`] came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// The step was made; `at` is the operation that used it up, or that the context ended at.
