@@ -1,13 +1,21 @@
-//! Ctrl-C: the first asks everything to stop cleanly, the second leaves at once.
+//! Ctrl-C: the first asks everything to stop cleanly, a second one leaves at once.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+static FIRST: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Within this time a second signal is the same wish: `timeout` sends two, to the program and to its group.
+const SAME: Duration = Duration::from_millis(300);
 
 /// Begins to listen. Without a handler, if the system refuses one, Ctrl-C simply ends the program.
 pub(crate) fn install() {
     let handler = || {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+        let Ok(mut first) = FIRST.lock() else { leave() };
+        if first.get_or_insert_with(Instant::now).elapsed() > SAME {
             leave();
         }
     };

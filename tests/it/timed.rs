@@ -14,7 +14,7 @@ pcpus = 4
 name = "guest"
 vcpus = 2
 pcpus = [0, 1]
-accesses = 3000
+accesses = 200000
 spare_pages = 8
 guest = { zipf = { pages = 16, write_percent = 50 } }
 
@@ -22,7 +22,7 @@ guest = { zipf = { pages = 16, write_percent = 50 } }
 vm = 0
 entry = "madvise_dontneed"
 pcpus = [3]
-every = "20us"
+every = "200us"
 
 [reuse]
 after = "2us"
@@ -66,7 +66,7 @@ fn json_of_a_run_has_the_fixed_fields() {
     }
     assert_eq!(run["seed"], 1);
     assert!(run["cycles"].as_u64().unwrap() > 0);
-    assert_eq!(run["guest_accesses"], 6000);
+    assert_eq!(run["guest_accesses"], 400_000);
     assert!(run["events"].is_object());
     let cost = &run["cost"];
     for field in [
@@ -174,7 +174,7 @@ fn options_change_the_run() {
     let folder = folder();
     let args = ["run", "small.toml", "--policy", "no-flush", "--format", "json"];
     let plain = timeless(&sevsim_in(&folder, &args).ends(0));
-    for option in [["--seed", "2"], ["--accesses", "500"], ["--part", "genoa"]] {
+    for option in [["--seed", "2"], ["--accesses", "50000"], ["--part", "genoa"]] {
         let other = timeless(&sevsim_in(&folder, &[&args[..], &option].concat()).ends(0));
         assert_ne!(plain[0]["cycles"], other[0]["cycles"], "{option:?}");
     }
@@ -188,7 +188,7 @@ fn the_table_says_what_was_run_and_how_far_to_trust_it() {
         sevsim_in(&folder, &["compare", "small.toml", "--policy", "all-wbinvd", "--policy", "no-flush"])
             .ends(0);
     for word in
-        ["small on rome", "6,000 guest accesses", "pattern zipf", "slow-", "wbinvd_fixed", "(U)", "next:"]
+        ["small on rome", "400,000 guest accesses", "pattern zipf", "slow-", "wbinvd_fixed", "(U)", "next:"]
     {
         assert!(ran.out.contains(word), "no `{word}` in\n{}", ran.out);
     }
