@@ -199,7 +199,7 @@ impl Table<'_> {
         let mut lines = Vec::new();
         let broken = self.rows.iter().find(|r| r.runs.iter().any(|t| !t.report.outcome.events.is_empty()));
         if let Some(row) = broken {
-            lines.push(format!("sevsim check reclaim-one-vcpu --policy {}", row.policy));
+            lines.push(format!("sevsim test --policy {}", row.policy));
         }
         if self.rows.iter().any(|r| r.policy == "clear-remark") {
             lines.push("sevsim check two-flushers --policy clear-remark".to_owned());
