@@ -1,0 +1,185 @@
+//! What touches lines and pages: caches that move them, the open world, accesses, owners, flushes.
+
+use cache_model::event::{Event, EventKind};
+use sev_arch::{Access, FlushOp, Tag};
+use sim_core::choice::Chooser;
+use sim_core::state::{SlotId, Store};
+use svm_policy::{Answer, Prim};
+
+use super::{Runner, Stepped};
+use crate::label::{NewOwner, What};
+use crate::machine::Owner;
+use crate::memory::{Effects, Memory};
+
+impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
+    pub(super) fn cache_step(&mut self) -> Stepped {
+        let mut moves = std::mem::take(&mut self.notes.moves);
+        moves.clear();
+        self.memory.each_move(self.store, &mut |m| moves.push(m));
+        if moves.is_empty() {
+            self.notes.moves = moves;
+            return Stepped::Idle;
+        }
+        let pick = self.ask(moves.len());
+        let m = moves[pick];
+        self.notes.moves = moves;
+        let mut fx = Effects::default();
+        self.memory.make_move(self.store, m, &mut fx);
+        self.take_effects(fx);
+        self.notes.what = Some(What::Move(m));
+        Stepped::Done
+    }
+
+    pub(super) fn world_step(&mut self) -> Stepped {
+        let options = self.machine.world_options(self.store, self.memory);
+        if options.is_empty() {
+            return Stepped::Idle;
+        }
+        let (page, by, access) = options[self.ask(options.len())];
+        let machine = self.machine;
+        let owner_slot = machine.owners[page as usize];
+        let lines = page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page;
+        let mut fx = Effects::default();
+        match access {
+            Access::Write => {
+                let owner = match by {
+                    NewOwner::Host(_) => Owner::Host,
+                    NewOwner::Device => Owner::Device,
+                    NewOwner::Vm => Owner::Vm(machine.spec.pages[page as usize].1),
+                };
+                self.store.set(owner_slot, machine.owner_code(owner));
+                self.store.set(machine.used[page as usize], 0);
+                if by == NewOwner::Vm {
+                    // As for memory that is registered with a VM: the host's own lines go first.
+                    self.store.set(machine.user_ptes[page as usize], 1);
+                    for line in lines.clone() {
+                        self.memory.clflush(self.store, line, &mut fx);
+                        self.memory.change_owner(self.store, line);
+                    }
+                }
+            }
+            Access::Read => self.store.set(machine.used[page as usize], 1),
+        }
+        for line in lines {
+            match by {
+                NewOwner::Host(p) => {
+                    let core = machine.spec.core_of[p.index()];
+                    self.memory.cpu(self.store, line, (core, Tag::HOST), access, true, &mut fx);
+                }
+                NewOwner::Device => self.memory.dma(self.store, line, access, true, &mut fx),
+                NewOwner::Vm => {}
+            }
+        }
+        self.take_effects(fx);
+        self.notes.what = Some(What::Reuse { page, by, access });
+        Stepped::Done
+    }
+
+    /// The line-by-line access of a whole page by the host or a device.
+    pub(super) fn page_access(&mut self, page: i64, access: Access, device: bool) -> Answer {
+        let machine = self.machine;
+        let Some(page) = self.page(page) else { return Answer::Done(0) };
+        let owner = machine.owner(self.store, page);
+        let owns = matches!(owner, Owner::Host | Owner::Device);
+        let core = self.core();
+        let mut fx = Effects::default();
+        for line in page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page {
+            if device {
+                self.memory.dma(self.store, line, access, owns, &mut fx);
+            } else {
+                self.memory.cpu(self.store, line, (core, Tag::HOST), access, owns, &mut fx);
+            }
+        }
+        self.take_effects(fx);
+        Answer::Done(0)
+    }
+
+    /// A dirty line under a tag that does not own its page: the judge of `latent`.
+    pub(super) fn judge_latent(&mut self, line: u32, tag: Tag) {
+        let spec = &self.machine.spec;
+        let met = !spec.shape.sme_coherent || !spec.assumptions.no_dma;
+        if met && self.memory.dirty(self.store, line, tag) {
+            self.notes.events.push(Event::at(EventKind::Latent, line, tag));
+        }
+    }
+
+    pub(super) fn free_page(&mut self, page: i64) -> Answer {
+        let machine = self.machine;
+        let Some(page) = self.page(page) else { return Answer::Done(0) };
+        let owner = machine.owner(self.store, page);
+        if owner == Owner::Free {
+            self.report(EventKind::Tracking);
+            return Answer::Done(0);
+        }
+        for line in page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page {
+            if let Owner::Vm(vm) = owner {
+                self.judge_latent(line, Tag::of_vm(vm));
+            }
+            self.memory.change_owner(self.store, line);
+        }
+        self.store.set(machine.owners[page as usize], machine.owner_code(Owner::Free));
+        Answer::Done(0)
+    }
+
+    pub(super) fn alloc_page(&mut self, page: i64, vm: i64) -> Answer {
+        let machine = self.machine;
+        let Some(page) = self.page(page) else { return Answer::Done(0) };
+        let slot = machine.owners[page as usize];
+        if machine.owner(self.store, page) != Owner::Free {
+            return Answer::Done(0);
+        }
+        let owner = match u16::try_from(vm) {
+            Ok(vm) => {
+                self.store.set(machine.user_ptes[page as usize], 1);
+                Owner::Vm(sev_arch::VmId(vm))
+            }
+            Err(_) => Owner::Host,
+        };
+        self.store.set(slot, machine.owner_code(owner));
+        Answer::Done(1)
+    }
+
+    pub(super) fn flush(&mut self, prim: Prim, kind: i64) -> Answer {
+        let op = if kind == 0 { FlushOp::Wbinvd } else { FlushOp::Wbnoinvd };
+        let core = self.core();
+        let mut fx = Effects::default();
+        if prim == Prim::FlushEnd {
+            if let Some(slot) = self.memory.flush_waits(self.store, core) {
+                return Answer::Blocked(slot);
+            }
+        } else if prim == Prim::FlushPrivate {
+            // Only this pCPU can bring lines into its core's caches, and it is busy here.
+            let alone = self.machine.spec.core_of.iter().filter(|c| **c == core).count() == 1;
+            if self.machine.own_flushes && alone && self.memory.private_empty(self.store, core) {
+                return Answer::Own(0);
+            }
+            self.memory.flush_private(self.store, core, op, &mut fx);
+        } else if prim == Prim::FlushShared {
+            self.memory.flush_shared(self.store, core, op, &mut fx);
+        } else {
+            self.memory.flush_begin(self.store, core, op, &mut fx);
+        }
+        self.take_effects(fx);
+        Answer::Done(0)
+    }
+
+    pub(super) fn clflush_page(&mut self, page: i64) -> Answer {
+        let Some(page) = self.page(page) else { return Answer::Done(0) };
+        let per_page = self.machine.spec.lines_per_page;
+        let mut fx = Effects::default();
+        for line in page * per_page..(page + 1) * per_page {
+            self.memory.clflush(self.store, line, &mut fx);
+        }
+        self.take_effects(fx);
+        Answer::Done(0)
+    }
+
+    pub(super) fn spte(&mut self, vm: i64, page: i64) -> Option<SlotId> {
+        let page = self.page(page)? as usize;
+        let vm = usize::try_from(vm).ok().filter(|v| *v < usize::from(self.machine.spec.vms));
+        if vm.is_none() {
+            self.report(EventKind::Tracking);
+        }
+        vm.map(|v| self.machine.sptes[v * self.machine.owners.len() + page])
+    }
+}

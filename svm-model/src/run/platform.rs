@@ -1,0 +1,196 @@
+//! The platform that the policy core's programs run on.
+
+use cache_model::event::EventKind;
+use sev_arch::{Access, Tag, VmId};
+use sim_core::choice::Chooser;
+use sim_core::state::{Domain, SlotId, Store};
+use svm_policy::{Answer, Lock, Place, Platform, Prim, REGS, Window};
+
+use super::{Runner, Who};
+use crate::label::What;
+use crate::memory::Memory;
+
+impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
+    fn load(&mut self, place: Place, instance: i64, word: i64) -> i64 {
+        match self.machine.var_slot(place.var, instance, word) {
+            Some(slot) => self.store.get(slot),
+            None => {
+                self.report(EventKind::Tracking);
+                0
+            }
+        }
+    }
+
+    fn store(&mut self, place: Place, instance: i64, word: i64, value: i64) {
+        let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
+            self.report(EventKind::Tracking);
+            return;
+        };
+        let domain = self.machine.vars[usize::from(place.var.0)].domain;
+        let value = match domain {
+            _ if domain.holds(value) => value,
+            Domain::Mask { bits } => value & ((1 << bits) - 1),
+            Domain::Range { lo, hi } => {
+                let span = i128::from(hi) - i128::from(lo) + 1;
+                let wrapped = i128::from(lo) + (i128::from(value) - i128::from(lo)).rem_euclid(span);
+                i64::try_from(wrapped).unwrap_or(lo)
+            }
+        };
+        self.store.set(slot, value);
+    }
+
+    fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId {
+        self.machine.var_slot(place.var, instance, word).unwrap_or(SlotId(0))
+    }
+
+    fn holder(&self) -> i64 {
+        let holder = match self.who {
+            Who::Handler => self.machine.tasks.len() + usize::try_from(self.pcpu).unwrap_or(0),
+            Who::Task | Who::Sched | Who::Guest => self.task,
+        };
+        i64::try_from(holder).unwrap_or(0) + 1
+    }
+
+    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64) {
+        let atomic = self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler;
+        if kind == Lock::Mutex && taken && atomic {
+            self.report(EventKind::SleepInAtomic);
+        }
+        if !taken && held_by == 0 {
+            self.report(EventKind::Tracking);
+        }
+    }
+
+    fn this_cpu(&self) -> i64 {
+        self.pcpu
+    }
+
+    fn vm_of(&self, vcpu: i64) -> i64 {
+        usize::try_from(vcpu)
+            .ok()
+            .and_then(|v| self.machine.spec.vcpu_vm.get(v))
+            .map_or(-1, |vm| i64::from(vm.0))
+    }
+
+    fn pcpus(&self) -> i64 {
+        i64::try_from(self.machine.pcpus.len()).unwrap_or(0)
+    }
+
+    fn word_bits(&self) -> i64 {
+        i64::from(self.machine.spec.assumptions.word_bits)
+    }
+
+    fn window(&mut self, window: Window) {
+        match window {
+            Window::IrqDisable => self.irq_off = 1,
+            Window::IrqEnable => self.irq_off = 0,
+            Window::PreemptDisable => self.preempt += 1,
+            Window::PreemptEnable => self.preempt -= 1,
+        }
+    }
+
+    fn choose(&mut self, options: i64) -> i64 {
+        i64::try_from(self.ask(usize::try_from(options).unwrap_or(1))).unwrap_or(0)
+    }
+
+    fn primitive(&mut self, prim: Prim, args: [i64; 4], regs: &[i64; REGS]) -> Answer {
+        let machine = self.machine;
+        match prim {
+            Prim::VmRun => self.vmrun(),
+            Prim::GuestRead | Prim::GuestWrite => {
+                let access = if prim == Prim::GuestRead { Access::Read } else { Access::Write };
+                let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
+                if self.guest_access(page * machine.spec.lines_per_page, access, None) {
+                    Answer::Done(0)
+                } else {
+                    self.notes.what = Some(What::Fault { page });
+                    Answer::Stay
+                }
+            }
+            Prim::VcpuFlushTlb => {
+                let pages = machine.owners.len();
+                let Ok(v) = usize::try_from(args[0]) else {
+                    self.report(EventKind::Tracking);
+                    return Answer::Done(0);
+                };
+                for page in 0..pages {
+                    self.store.set(machine.tlbs[v * pages + page], 0);
+                }
+                Answer::Done(0)
+            }
+            Prim::FaultPage => Answer::Done(args[0] - 2),
+            Prim::ZapSpte => match self.spte(args[0], args[1]) {
+                Some(slot) => {
+                    let was = self.store.get(slot);
+                    self.store.set(slot, 0);
+                    Answer::Done(was)
+                }
+                None => Answer::Done(0),
+            },
+            Prim::InstallSpte => {
+                if let Some(slot) = self.spte(args[0], args[1]) {
+                    self.store.set(slot, 1);
+                }
+                Answer::Done(0)
+            }
+            Prim::UserPtePresent => {
+                let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
+                Answer::Done(self.store.get(machine.user_ptes[page as usize]))
+            }
+            Prim::ZapUserPte => {
+                if let Some(page) = self.page(args[0]) {
+                    self.store.set(machine.user_ptes[page as usize], 0);
+                }
+                Answer::Done(0)
+            }
+            Prim::FreePage => self.free_page(args[0]),
+            Prim::AllocPage => self.alloc_page(args[0], args[1]),
+            Prim::HostRead => self.page_access(args[0], Access::Read, false),
+            Prim::HostWrite => self.page_access(args[0], Access::Write, false),
+            Prim::DmaRead => self.page_access(args[0], Access::Read, true),
+            Prim::DmaWrite => self.page_access(args[0], Access::Write, true),
+            Prim::FlushBegin | Prim::FlushPrivate | Prim::FlushShared | Prim::FlushEnd => {
+                self.flush(prim, args[0])
+            }
+            Prim::ClflushPage => self.clflush_page(args[0]),
+            Prim::SendCall => self.send_call(args),
+            Prim::WaitCalls => self.wait_calls(args[0], args[1], regs),
+            Prim::SchedPark => {
+                if let (Some(on), Ok(p)) = (machine.tasks[self.task].on, usize::try_from(self.pcpu)) {
+                    self.leave(p, on);
+                    self.parked = true;
+                }
+                Answer::Done(0)
+            }
+            Prim::TraceWriteback => {
+                self.notes.writeback = Some(args[0] != 0);
+                Answer::Done(0)
+            }
+            Prim::OracleUpdate => {
+                let Ok(vm) = u16::try_from(args[0]) else { return Answer::Done(0) };
+                let cores = self.memory.cover(self.store, Tag::of_vm(VmId(vm)));
+                let bits = usize::from(machine.spec.assumptions.word_bits);
+                for word in 0..machine.spec.core_of.len().div_ceil(bits) {
+                    let mut mask = 0i64;
+                    for core in &cores {
+                        let first = machine.spec.core_of.iter().position(|c| c == core).unwrap_or(0);
+                        if first / bits == word {
+                            mask |= 1 << (first % bits);
+                        }
+                    }
+                    let word = i64::try_from(word).unwrap_or(0);
+                    if let Some(slot) = machine.variable("oracle_cpus", 0, word) {
+                        self.store.set(slot, mask);
+                    }
+                }
+                Answer::Done(0)
+            }
+            Prim::SetLoaded => {
+                if let Some(vcpu) = &machine.tasks[self.task].vcpu {
+                    self.store.set(vcpu.loaded, i64::from(args[1] != 0));
+                }
+                Answer::Done(0)
+            }
+        }
+    }
+}
