@@ -1,7 +1,7 @@
 //! States a second of the explorer, on one thread, from policy text.
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sim_explore::{Limits, Search};
-use svm_model::explore::MachineModel;
+use svm_model::explore::Explorer;
 use svm_model::text::{KERNELS, POLICIES};
 use svm_model::{MemoryKind, sim_explore};
 use workloads::check::{CheckCase, NamedText};
@@ -32,15 +32,12 @@ fn explore(c: &mut Criterion) {
         };
         let Ok(machine) = case.machine(MemoryKind::Shadow) else { continue };
         let limits = Limits { states: 200_000, ..Limits::default() };
-        let states = MachineModel::new(&machine)
-            .map_or(0, |mut model| Search { limits, ..Search::default() }.run(&mut model).states());
-        group.throughput(Throughput::Elements(u64::from(states)));
-        group.bench_function(format!("{test}/{}", policy.name), |b| {
-            b.iter(|| {
-                let mut model = MachineModel::new(&machine)?;
-                Some(Search { limits, ..Search::default() }.run(&mut model).states())
-            });
-        });
+        let states = || {
+            let search = Search { limits, ..Search::default() };
+            Explorer::new(&machine).and_then(|mut e| e.run(search).ok()).map_or(0, |e| e.states())
+        };
+        group.throughput(Throughput::Elements(u64::from(states())));
+        group.bench_function(format!("{test}/{}", policy.name), |b| b.iter(states));
     }
     group.finish();
 }

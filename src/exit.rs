@@ -105,7 +105,7 @@ impl Failure {
     pub(crate) fn check(error: CheckError, about: &str) -> Failure {
         match error {
             CheckError::Text(diags) => Failure::diags(&diags, about),
-            CheckError::Runaway { .. } => Failure::input(error.to_string()),
+            CheckError::Runaway { .. } | CheckError::TooWide(_) => Failure::input(error.to_string()),
             CheckError::Story(..) => Failure::internal(error.to_string()),
         }
     }

@@ -5,8 +5,7 @@ use std::io::Read as _;
 use cache_model::event::EventKind;
 use owo_colors::Style;
 use serde::Deserialize;
-use sim_explore::Model as _;
-use svm_model::explore::{MachineModel, ScheduledStep, goal_of};
+use svm_model::explore::{Explorer, ScheduledStep};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
 use workloads::check::{CheckCase, ScheduleFile};
@@ -104,27 +103,7 @@ fn read(path: &str) -> Result<(String, String, bool), Failure> {
 
 /// Whether nobody can go on after the steps, asked of the explorer's own view of the machine.
 fn deadlocked(machine: &Machine, steps: &[ScheduledStep]) -> bool {
-    let Some(mut model) = MachineModel::new(machine) else { return false };
-    let mut state = vec![0; model.words()];
-    model.initial(&mut state);
-    for step in steps {
-        let Some(number) = (0u32..)
-            .map_while(|n| model.transition(&state, n).map(|found| (n, found)))
-            .find_map(|(n, found)| (found == *step).then_some(n))
-        else {
-            return false;
-        };
-        let (mut at, mut next) = (0u32, None);
-        model.expand(&state, &mut |successor, _| {
-            if at == number {
-                next = Some(successor.to_vec());
-            }
-            at += 1;
-        });
-        let Some(next) = next else { return false };
-        state = next;
-    }
-    model.expand(&state, &mut |_, _| {}) >> goal_of(EventKind::Deadlock) & 1 == 1
+    Explorer::new(machine).is_some_and(|mut explorer| explorer.deadlocked_after(steps))
 }
 
 fn in_words(file: &ScheduleFile, told: &[StoryStep], shown: bool, width: usize) -> String {

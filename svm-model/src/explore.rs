@@ -1,11 +1,12 @@
 //! A machine as the explorer sees it: packed states, every actor, every choice.
 
 use cache_model::event::EventKind;
-use sim_core::choice::Odometer;
-use sim_core::state::{Packed, Position, SlotId, Store as _};
-use sim_explore::Model;
+use sim_core::choice::{Chooser, Odometer, Scripted};
+use sim_core::state::{Packed, Position, SlotId, Store};
+use sim_explore::{Explored, Model, Search};
 use svm_policy::Pc;
 
+use crate::ground::{Ground, Recorder, Teacher};
 use crate::label::{Actor, Notes};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
@@ -26,37 +27,48 @@ pub fn goal_of(kind: EventKind) -> u32 {
     EventKind::ALL.iter().position(|k| *k == kind).and_then(|i| u32::try_from(i).ok()).unwrap_or(31)
 }
 
-/// A machine over shadow caches, ready to be explored.
+/// Explores a machine over shadow caches.
 #[derive(Debug)]
-pub struct MachineModel<'a> {
-    machine: &'a Machine,
-    memory: ShadowMemory,
+pub struct Explorer<'a> {
+    student: Student<'a>,
     positions: Vec<Position>,
     words: usize,
-    actors: Vec<Actor>,
-    next: Vec<u64>,
-    notes: Notes,
-    odometer: Odometer,
-    /// A text that loops without an access, met while exploring.
-    pub runaway: Option<Pc>,
 }
 
-impl<'a> MachineModel<'a> {
-    /// Wraps a machine; `None` if it was built for the timed caches.
+/// Runs the one step function.
+#[derive(Debug)]
+struct Student<'a> {
+    machine: &'a Machine,
+    memory: ShadowMemory,
+    notes: Notes,
+    runaway: Option<Pc>,
+}
+
+impl Student<'_> {
+    fn step<S: Store, C: Chooser>(
+        &mut self,
+        store: &mut S,
+        chooser: &mut C,
+        actor: Actor,
+        within: Option<u32>,
+    ) -> Stepped {
+        let Student { machine, memory, notes, runaway } = self;
+        let done = machine.step_within(store, memory, actor, within, chooser, notes);
+        if notes.runaway.is_some() {
+            *runaway = notes.runaway;
+        }
+        done
+    }
+}
+
+impl<'a> Explorer<'a> {
+    /// For a machine; `None` if it was built for the timed caches.
     #[must_use]
     pub fn new(machine: &'a Machine) -> Option<Self> {
         let (positions, words) = machine.layout().pack();
-        Some(MachineModel {
-            machine,
-            memory: machine.shadow()?,
-            positions,
-            words,
-            actors: machine.actors(),
-            next: vec![0; words],
-            notes: Notes::default(),
-            odometer: Odometer::default(),
-            runaway: None,
-        })
+        let memory = machine.shadow()?;
+        let student = Student { machine, memory, notes: Notes::default(), runaway: None };
+        Some(Explorer { student, positions, words })
     }
 
     /// Bytes of a packed state.
@@ -65,36 +77,95 @@ impl<'a> MachineModel<'a> {
         self.words * 8
     }
 
-    /// Enumerates the transitions of a state; whether a task or a handler can go on.
-    fn each(&mut self, state: &[u64], mut f: impl FnMut(Actor, &Odometer, &[u64], &Notes)) -> bool {
-        let mut progress = false;
-        for i in 0..self.actors.len() {
-            let actor = self.actors[i];
-            self.odometer.reset();
+    /// A text that loops without an access, met while exploring.
+    #[must_use]
+    pub fn runaway(&self) -> Option<Pc> {
+        self.student.runaway
+    }
+
+    /// Runs a search over the machine's states.
+    ///
+    /// A state is as wide as the model needs, up to 8 words; above, the next width that there is.
+    ///
+    /// # Errors
+    ///
+    /// The number of words, if it is more than the widest, 64.
+    pub fn run(&mut self, search: Search<'_>) -> Result<Explored, usize> {
+        macro_rules! widths {
+            ($($w:literal)*) => { $(if self.words <= $w { return Ok(search.run(&mut self.model::<$w>())); })* };
+        }
+        widths!(1 2 3 4 5 6 7 8 10 12 16 24 32 64);
+        Err(self.words)
+    }
+
+    fn model<const W: usize>(&mut self) -> GroundModel<'_, 'a, W> {
+        let mut initial = [0; W];
+        self.write_initial(&mut initial);
+        let Explorer { student, positions, .. } = self;
+        let pages = u32::try_from(student.machine.spec().pages.len()).unwrap_or(0);
+        let mut tables = Vec::new();
+        for actor in student.machine.actors() {
+            let ground = || Ground::new(student.machine.counter(actor).map(|s| positions[s.0 as usize]));
+            match actor {
+                Actor::Cache => {
+                    tables.extend((0..student.memory.slots.lines()).map(|l| (actor, Some(l), ground())));
+                }
+                Actor::World => tables.extend((0..pages).map(|p| (actor, Some(p), ground()))),
+                Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) => tables.push((actor, None, ground())),
+            }
+        }
+        GroundModel { student, positions, initial, tables }
+    }
+
+    fn write_initial(&self, state: &mut [u64]) {
+        let mut store = Packed { words: state, layout: &self.positions };
+        for (id, value) in (0u32..).zip(self.student.machine.layout().initial()) {
+            store.set(SlotId(id), value);
+        }
+    }
+
+    /// Enumerates the transitions of a state by the step function itself, without tables.
+    fn each(&mut self, state: &[u64], mut f: impl FnMut(Actor, &Odometer, &[u64], &Notes)) {
+        let mut odometer = Odometer::default();
+        let mut next = state.to_vec();
+        for actor in self.student.machine.actors() {
+            odometer.reset();
             loop {
-                self.next.copy_from_slice(state);
-                let mut store = Packed { words: &mut self.next, layout: &self.positions };
-                let done = self.machine.step(
-                    &mut store,
-                    &mut self.memory,
-                    actor,
-                    &mut self.odometer,
-                    &mut self.notes,
-                );
-                if self.notes.runaway.is_some() {
-                    self.runaway = self.notes.runaway;
+                next.copy_from_slice(state);
+                let mut store = Packed { words: &mut next, layout: &self.positions };
+                if self.student.step(&mut store, &mut odometer, actor, None) == Stepped::Done {
+                    f(actor, &odometer, &next, &self.student.notes);
                 }
-                if done == Stepped::Done {
-                    // The caches count: a flush waits for what they have on its way.
-                    progress |= actor != Actor::World;
-                    f(actor, &self.odometer, &self.next, &self.notes);
-                }
-                if !self.odometer.advance() {
+                if !odometer.advance() {
                     break;
                 }
             }
         }
-        progress
+    }
+
+    /// Whether nobody can go on after these steps from the start, though some task has not ended. A schedule
+    /// that does not fit leads nowhere.
+    pub fn deadlocked_after(&mut self, steps: &[ScheduledStep]) -> bool {
+        let mut state = vec![0; self.words];
+        self.write_initial(&mut state);
+        for step in steps {
+            let mut chooser = Scripted::new(&step.answers);
+            let mut store = Packed { words: &mut state, layout: &self.positions };
+            let done = self.student.step(&mut store, &mut chooser, step.actor, None);
+            if done != Stepped::Done || !chooser.fitted() {
+                return false;
+            }
+        }
+        let mut progress = false;
+        self.each(&state, |actor, _, _, _| progress |= actor != Actor::World);
+        let store = Packed { words: &mut state, layout: &self.positions };
+        !progress && !self.student.machine.finished(&store)
+    }
+
+    /// Searches as [`Explorer::run`] does, but asks the step function itself for every transition: slow, and what
+    /// the ground tables are compared with.
+    pub fn run_without_tables(&mut self, search: Search<'_>) -> Explored {
+        search.run(&mut Direct::<64> { explorer: self })
     }
 
     /// The step that transition `number` of a state is.
@@ -110,29 +181,82 @@ impl<'a> MachineModel<'a> {
     }
 }
 
-impl Model for MachineModel<'_> {
-    fn words(&self) -> usize {
-        self.words
+/// A machine's transitions by ground tables.
+struct GroundModel<'s, 'a, const W: usize> {
+    student: &'s mut Student<'a>,
+    positions: &'s [Position],
+    initial: [u64; W],
+    /// Who can step, and its tables: the caches line by line, the world page by page.
+    tables: Vec<(Actor, Option<u32>, Ground<W>)>,
+}
+
+/// The goals of a step's events.
+fn goals_of(notes: &Notes) -> u64 {
+    notes.events.iter().fold(0u64, |g, e| g | 1 << goal_of(e.kind))
+}
+
+/// A lesson about one actor.
+struct Lesson<'s, 'a> {
+    student: &'s mut Student<'a>,
+    actor: Actor,
+    within: Option<u32>,
+}
+
+impl Teacher for Lesson<'_, '_> {
+    fn teach(&mut self, store: &mut Recorder<'_>, chooser: &mut Odometer) -> Option<u64> {
+        let done = self.student.step(store, chooser, self.actor, self.within);
+        (done == Stepped::Done).then(|| goals_of(&self.student.notes))
+    }
+}
+
+impl<const W: usize> Model<W> for GroundModel<'_, '_, W> {
+    fn initial(&self) -> [u64; W] {
+        self.initial
     }
 
-    fn initial(&self, state: &mut [u64]) {
-        let mut store = Packed { words: state, layout: &self.positions };
-        for (id, value) in (0u32..).zip(self.machine.layout().initial()) {
-            store.set(SlotId(id), value);
+    fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
+        // The caches count as progress: a flush waits for what they have on its way.
+        let mut progress = false;
+        for (actor, within, ground) in &mut self.tables {
+            let mut lesson = Lesson { student: self.student, actor: *actor, within: *within };
+            ground.each(state, self.positions, &mut lesson, |next, goals| {
+                progress |= *actor != Actor::World;
+                emit(next, goals);
+            });
         }
-    }
-
-    fn expand(&mut self, state: &[u64], emit: &mut dyn FnMut(&[u64], u64)) -> u64 {
-        let progress = self.each(state, |_, _, next, notes| {
-            let goals = notes.events.iter().fold(0u64, |g, e| g | 1 << goal_of(e.kind));
-            emit(next, goals);
-        });
         if progress {
             return 0;
         }
-        self.next.copy_from_slice(state);
-        let store = Packed { words: &mut self.next, layout: &self.positions };
-        if self.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+        let mut state = *state;
+        let store = Packed { words: &mut state, layout: self.positions };
+        if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+    }
+}
+
+/// A machine's transitions by the step function itself.
+struct Direct<'e, 'a, const W: usize> {
+    explorer: &'e mut Explorer<'a>,
+}
+
+impl<const W: usize> Model<W> for Direct<'_, '_, W> {
+    fn initial(&self) -> [u64; W] {
+        let mut state = [0; W];
+        self.explorer.write_initial(&mut state);
+        state
+    }
+
+    fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
+        let mut progress = false;
+        let mut padded = [0; W];
+        self.explorer.each(state, |actor, _, next, notes| {
+            progress |= actor != Actor::World;
+            padded.copy_from_slice(next);
+            emit(&padded, goals_of(notes));
+        });
+        let mut state = *state;
+        let store = Packed { words: &mut state, layout: &self.explorer.positions };
+        let stuck = !progress && !self.explorer.student.machine.finished(&store);
+        u64::from(stuck) << goal_of(EventKind::Deadlock)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod context;
 pub mod explore;
+mod ground;
 pub mod label;
 pub mod machine;
 pub mod memory;

@@ -1,4 +1,4 @@
-//! The machine: texts compiled, slots laid out. Its one step function is in `run.rs`.
+//! The machine: texts compiled, slots laid out. Its one step function is in `run.rs` and below `run/`.
 
 use cache_model::shadow::LineSlots;
 use sev_arch::{PcpuId, Tag, VcpuId, VmId};
@@ -347,6 +347,15 @@ impl Machine {
         actors.push(Actor::Cache);
         actors.push(Actor::World);
         actors
+    }
+
+    /// The slot that holds an actor's program counter, if it runs a text.
+    pub(crate) fn counter(&self, actor: Actor) -> Option<SlotId> {
+        match actor {
+            Actor::Task(t) => Some(self.tasks[usize::from(t)].main.pc),
+            Actor::Irq(p) => Some(self.pcpus[usize::from(p)].handler.pc),
+            Actor::Preempt(_) | Actor::Cache | Actor::World => None,
+        }
     }
 
     /// The name of an actor in schedules and stories.

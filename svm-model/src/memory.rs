@@ -49,8 +49,8 @@ pub trait Memory<S: Store> {
     fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId>;
     /// The line's page changes hands.
     fn change_owner(&mut self, store: &mut S, line: u32);
-    /// Calls `f` with each spontaneous move possible now, in a fixed order.
-    fn each_move(&self, store: &mut S, f: &mut dyn FnMut(Move));
+    /// Calls `f` with each spontaneous move possible now, of one line or of all, in the order of the lines.
+    fn each_move(&self, store: &mut S, of: Option<u32>, f: &mut dyn FnMut(Move));
     /// Makes such a move.
     fn make_move(&mut self, store: &mut S, m: Move, fx: &mut Effects);
 }
@@ -152,8 +152,8 @@ impl<S: Store> Memory<S> for ShadowMemory {
         self.shape.change_owner(&mut self.view(store), line);
     }
 
-    fn each_move(&self, store: &mut S, f: &mut dyn FnMut(Move)) {
-        for line in 0..self.slots.lines() {
+    fn each_move(&self, store: &mut S, of: Option<u32>, f: &mut dyn FnMut(Move)) {
+        for line in of.map_or(0..self.slots.lines(), |l| l..l + 1) {
             self.shape.each_move(&self.view(store), line, f);
         }
     }

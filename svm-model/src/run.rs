@@ -50,6 +50,8 @@ struct Runner<'a, S, M, C> {
     irq_off: i64,
     preempt: i64,
     parked: bool,
+    /// The caches' and the open world's steps may be asked for one line or page at a time.
+    within: Option<u32>,
 }
 
 impl Machine {
@@ -60,6 +62,20 @@ impl Machine {
         store: &mut S,
         memory: &mut M,
         actor: Actor,
+        chooser: &mut C,
+        notes: &mut Notes,
+    ) -> Stepped {
+        self.step_within(store, memory, actor, None, chooser, notes)
+    }
+
+    /// The same, where the caches move copies of one line only, or the world takes one page only. The choices of
+    /// all lines or pages one after the other are those of [`Machine::step`], in its order.
+    pub(crate) fn step_within<S: Store, M: Memory<S>, C: Chooser>(
+        &self,
+        store: &mut S,
+        memory: &mut M,
+        actor: Actor,
+        within: Option<u32>,
         chooser: &mut C,
         notes: &mut Notes,
     ) -> Stepped {
@@ -76,6 +92,7 @@ impl Machine {
             irq_off: 0,
             preempt: 0,
             parked: false,
+            within,
         };
         match actor {
             Actor::Task(t) => runner.task_step(usize::from(t)),
@@ -133,7 +150,7 @@ impl Machine {
 }
 
 impl Machine {
-    /// What may become of freed pages now, in the order in which the choice counts them: the page, who gets it
+    /// What may become of freed pages (one or all) now, in the order in which the choice counts them: the page, who gets it
     /// or has it, and whether they write it first or read it back.
     ///
     /// A page that no event can concern any more, and that cannot come back to a VM, has left the model.
@@ -141,11 +158,12 @@ impl Machine {
         &self,
         store: &mut S,
         memory: &M,
+        of: Option<u32>,
     ) -> Vec<(u32, NewOwner, Access)> {
         let reuse = self.spec.reuse;
         let dma = reuse.dma && !self.spec.assumptions.no_dma;
         let mut options = Vec::new();
-        for (page, owner) in (0u32..).zip(&self.owners) {
+        for (page, owner) in (0u32..).zip(&self.owners).filter(|(p, _)| of.is_none_or(|of| of == *p)) {
             let access = match self.owner_of_code(store.get(*owner)) {
                 Owner::Vm(_) => continue,
                 Owner::Free => Some(Access::Write),

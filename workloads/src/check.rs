@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use cache_model::event::EventKind;
 use sim_explore::{Bound, Limits, Progress, Search};
-use svm_model::explore::{MachineModel, ScheduledStep, goal_of};
+use svm_model::explore::{Explorer, ScheduledStep, goal_of};
 use svm_model::lang::{Diag, Role, Source};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
@@ -108,6 +108,11 @@ pub enum CheckError {
         /// The statement.
         text: String,
     },
+    /// The model's states are wider than the explorer can take.
+    #[error(
+        "a state of this model takes {0} words of 64 bits, 64 are the most: take fewer pCPUs, pages or lines a page"
+    )]
+    TooWide(usize),
     /// The story of a violation could not be told: an error of this program.
     #[error("internal error: step {0} of the counterexample does not replay: {1}")]
     Story(usize, String),
@@ -140,12 +145,13 @@ impl CheckCase<'_> {
         progress: Option<&'p mut (dyn FnMut(Progress) + 'p)>,
     ) -> Result<CheckReport, CheckError> {
         let machine = self.machine(MemoryKind::Shadow)?;
-        let Some(mut model) = MachineModel::new(&machine) else {
+        let Some(mut explorer) = Explorer::new(&machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
         let stop_at = self.litmus.events().iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
-        let explored = Search { limits, stop_at, interrupted, progress }.run(&mut model);
-        if let Some(pc) = model.runaway {
+        let explored =
+            explorer.run(Search { limits, stop_at, interrupted, progress }).map_err(CheckError::TooWide)?;
+        if let Some(pc) = explorer.runaway() {
             let (file, line) = machine.place(pc);
             let text = machine.statement(pc).to_owned();
             return Err(CheckError::Runaway { file: file.to_owned(), line, text });
@@ -155,7 +161,7 @@ impl CheckCase<'_> {
             let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
             let mut schedule = Vec::new();
             for (state, number) in explored.path(reached) {
-                schedule.extend(model.transition(explored.state(state), number));
+                schedule.extend(explorer.transition(explored.state(state), number));
             }
             let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
             events.push(Counterexample { event: *event, schedule, story });
@@ -172,7 +178,7 @@ impl CheckCase<'_> {
             transitions: explored.transitions,
             depth: explored.depth,
             bound: explored.bound,
-            state_bytes: model.state_bytes(),
+            state_bytes: explorer.state_bytes(),
             assumptions: machine.spec().assumptions.names(),
         })
     }

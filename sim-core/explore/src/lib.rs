@@ -8,15 +8,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is explored.
-pub trait Model {
-    /// 64-bit words of a state.
-    fn words(&self) -> usize;
-    /// Writes the initial state.
-    fn initial(&self, state: &mut [u64]);
+/// What is explored, in states of `W` words: the width is known when the search is compiled, for a state is
+/// copied, hashed and compared more often than anything else is done.
+pub trait Model<const W: usize> {
+    /// The initial state.
+    fn initial(&self) -> [u64; W];
     /// Calls `emit` for each transition out of a state, in a fixed order, with the successor and the goals
     /// that the transition reaches (a bit each). Returns the goals that the state itself reaches.
-    fn expand(&mut self, state: &[u64], emit: &mut dyn FnMut(&[u64], u64)) -> u64;
+    fn expand(&mut self, state: &[u64; W], emit: impl FnMut(&[u64; W], u64)) -> u64;
 }
 
 /// Every bound of a search. A search that met one says so.
@@ -120,24 +119,23 @@ impl Explored {
     }
 }
 
-/// The visited states: words in a row, found by open addressing. A slot holds a state's number below and 32 bits
-/// of its hash above, so that few states are compared in vain.
-struct Table {
-    words: usize,
-    states: Vec<u64>,
+/// The visited states, found by open addressing. A slot holds a state's number below and 32 bits of its hash
+/// above. Its place comes from the top of those bits, so that a table that grows needs no state to be read: its
+/// slots move in order.
+struct Table<const W: usize> {
+    states: Vec<[u64; W]>,
     slots: Vec<u64>,
-    count: u32,
 }
 
 const EMPTY: u64 = u64::MAX;
 
-fn hash(state: &[u64]) -> u64 {
+fn hash<const W: usize>(state: &[u64; W]) -> u32 {
     let mut h = 0x9e37_79b9_7f4a_7c15u64;
     for w in state {
         h = (h ^ w).wrapping_mul(0xd6e8_feb8_6659_fd93);
         h ^= h >> 32;
     }
-    h.wrapping_mul(0xd6e8_feb8_6659_fd93)
+    high(h.wrapping_mul(0xd6e8_feb8_6659_fd93))
 }
 
 /// The low half of a word.
@@ -146,29 +144,42 @@ const fn low(word: u64) -> u32 {
     word as u32
 }
 
-impl Table {
-    fn new(words: usize) -> Table {
-        Table { words, states: Vec::new(), slots: vec![EMPTY; 1 << 12], count: 0 }
+/// The high half of a word.
+const fn high(word: u64) -> u32 {
+    low(word >> 32)
+}
+
+impl<const W: usize> Table<W> {
+    fn new() -> Table<W> {
+        Table { states: Vec::new(), slots: vec![EMPTY; 1 << 12] }
     }
 
-    fn state(&self, index: u32) -> &[u64] {
-        &self.states[index as usize * self.words..][..self.words]
+    fn count(&self) -> u32 {
+        u32::try_from(self.states.len()).unwrap_or(u32::MAX)
     }
 
-    fn slot_of(&self, hash: u64) -> usize {
+    fn slot_of(&self, hash: u32) -> usize {
         let bits = self.slots.len().trailing_zeros();
-        usize::try_from(hash >> (64 - bits)).unwrap_or(0)
+        usize::try_from(u64::from(hash) << bits >> 32).unwrap_or(0)
     }
 
     /// Makes room for so many more states.
     fn reserve(&mut self, more: usize) {
-        while (self.count as usize + more) * 3 >= self.slots.len() * 2 {
-            self.grow();
+        while (self.states.len() + more) * 3 >= self.slots.len() * 2 {
+            let size = self.slots.len() * 2;
+            let old = std::mem::replace(&mut self.slots, vec![EMPTY; size]);
+            for slot in old.into_iter().filter(|s| *s != EMPTY) {
+                let mut at = self.slot_of(high(slot));
+                while self.slots[at] != EMPTY {
+                    at = (at + 1) & (size - 1);
+                }
+                self.slots[at] = slot;
+            }
         }
     }
 
     /// Stores a state if it is new. There must be room.
-    fn insert(&mut self, state: &[u64], hash: u64) -> bool {
+    fn insert(&mut self, state: &[u64; W], hash: u32) -> bool {
         let mask = self.slots.len() - 1;
         let mut at = self.slot_of(hash);
         loop {
@@ -176,47 +187,31 @@ impl Table {
             if slot == EMPTY {
                 break;
             }
-            if slot >> 32 == u64::from(low(hash)) && self.state(low(slot)) == state {
+            if high(slot) == hash && self.states[low(slot) as usize] == *state {
                 return false;
             }
             at = (at + 1) & mask;
         }
-        self.slots[at] = u64::from(low(hash)) << 32 | u64::from(self.count);
-        self.states.extend_from_slice(state);
-        self.count += 1;
+        self.slots[at] = u64::from(hash) << 32 | u64::from(self.count());
+        self.states.push(*state);
         true
     }
 
-    fn grow(&mut self) {
-        let size = self.slots.len() * 2;
-        self.slots.clear();
-        self.slots.resize(size, EMPTY);
-        let mask = size - 1;
-        for index in 0..self.count {
-            let hash = hash(self.state(index));
-            let mut at = self.slot_of(hash);
-            while self.slots[at] != EMPTY {
-                at = (at + 1) & mask;
-            }
-            self.slots[at] = u64::from(low(hash)) << 32 | u64::from(index);
-        }
-    }
-
     /// Touches what the insertions of a batch will need: independent loads, whose misses overlap.
-    fn read_ahead(&self, hashes: &[u64], ahead: &mut Vec<u64>) -> u64 {
+    fn read_ahead(&self, hashes: &[u32], ahead: &mut Vec<u64>) -> u64 {
         ahead.clear();
         ahead.extend(hashes.iter().map(|h| self.slots[self.slot_of(*h)]));
         let mut sum = 0u64;
         for (slot, hash) in ahead.iter().zip(hashes) {
-            if *slot != EMPTY && slot >> 32 == u64::from(low(*hash)) {
-                sum = sum.wrapping_add(self.states[low(*slot) as usize * self.words]);
+            if *slot != EMPTY && high(*slot) == *hash {
+                sum = sum.wrapping_add(self.states[low(*slot) as usize][0]);
             }
         }
         sum
     }
 
     fn bytes(&self) -> u64 {
-        (self.states.capacity() * 8 + self.slots.capacity() * 8) as u64
+        (self.states.capacity() * W * 8 + self.slots.capacity() * 8) as u64
     }
 }
 
@@ -224,22 +219,25 @@ impl Table {
 const BATCH: u32 = 128;
 
 /// Successors of a batch of states, in order.
-#[derive(Default)]
-struct Successors {
-    states: Vec<u64>,
-    hashes: Vec<u64>,
-    /// State that it leaves, number of the transition, goals.
-    from: Vec<(u32, u32, u64)>,
-    /// Goals of expanded states themselves.
-    own: Vec<(u32, u64)>,
+struct Successors<const W: usize> {
+    states: Vec<[u64; W]>,
+    hashes: Vec<u32>,
+    /// State that it leaves, number of the transition.
+    from: Vec<(u32, u32)>,
+    /// Goals reached: state, transition that reached it (none for the state itself), goals.
+    goals: Vec<(u32, Option<u32>, u64)>,
 }
 
-impl Successors {
+impl<const W: usize> Successors<W> {
+    fn new() -> Self {
+        Successors { states: Vec::new(), hashes: Vec::new(), from: Vec::new(), goals: Vec::new() }
+    }
+
     fn clear(&mut self) {
         self.states.clear();
         self.hashes.clear();
         self.from.clear();
-        self.own.clear();
+        self.goals.clear();
     }
 }
 
@@ -267,24 +265,22 @@ impl Search<'_> {
     ///
     /// States are expanded in batches within a level, and the successors of a batch looked up together; the
     /// order of states, and with it every number and story, is that of one after the other.
-    pub fn run<M: Model>(mut self, model: &mut M) -> Explored {
-        let words = model.words();
-        let mut table = Table::new(words);
+    pub fn run<const W: usize, M: Model<W>>(mut self, model: &mut M) -> Explored {
+        let mut table = Table::<W>::new();
         let mut came_from: Vec<(u32, u32)> = vec![(0, 0)];
-        let mut current = vec![0; words];
-        model.initial(&mut current);
-        table.insert(&current, hash(&current));
+        let initial = model.initial();
+        table.insert(&initial, hash(&initial));
         let mut goals = Goals::default();
         let (mut transitions, mut depth, mut bound) = (0u64, 0u32, None);
         let mut level_end = 1u32;
         let mut at = 0u32;
-        let mut batch = Successors::default();
+        let mut batch = Successors::<W>::new();
         let mut ahead = Vec::new();
         let mut told = 0u32;
-        while at < table.count {
+        while at < table.count() {
             if at == level_end {
                 depth += 1;
-                level_end = table.count;
+                level_end = table.count();
                 if depth >= self.limits.depth {
                     bound = Some(Bound::Depth(self.limits.depth));
                     break;
@@ -294,7 +290,7 @@ impl Search<'_> {
                 told = at;
                 let memory = table.bytes() + came_from.capacity() as u64 * 8;
                 if let Some(progress) = &mut self.progress {
-                    progress(Progress { states: table.count, expanded: at, depth, memory });
+                    progress(Progress { states: table.count(), expanded: at, depth, memory });
                 }
                 if self.interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) {
                     bound = Some(Bound::Interrupted);
@@ -305,37 +301,37 @@ impl Search<'_> {
                     break;
                 }
             }
-            if table.count >= self.limits.states {
+            if table.count() >= self.limits.states {
                 bound = Some(Bound::States(self.limits.states));
                 break;
             }
             let end = level_end.min(at.saturating_add(BATCH));
             batch.clear();
             for state in at..end {
-                current.copy_from_slice(table.state(state));
+                let current = table.states[state as usize];
                 let mut number = 0u32;
-                let own = model.expand(&current, &mut |next, goals| {
-                    batch.states.extend_from_slice(next);
+                let own = model.expand(&current, |next, goals| {
+                    batch.states.push(*next);
                     batch.hashes.push(hash(next));
-                    batch.from.push((state, number, goals));
+                    batch.from.push((state, number));
+                    if goals != 0 {
+                        batch.goals.push((state, Some(number), goals));
+                    }
                     number += 1;
                 });
                 if own != 0 {
-                    batch.own.push((state, own));
+                    batch.goals.push((state, None, own));
                 }
             }
             table.reserve(batch.hashes.len());
             std::hint::black_box(table.read_ahead(&batch.hashes, &mut ahead));
-            for (i, (state, number, reached)) in batch.from.iter().enumerate() {
-                if table.insert(&batch.states[i * words..][..words], batch.hashes[i]) {
-                    came_from.push((*state, *number));
-                }
-                if *reached != 0 {
-                    goals.note(*reached, *state, Some(*number), depth + 1);
+            for (i, from) in batch.from.iter().enumerate() {
+                if table.insert(&batch.states[i], batch.hashes[i]) {
+                    came_from.push(*from);
                 }
             }
-            for (state, own) in &batch.own {
-                goals.note(*own, *state, None, depth);
+            for (state, transition, reached) in &batch.goals {
+                goals.note(*reached, *state, *transition, depth + u32::from(transition.is_some()));
             }
             transitions += batch.from.len() as u64;
             at = end;
@@ -344,7 +340,8 @@ impl Search<'_> {
             }
         }
         let reached = goals.reached;
-        Explored { words, states: table.states, came_from, transitions, depth, bound, reached }
+        let states = table.states.into_flattened();
+        Explored { words: W, states, came_from, transitions, depth, bound, reached }
     }
 }
 
@@ -373,20 +370,17 @@ mod tests {
     /// Two counters from 0 to 3, each may go up by one: 16 states, 24 transitions, 6 levels.
     struct Grid;
 
-    impl Model for Grid {
-        fn words(&self) -> usize {
-            1
+    impl Model<1> for Grid {
+        fn initial(&self) -> [u64; 1] {
+            [0]
         }
-        fn initial(&self, state: &mut [u64]) {
-            state[0] = 0;
-        }
-        fn expand(&mut self, state: &[u64], emit: &mut dyn FnMut(&[u64], u64)) -> u64 {
-            let (x, y) = (state[0] & 3, state[0] >> 2);
+        fn expand(&mut self, [state]: &[u64; 1], mut emit: impl FnMut(&[u64; 1], u64)) -> u64 {
+            let (x, y) = (state & 3, state >> 2);
             if x < 3 {
-                emit(&[state[0] + 1], u64::from(x == 2 && y == 1));
+                emit(&[state + 1], u64::from(x == 2 && y == 1));
             }
             if y < 3 {
-                emit(&[state[0] + 4], 0);
+                emit(&[state + 4], 0);
             }
             u64::from(x == 3 && y == 3) << 1
         }

@@ -15,7 +15,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     pub(super) fn cache_step(&mut self) -> Stepped {
         let mut moves = std::mem::take(&mut self.notes.moves);
         moves.clear();
-        self.memory.each_move(self.store, &mut |m| moves.push(m));
+        self.memory.each_move(self.store, self.within, &mut |m| moves.push(m));
         if moves.is_empty() {
             self.notes.moves = moves;
             return Stepped::Idle;
@@ -31,7 +31,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     pub(super) fn world_step(&mut self) -> Stepped {
-        let options = self.machine.world_options(self.store, self.memory);
+        let options = self.machine.world_options(self.store, self.memory, self.within);
         if options.is_empty() {
             return Stepped::Idle;
         }

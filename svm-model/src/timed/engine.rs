@@ -710,7 +710,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 break;
             }
             self.world.pop();
-            let options = self.machine.world_options(&mut self.store, &self.memory);
+            let options = self.machine.world_options(&mut self.store, &self.memory, None);
             let device = self.world_stream.percent(self.plan.device_percent);
             let wanted = |o: &(u32, NewOwner, Kind)| {
                 o.0 == page

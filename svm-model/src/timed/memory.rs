@@ -313,8 +313,8 @@ impl<S: Store> Memory<S> for TimedMemory {
         }
     }
 
-    fn each_move(&self, _: &mut S, f: &mut dyn FnMut(Move)) {
-        for line in self.records.0.keys() {
+    fn each_move(&self, _: &mut S, of: Option<u32>, f: &mut dyn FnMut(Move)) {
+        for line in self.records.0.keys().filter(|l| of.is_none_or(|of| of == **l)) {
             self.shape.each_move(&self.records, *line, f);
         }
     }

@@ -1,0 +1,50 @@
+//! Ground transition tables against the step function itself: the same states in the same order, the same
+//! transitions, the same goals at the same steps.
+
+use sim_explore::{Limits, Search};
+use svm_model::MemoryKind;
+use svm_model::explore::Explorer;
+use svm_model::text::{KERNELS, POLICIES};
+use workloads::check::{CheckCase, NamedText};
+use workloads::litmus::{BUILTIN, Litmus};
+
+#[test]
+fn tables_and_steps_give_the_same_search() {
+    let named = |t: &svm_model::text::Text| NamedText {
+        name: t.name.into(),
+        file: t.file.into(),
+        text: t.text.into(),
+    };
+    let limits = Limits { states: 4_000, ..Limits::default() };
+    let search = || Search { limits, ..Search::default() };
+    let mut compared = 0;
+    for (name, file, body) in BUILTIN {
+        let litmus = Litmus::parse(file, body).unwrap();
+        for kernel in KERNELS {
+            for policy in POLICIES {
+                for sme_coherent in [false, true] {
+                    let (kernel, policy) = (named(kernel), named(policy));
+                    let part = if sme_coherent { "genoa" } else { "rome" };
+                    let case =
+                        CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part, sme_coherent };
+                    // A policy that does not fit the kernel or the part is another test's business.
+                    let Ok(machine) = case.machine(MemoryKind::Shadow) else { continue };
+                    let mut explorer = Explorer::new(&machine).unwrap();
+                    let by_table = explorer.run(search()).unwrap();
+                    let by_step = explorer.run_without_tables(search());
+                    let what = format!("{name}, {}, {part}", policy.name);
+                    assert_eq!(by_table.states(), by_step.states(), "{what}");
+                    assert_eq!(by_table.transitions, by_step.transitions, "{what}");
+                    assert_eq!(by_table.reached, by_step.reached, "{what}");
+                    for i in 0..by_table.states() {
+                        let (a, b) = (by_table.state(i), by_step.state(i));
+                        let words = explorer.state_bytes() / 8;
+                        assert_eq!(a[..words], b[..words], "{what}: state {i}");
+                    }
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 100, "only {compared} models compared");
+}
