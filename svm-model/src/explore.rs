@@ -1,16 +1,27 @@
 //! A machine as the explorer sees it: packed states, every actor, every choice.
 
-use cache_model::event::EventKind;
+use cache_model::event::{Event, EventKind};
 use sim_core::choice::{Chooser, Odometer, Scripted};
 use sim_core::state::{Packed, Position, SlotId, Store};
 use sim_explore::{Explored, Model, Search};
 use svm_policy::Pc;
 
 use crate::ground::{Ground, Recorder, Teacher};
-use crate::label::{Actor, Notes};
+use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
 use crate::run::Stepped;
+
+/// Evaluates an expression for the least width that takes so many words, or gives the words back.
+macro_rules! in_width {
+    ($words:expr, $w:ident => $run:expr) => { in_width!($words, $w => $run; 1 2 3 4 5 6 8 12 16 32 64) };
+    ($words:expr, $w:ident => $run:expr; $($width:literal)*) => {
+        match $words {
+            $(0..=$width => { const $w: usize = $width; Ok($run) })*
+            words => Err(words),
+        }
+    };
+}
 
 /// One step of a schedule: who, and the answers to what may go more than one way.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -34,6 +45,9 @@ pub struct Explorer<'a> {
     positions: Vec<Position>,
     words: usize,
 }
+
+/// What a step was, and its events.
+type Told = (Option<What>, Vec<Event>);
 
 /// Runs the one step function.
 #[derive(Debug)]
@@ -85,23 +99,34 @@ impl<'a> Explorer<'a> {
 
     /// Runs a search over the machine's states.
     ///
-    /// A state is as wide as the model needs, up to 8 words; above, the next width that there is.
+    /// A state is as wide as the model needs, up to 6 words; above, the next width that there is.
     ///
     /// # Errors
     ///
     /// The number of words, if it is more than the widest, 64.
     pub fn run(&mut self, search: Search<'_>) -> Result<Explored, usize> {
-        macro_rules! widths {
-            ($($w:literal)*) => { $(if self.words <= $w { return Ok(search.run(&mut self.model::<$w>())); })* };
-        }
-        widths!(1 2 3 4 5 6 7 8 10 12 16 24 32 64);
-        Err(self.words)
+        in_width!(self.words, W => self.run_in::<W>(search))
     }
 
-    fn model<const W: usize>(&mut self) -> GroundModel<'_, 'a, W> {
+    fn run_in<const W: usize>(&mut self, search: Search<'_>) -> Explored {
+        let threads = rayon::current_num_threads();
+        let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model()).collect();
+        let explored = search.run(&mut models);
+        let runaway = models.iter().filter_map(|m| m.student.runaway).min();
+        self.student.runaway = self.student.runaway.or(runaway);
+        explored
+    }
+
+    fn model<const W: usize>(&self) -> GroundModel<'_, W> {
         let mut initial = [0; W];
         self.write_initial(&mut initial);
         let Explorer { student, positions, .. } = self;
+        let student = Student {
+            machine: student.machine,
+            memory: student.memory.clone(),
+            notes: Notes::default(),
+            runaway: None,
+        };
         let pages = u32::try_from(student.machine.spec().pages.len()).unwrap_or(0);
         let mut tables = Vec::new();
         for actor in student.machine.actors() {
@@ -148,13 +173,9 @@ impl<'a> Explorer<'a> {
     pub fn deadlocked_after(&mut self, steps: &[ScheduledStep]) -> bool {
         let mut state = vec![0; self.words];
         self.write_initial(&mut state);
-        for step in steps {
-            let mut chooser = Scripted::new(&step.answers);
-            let mut store = Packed { words: &mut state, layout: &self.positions };
-            let done = self.student.step(&mut store, &mut chooser, step.actor, None);
-            if done != Stepped::Done || !chooser.fitted() {
-                return false;
-            }
+        let Some(told) = self.follow(&state, steps) else { return false };
+        if let Some((last, _)) = told.last() {
+            state.clone_from(last);
         }
         let mut progress = false;
         self.each(&state, |actor, _, _, _| progress |= actor != Actor::World);
@@ -164,8 +185,57 @@ impl<'a> Explorer<'a> {
 
     /// Searches as [`Explorer::run`] does, but asks the step function itself for every transition: slow, and what
     /// the ground tables are compared with.
-    pub fn run_without_tables(&mut self, search: Search<'_>) -> Explored {
-        search.run(&mut Direct::<64> { explorer: self })
+    ///
+    /// # Errors
+    ///
+    /// As [`Explorer::run`].
+    pub fn run_without_tables(&mut self, search: Search<'_>) -> Result<Explored, usize> {
+        in_width!(self.words, W => search.run(&mut [Direct::<W> { explorer: self }]))
+    }
+
+    /// Reorders a schedule so that actors take turns less often: a step moves ahead where nobody in between can
+    /// tell. The length, the last step, every label and the final state stay.
+    #[must_use]
+    pub fn calm(&mut self, mut steps: Vec<ScheduledStep>) -> Vec<ScheduledStep> {
+        let mut initial = vec![0; self.words];
+        self.write_initial(&mut initial);
+        let Some(mut told) = self.follow(&initial, &steps) else { return steps };
+        for at in 1..steps.len().saturating_sub(1) {
+            let before = steps[at - 1].actor;
+            if steps[at].actor == before {
+                continue;
+            }
+            let Some(from) = (at + 1..steps.len() - 1).find(|i| steps[*i].actor == before) else { continue };
+            let (start, end) = (told[at - 1].0.clone(), told[from].0.clone());
+            let mut moved = steps[at..=from].to_vec();
+            moved.rotate_right(1);
+            let mut labels: Vec<_> = told[at..=from].iter().map(|t| t.1.clone()).collect();
+            labels.rotate_right(1);
+            let Some(instead) = self.follow(&start, &moved) else { continue };
+            let same = instead.iter().map(|t| &t.1).eq(&labels);
+            if same && instead.last().is_some_and(|t| t.0 == end) {
+                steps[at..=from].clone_from_slice(&moved);
+                told[at..=from].clone_from_slice(&instead);
+            }
+        }
+        steps
+    }
+
+    /// The state after each step, with what it was and the events; `None` if the steps do not fit.
+    fn follow(&mut self, from: &[u64], steps: &[ScheduledStep]) -> Option<Vec<(Vec<u64>, Told)>> {
+        let mut state = from.to_vec();
+        let mut told = Vec::new();
+        for step in steps {
+            let mut chooser = Scripted::new(&step.answers);
+            let mut store = Packed { words: &mut state, layout: &self.positions };
+            let done = self.student.step(&mut store, &mut chooser, step.actor, None);
+            if done != Stepped::Done || !chooser.fitted() {
+                return None;
+            }
+            let notes = &self.student.notes;
+            told.push((state.clone(), (notes.what, notes.events.clone())));
+        }
+        Some(told)
     }
 
     /// The step that transition `number` of a state is.
@@ -182,8 +252,8 @@ impl<'a> Explorer<'a> {
 }
 
 /// A machine's transitions by ground tables.
-struct GroundModel<'s, 'a, const W: usize> {
-    student: &'s mut Student<'a>,
+struct GroundModel<'s, const W: usize> {
+    student: Student<'s>,
     positions: &'s [Position],
     initial: [u64; W],
     /// Who can step, and its tables: the caches line by line, the world page by page.
@@ -209,7 +279,7 @@ impl Teacher for Lesson<'_, '_> {
     }
 }
 
-impl<const W: usize> Model<W> for GroundModel<'_, '_, W> {
+impl<const W: usize> Model<W> for GroundModel<'_, W> {
     fn initial(&self) -> [u64; W] {
         self.initial
     }
@@ -218,7 +288,7 @@ impl<const W: usize> Model<W> for GroundModel<'_, '_, W> {
         // The caches count as progress: a flush waits for what they have on its way.
         let mut progress = false;
         for (actor, within, ground) in &mut self.tables {
-            let mut lesson = Lesson { student: self.student, actor: *actor, within: *within };
+            let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
             ground.each(state, self.positions, &mut lesson, |next, goals| {
                 progress |= *actor != Actor::World;
                 emit(next, goals);

@@ -163,6 +163,7 @@ impl CheckCase<'_> {
             for (state, number) in explored.path(reached) {
                 schedule.extend(explorer.transition(explored.state(state), number));
             }
+            let schedule = explorer.calm(schedule);
             let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
             events.push(Counterexample { event: *event, schedule, story });
         }

@@ -6,11 +6,16 @@
 //! no second search.
 #![forbid(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod search;
+mod table;
+
+use std::sync::atomic::AtomicBool;
+
+use table::{id, index_of, length, shard_of};
 
 /// What is explored, in states of `W` words: the width is known when the search is compiled, for a state is
 /// copied, hashed and compared more often than anything else is done.
-pub trait Model<const W: usize> {
+pub trait Model<const W: usize>: Send {
     /// The initial state.
     fn initial(&self) -> [u64; W];
     /// Calls `emit` for each transition out of a state, in a fixed order, with the successor and the goals
@@ -64,9 +69,9 @@ pub struct Reached {
 /// What a search came to.
 #[derive(Debug)]
 pub struct Explored {
+    shards: Vec<Stored>,
     words: usize,
-    states: Vec<u64>,
-    came_from: Vec<(u32, u32)>,
+    root: u32,
     /// Transitions made.
     pub transitions: u64,
     /// Levels of the search: the length of the longest shortest path.
@@ -75,6 +80,14 @@ pub struct Explored {
     pub bound: Option<Bound>,
     /// Each goal's first time.
     pub reached: Vec<Reached>,
+}
+
+/// The states of a shard, and how each was first reached: the state that was left, and the number of the
+/// transition.
+#[derive(Debug)]
+struct Stored {
+    states: Vec<u64>,
+    came_from: Vec<(u32, u32)>,
 }
 
 /// Progress of a search, told now and then.
@@ -94,13 +107,18 @@ impl Explored {
     /// States stored.
     #[must_use]
     pub fn states(&self) -> u32 {
-        u32::try_from(self.came_from.len()).unwrap_or(u32::MAX)
+        self.shards.iter().fold(0, |n, s| n + length(&s.came_from))
+    }
+
+    /// The numbers of the stored states, in no telling order.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
+        (0u32..).zip(&self.shards).flat_map(|(shard, s)| (0..length(&s.came_from)).map(move |i| id(shard, i)))
     }
 
     /// A stored state.
     #[must_use]
-    pub fn state(&self, index: u32) -> &[u64] {
-        &self.states[index as usize * self.words..][..self.words]
+    pub fn state(&self, id: u32) -> &[u64] {
+        &self.shards[shard_of(id)].states[index_of(id) * self.words..][..self.words]
     }
 
     /// The transitions' numbers from the initial state to a goal, each with the state it leaves.
@@ -109,135 +127,13 @@ impl Explored {
         let mut path = Vec::new();
         path.extend(reached.transition.map(|t| (reached.state, t)));
         let mut at = reached.state;
-        while at != 0 {
-            let (parent, transition) = self.came_from[at as usize];
+        while at != self.root {
+            let (parent, transition) = self.shards[shard_of(at)].came_from[index_of(at)];
             path.push((parent, transition));
             at = parent;
         }
         path.reverse();
         path
-    }
-}
-
-/// The visited states, found by open addressing. A slot holds a state's number below and 32 bits of its hash
-/// above. Its place comes from the top of those bits, so that a table that grows needs no state to be read: its
-/// slots move in order.
-struct Table<const W: usize> {
-    states: Vec<[u64; W]>,
-    slots: Vec<u64>,
-}
-
-const EMPTY: u64 = u64::MAX;
-
-fn hash<const W: usize>(state: &[u64; W]) -> u32 {
-    let mut h = 0x9e37_79b9_7f4a_7c15u64;
-    for w in state {
-        h = (h ^ w).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        h ^= h >> 32;
-    }
-    high(h.wrapping_mul(0xd6e8_feb8_6659_fd93))
-}
-
-/// The low half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-/// The high half of a word.
-const fn high(word: u64) -> u32 {
-    low(word >> 32)
-}
-
-impl<const W: usize> Table<W> {
-    fn new() -> Table<W> {
-        Table { states: Vec::new(), slots: vec![EMPTY; 1 << 12] }
-    }
-
-    fn count(&self) -> u32 {
-        u32::try_from(self.states.len()).unwrap_or(u32::MAX)
-    }
-
-    fn slot_of(&self, hash: u32) -> usize {
-        let bits = self.slots.len().trailing_zeros();
-        usize::try_from(u64::from(hash) << bits >> 32).unwrap_or(0)
-    }
-
-    /// Makes room for so many more states.
-    fn reserve(&mut self, more: usize) {
-        while (self.states.len() + more) * 3 >= self.slots.len() * 2 {
-            let size = self.slots.len() * 2;
-            let old = std::mem::replace(&mut self.slots, vec![EMPTY; size]);
-            for slot in old.into_iter().filter(|s| *s != EMPTY) {
-                let mut at = self.slot_of(high(slot));
-                while self.slots[at] != EMPTY {
-                    at = (at + 1) & (size - 1);
-                }
-                self.slots[at] = slot;
-            }
-        }
-    }
-
-    /// Stores a state if it is new. There must be room.
-    fn insert(&mut self, state: &[u64; W], hash: u32) -> bool {
-        let mask = self.slots.len() - 1;
-        let mut at = self.slot_of(hash);
-        loop {
-            let slot = self.slots[at];
-            if slot == EMPTY {
-                break;
-            }
-            if high(slot) == hash && self.states[low(slot) as usize] == *state {
-                return false;
-            }
-            at = (at + 1) & mask;
-        }
-        self.slots[at] = u64::from(hash) << 32 | u64::from(self.count());
-        self.states.push(*state);
-        true
-    }
-
-    /// Touches what the insertions of a batch will need: independent loads, whose misses overlap.
-    fn read_ahead(&self, hashes: &[u32], ahead: &mut Vec<u64>) -> u64 {
-        ahead.clear();
-        ahead.extend(hashes.iter().map(|h| self.slots[self.slot_of(*h)]));
-        let mut sum = 0u64;
-        for (slot, hash) in ahead.iter().zip(hashes) {
-            if *slot != EMPTY && high(*slot) == *hash {
-                sum = sum.wrapping_add(self.states[low(*slot) as usize][0]);
-            }
-        }
-        sum
-    }
-
-    fn bytes(&self) -> u64 {
-        (self.states.capacity() * W * 8 + self.slots.capacity() * 8) as u64
-    }
-}
-
-/// States expanded before their successors are looked up together.
-const BATCH: u32 = 128;
-
-/// Successors of a batch of states, in order.
-struct Successors<const W: usize> {
-    states: Vec<[u64; W]>,
-    hashes: Vec<u32>,
-    /// State that it leaves, number of the transition.
-    from: Vec<(u32, u32)>,
-    /// Goals reached: state, transition that reached it (none for the state itself), goals.
-    goals: Vec<(u32, Option<u32>, u64)>,
-}
-
-impl<const W: usize> Successors<W> {
-    fn new() -> Self {
-        Successors { states: Vec::new(), hashes: Vec::new(), from: Vec::new(), goals: Vec::new() }
-    }
-
-    fn clear(&mut self) {
-        self.states.clear();
-        self.hashes.clear();
-        self.from.clear();
-        self.goals.clear();
     }
 }
 
@@ -257,109 +153,6 @@ pub struct Search<'a> {
 impl std::fmt::Debug for Search<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Search").field("limits", &self.limits).field("stop_at", &self.stop_at).finish()
-    }
-}
-
-impl Search<'_> {
-    /// Explores a model.
-    ///
-    /// States are expanded in batches within a level, and the successors of a batch looked up together; the
-    /// order of states, and with it every number and story, is that of one after the other.
-    pub fn run<const W: usize, M: Model<W>>(mut self, model: &mut M) -> Explored {
-        let mut table = Table::<W>::new();
-        let mut came_from: Vec<(u32, u32)> = vec![(0, 0)];
-        let initial = model.initial();
-        table.insert(&initial, hash(&initial));
-        let mut goals = Goals::default();
-        let (mut transitions, mut depth, mut bound) = (0u64, 0u32, None);
-        let mut level_end = 1u32;
-        let mut at = 0u32;
-        let mut batch = Successors::<W>::new();
-        let mut ahead = Vec::new();
-        let mut told = 0u32;
-        while at < table.count() {
-            if at == level_end {
-                depth += 1;
-                level_end = table.count();
-                if depth >= self.limits.depth {
-                    bound = Some(Bound::Depth(self.limits.depth));
-                    break;
-                }
-            }
-            if at == 0 || at - told >= 1 << 14 {
-                told = at;
-                let memory = table.bytes() + came_from.capacity() as u64 * 8;
-                if let Some(progress) = &mut self.progress {
-                    progress(Progress { states: table.count(), expanded: at, depth, memory });
-                }
-                if self.interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) {
-                    bound = Some(Bound::Interrupted);
-                    break;
-                }
-                if memory > self.limits.memory {
-                    bound = Some(Bound::Memory(self.limits.memory));
-                    break;
-                }
-            }
-            if table.count() >= self.limits.states {
-                bound = Some(Bound::States(self.limits.states));
-                break;
-            }
-            let end = level_end.min(at.saturating_add(BATCH));
-            batch.clear();
-            for state in at..end {
-                let current = table.states[state as usize];
-                let mut number = 0u32;
-                let own = model.expand(&current, |next, goals| {
-                    batch.states.push(*next);
-                    batch.hashes.push(hash(next));
-                    batch.from.push((state, number));
-                    if goals != 0 {
-                        batch.goals.push((state, Some(number), goals));
-                    }
-                    number += 1;
-                });
-                if own != 0 {
-                    batch.goals.push((state, None, own));
-                }
-            }
-            table.reserve(batch.hashes.len());
-            std::hint::black_box(table.read_ahead(&batch.hashes, &mut ahead));
-            for (i, from) in batch.from.iter().enumerate() {
-                if table.insert(&batch.states[i], batch.hashes[i]) {
-                    came_from.push(*from);
-                }
-            }
-            for (state, transition, reached) in &batch.goals {
-                goals.note(*reached, *state, *transition, depth + u32::from(transition.is_some()));
-            }
-            transitions += batch.from.len() as u64;
-            at = end;
-            if self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
-                break;
-            }
-        }
-        let reached = goals.reached;
-        let states = table.states.into_flattened();
-        Explored { words: W, states, came_from, transitions, depth, bound, reached }
-    }
-}
-
-/// The goals reached so far.
-#[derive(Default)]
-struct Goals {
-    seen: u64,
-    reached: Vec<Reached>,
-}
-
-impl Goals {
-    fn note(&mut self, goals: u64, state: u32, transition: Option<u32>, depth: u32) {
-        let mut fresh = goals & !self.seen;
-        self.seen |= fresh;
-        while fresh != 0 {
-            self.reached.push(Reached { goal: fresh.trailing_zeros(), state, transition, depth });
-            fresh &= fresh - 1;
-        }
     }
 }
 
@@ -388,7 +181,7 @@ mod tests {
 
     #[test]
     fn every_state_is_found_once_and_goals_at_their_shortest() {
-        let explored = Search::default().run(&mut Grid);
+        let explored = Search::default().run(&mut [Grid]);
         assert_eq!((explored.states(), explored.transitions, explored.depth), (16, 24, 6));
         assert_eq!(explored.bound, None);
         let goal = explored.reached[0];
@@ -400,10 +193,51 @@ mod tests {
     #[test]
     fn a_bound_that_is_met_is_named() {
         let limits = Limits { states: 5, ..Limits::default() };
-        let explored = Search { limits, ..Search::default() }.run(&mut Grid);
+        let explored = Search { limits, ..Search::default() }.run(&mut [Grid]);
         assert_eq!(explored.bound, Some(Bound::States(5)));
         let limits = Limits { depth: 2, ..Limits::default() };
-        let explored = Search { limits, ..Search::default() }.run(&mut Grid);
+        let explored = Search { limits, ..Search::default() }.run(&mut [Grid]);
         assert_eq!((explored.bound, explored.states()), (Some(Bound::Depth(2)), 6));
+    }
+
+    /// Three counters from 0 to 50: levels wide enough for several chunks.
+    struct Cube;
+
+    impl Model<2> for Cube {
+        fn initial(&self) -> [u64; 2] {
+            [0, 0]
+        }
+        fn expand(&mut self, [xy, z]: &[u64; 2], mut emit: impl FnMut(&[u64; 2], u64)) -> u64 {
+            let (x, y) = (xy & 63, xy >> 6);
+            for next in [[xy + 1, *z], [xy + 64, *z], [*xy, z + 1]] {
+                if next[0] & 63 <= 50 && next[0] >> 6 <= 50 && next[1] <= 50 {
+                    emit(&next, u64::from(x == 40 && y == 40 && *z == 40));
+                }
+            }
+            0
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let limits = Limits { states: 120_000, ..Limits::default() };
+        for limits in [Limits::default(), limits] {
+            let run = |mut models: Vec<Cube>| Search { limits, ..Search::default() }.run(&mut models);
+            let one = run(vec![Cube]);
+            let four = run(vec![Cube, Cube, Cube, Cube]);
+            assert_eq!(one.states(), four.states());
+            assert_eq!((one.transitions, one.depth, one.bound), (four.transitions, four.depth, four.bound));
+            assert_eq!(one.reached, four.reached);
+            assert!(one.ids().eq(four.ids()));
+            assert!(one.ids().all(|id| one.state(id) == four.state(id)));
+            for goal in &one.reached {
+                assert_eq!(one.path(goal), four.path(goal));
+                assert_eq!(one.path(goal).len(), 121);
+            }
+            match one.bound {
+                None => assert_eq!((one.states(), one.depth), (51 * 51 * 51, 150)),
+                Some(_) => assert!((120_000..121_000).contains(&one.states()), "{}", one.states()),
+            }
+        }
     }
 }
