@@ -5,7 +5,7 @@ use sev_arch::{PcpuId, Tag, VcpuId, VmId};
 use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
-use svm_lang::{Code, Config, Diag, Entry, Source, VarKind};
+use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind};
 use svm_policy::{Op, Prim, Scope, VarId};
 
 use crate::context::{ContextSlots, Start};
@@ -121,12 +121,26 @@ fn hi(n: usize) -> i64 {
 }
 
 impl Machine {
-    /// Compiles the texts and lays the slots out.
+    /// Compiles the texts, which may include built-in ones, and lays the slots out.
     ///
     /// # Errors
     ///
     /// What the compiler says of the texts: file, line, column, and what was expected.
     pub fn build(spec: ModelSpec, sources: &[Source<'_>], memory: MemoryKind) -> Result<Machine, Vec<Diag>> {
+        Machine::build_with(spec, sources, &crate::text::find, memory)
+    }
+
+    /// As [`Machine::build`], and `find` gives the texts that the texts include.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says of the texts.
+    pub fn build_with(
+        spec: ModelSpec,
+        sources: &[Source<'_>],
+        find: &Find<'_>,
+        memory: MemoryKind,
+    ) -> Result<Machine, Vec<Diag>> {
         let mut wanted: Vec<&str> = KERNEL_ENTRIES.to_vec();
         for task in &spec.tasks {
             match &task.kind {
@@ -140,7 +154,7 @@ impl Machine {
         let mut unique = wanted.clone();
         unique.sort_unstable();
         unique.dedup();
-        let code = svm_lang::compile(sources, &unique, &config_of(&spec))?;
+        let code = svm_lang::compile(sources, find, &unique, &config_of(&spec))?;
         Ok(Machine::lay_out(spec, code, memory))
     }
 

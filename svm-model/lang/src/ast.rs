@@ -146,6 +146,8 @@ pub struct Item {
 /// What may stand at top level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ItemKind {
+    /// `#include "name"`: the text of that name stands here.
+    Include(Ident),
     /// `#define NAME value`.
     Define {
         /// The constant.

@@ -3,17 +3,16 @@
 use sim_state::Domain;
 use svm_policy::{Expr, Op, Operand, Pc, Place, Reg, VarId};
 
-use crate::ast::Ast;
 use crate::code::{Code, Entry, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
+use crate::include::{self, Find, Texts};
 use crate::ir::{Calc, Class, End, Flow, Inst, LocalMask, Slot, V, Val};
 use crate::live;
 use crate::lower::{self, Shared};
 use crate::machine::Machine;
-use crate::parse::parse_text;
 use crate::range::{Input, Interval, Ranges, solve, union};
-use crate::{Config, Role, Source, VarKind, opt, spin};
+use crate::{Config, Source, VarKind, opt, spin};
 
 /// Operations after which functions that nothing calls are no longer looked at.
 const CHECKED: usize = 500_000;
@@ -38,37 +37,35 @@ struct Unit {
 
 pub(crate) fn compile_with(
     sources: &[Source<'_>],
+    find: &Find<'_>,
     entries: &[&str],
     config: &Config,
     effort: Effort,
 ) -> Result<Code, Vec<Diag>> {
-    let texts: Vec<(&str, &str)> = sources.iter().map(|s| (s.file, s.text)).collect();
     let mut faults = Vec::new();
-    let mut asts: Vec<(Ast, Role)> = Vec::new();
-    for (i, source) in sources.iter().enumerate() {
-        let (ast, found) = parse_text(source.text, u16::try_from(i).unwrap_or(u16::MAX));
-        faults.extend(found);
-        asts.push((ast, source.role));
+    let texts = include::read(sources, find, &mut faults);
+    if faults.is_empty() {
+        match Machine::new(config) {
+            Ok(machine) => {
+                let program = collect(&texts, &config.constants, machine, &mut faults);
+                if let Some(code) = build(&program, &texts, entries, effort, &mut faults) {
+                    return Ok(code);
+                }
+            }
+            Err(fault) => faults.push(fault),
+        }
     }
-    if !faults.is_empty() {
-        return Err(resolve(faults, &texts));
-    }
-    let result = Machine::new(config).map_err(|fault| vec![fault]).and_then(|machine| {
-        let program = collect(&asts, &config.constants, machine, &mut faults);
-        let places = Places::new(sources.iter().map(|s| s.text).collect());
-        build(&program, places, sources, entries, effort, &mut faults).ok_or(std::mem::take(&mut faults))
-    });
-    result.map_err(|faults| resolve(faults, &texts))
+    Err(resolve(faults, &texts.named()))
 }
 
 fn build<'p>(
     program: &'p Program<'p>,
-    mut places: Places<'p>,
-    sources: &[Source<'_>],
+    texts: &'p Texts,
     entries: &[&str],
     effort: Effort,
     faults: &mut Vec<Fault>,
 ) -> Option<Code> {
+    let mut places = Places::new(texts.list.iter().map(|t| t.text.as_str()).collect());
     let mut wanted: Vec<usize> = Vec::new();
     for name in entries {
         match program.globals.get(name) {
@@ -138,7 +135,7 @@ fn build<'p>(
             opt::join_copies(&mut unit.flow, regs);
         }
     }
-    let mut code = Code { files: sources.iter().map(|s| s.file.to_owned()).collect(), ..Code::default() };
+    let mut code = Code { files: texts.list.iter().map(|t| t.file.clone()).collect(), ..Code::default() };
     for (unit, regs) in units.iter().zip(&ranges.regs) {
         emit(program, &mut code, unit, regs, &places, effort, faults);
     }

@@ -171,6 +171,7 @@ impl<'a> Parser<'a> {
             Tok::Word(w) => format!("`{w}`"),
             Tok::Int(n) => format!("`{n}`"),
             Tok::Punct(p) => format!("`{p}`"),
+            Tok::Str(name) => format!("`\"{name}\"`"),
             Tok::End => match self.end {
                 Some(_) => "the end of the line".to_owned(),
                 None => "the end of the text".to_owned(),
@@ -206,7 +207,7 @@ impl<'a> Parser<'a> {
                 let span = self.next().span;
                 Ok(Ident { name: w.to_owned(), span })
             }
-            Tok::Word(_) | Tok::Int(_) | Tok::Punct(_) | Tok::End => self.unexpected(what),
+            Tok::Word(_) | Tok::Int(_) | Tok::Punct(_) | Tok::Str(_) | Tok::End => self.unexpected(what),
         }
     }
 
@@ -247,7 +248,7 @@ impl<'a> Parser<'a> {
                     self.next();
                     return;
                 }
-                Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) => {}
+                Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) | Tok::Str(_) => {}
             }
             self.next();
         }
@@ -282,7 +283,7 @@ impl<'a> Parser<'a> {
         }
         let first = items.len();
         if self.is("#") {
-            if let Some(kind) = self.define() {
+            if let Some(kind) = self.directive() {
                 items.push(Item { kind, span: start });
             }
         } else {
@@ -295,29 +296,30 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `#define NAME value`; nothing if the line was reported and passed over.
-    fn define(&mut self) -> Option<ItemKind> {
+    /// `#define NAME value` or `#include "name"`; nothing if the line was reported and passed over.
+    fn directive(&mut self) -> Option<ItemKind> {
         let hash = self.next().span;
         let last = self.tokens.len() - 1;
         let end = (self.at..last).find(|&i| self.tokens[i].first).unwrap_or(last);
         self.end = Some(end);
-        let item = self.define_line(hash).ok();
+        let item = self.directive_line(hash).ok();
         self.end = None;
         self.at = end;
         item
     }
 
-    fn define_line(&mut self, hash: Span) -> Parsed<ItemKind> {
+    fn directive_line(&mut self, hash: Span) -> Parsed<ItemKind> {
+        if self.eat_word("include") {
+            return self.include_line();
+        }
         if !self.eat_word("define") {
             let word = self.found();
             let fault = Fault::at(
                 hash.to(self.span()),
                 format!("`#` with {word} is not part of the language"),
             )
-            .expected("only `#define NAME value` is")
-            .help(
-                "there is no preprocessor: leave includes out, and choose between texts instead of `#ifdef`",
-            );
+            .expected("only `#define NAME value` and `#include \"text.c\"` are")
+            .help("there is no preprocessor: include a text and redefine its functions instead of `#ifdef`");
             return self.fail(fault);
         }
         let name = self.ident("a name")?;
@@ -330,6 +332,20 @@ impl<'a> Parser<'a> {
             return self.unexpected("the end of the line");
         }
         Ok(ItemKind::Define { name, value })
+    }
+
+    fn include_line(&mut self) -> Parsed<ItemKind> {
+        let Token { tok: Tok::Str(name), span, .. } = self.token() else {
+            let fault = Fault::at(self.span(), format!("unexpected {}", self.found()))
+                .expected("expected the name of a text in quotes")
+                .help("what the kernel's headers declare is built in: leave `#include <...>` out");
+            return self.fail(fault);
+        };
+        self.next();
+        if self.tok() != Tok::End {
+            return self.unexpected("the end of the line");
+        }
+        Ok(ItemKind::Include(Ident { name: name.to_owned(), span }))
     }
 
     fn declaration(&mut self, items: &mut Vec<Item>) -> Parsed<()> {
@@ -542,7 +558,9 @@ impl<'a> Parser<'a> {
         }
         let name = match self.tok() {
             Tok::Word(_) => self.ident("a name")?,
-            Tok::Int(_) | Tok::Punct(_) | Tok::End => Ident { name: String::new(), span: start },
+            Tok::Int(_) | Tok::Punct(_) | Tok::Str(_) | Tok::End => {
+                Ident { name: String::new(), span: start }
+            }
         };
         Ok(Decl { ty, name, array: None, bits: None, init: None })
     }

@@ -105,6 +105,7 @@ impl Display for Ast {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for item in &self.items {
             match &item.kind {
+                ItemKind::Include(name) => writeln!(f, "#include \"{}\"", name.name)?,
                 ItemKind::Define { name, value } => writeln!(f, "#define {} {value}", name.name)?,
                 ItemKind::Enum { name, values } => {
                     let name = name.as_ref().map_or(String::new(), |n| format!("{} ", n.name));

@@ -4,6 +4,7 @@ mod errors;
 mod exec;
 mod generate;
 mod golden;
+mod include;
 mod language;
 mod listing;
 mod mock;
@@ -11,7 +12,7 @@ mod random;
 mod texts;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, compile};
+use crate::{Code, Config, Role, Source, Type, compile, no_includes};
 
 /// Two VMs of two vCPUs and one, two pages, masks of one word.
 pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
@@ -37,7 +38,7 @@ pub(crate) fn litmus(text: &str) -> Source<'_> {
 
 /// Compiles a litmus text; its errors fail the test.
 pub(crate) fn code(text: &str, entries: &[&str], config: &Config) -> Code {
-    compile(&[litmus(text)], entries, config).unwrap_or_else(|diags| {
+    compile(&[litmus(text)], &no_includes, entries, config).unwrap_or_else(|diags| {
         panic!("{text}\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>())
     })
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{config, golden};
-use crate::{Diag, Role, Source, compile};
+use crate::{Diag, Role, Source, compile, no_includes};
 
 const KERNEL: &str = "struct kvm { cpumask_t dirty; struct mutex lock; };\n\
     struct kvm_vcpu { int cpu; };\n\
@@ -19,7 +19,12 @@ fn errors(policy: &str) -> Vec<Diag> {
         Source { file: "kernel.c", text: KERNEL, role: Role::Kernel },
         Source { file: "policy.c", text: policy, role: Role::Policy },
     ];
-    compile(&sources, &["enter"], &config(2, 64)).err().unwrap_or_default()
+    compile(&sources, &no_includes, &["enter"], &config(2, 64)).err().unwrap_or_default()
+}
+
+/// The first error of a policy, as it is shown.
+pub(super) fn first(policy: &str) -> String {
+    errors(policy).first().map_or(String::new(), ToString::to_string)
 }
 
 /// Wrong texts, each with what it shows.
@@ -167,7 +172,7 @@ fn what_is_not_of_the_language_is_refused() {
         ("void f(int a, int b) { } void g(void) { f(1); }", "2 arguments expected, 1 given"),
     ];
     for (text, word) in cases {
-        let found = compile(&[super::litmus(text)], &[], &config(2, 64));
+        let found = compile(&[super::litmus(text)], &no_includes, &[], &config(2, 64));
         let text_of = |diags: &[Diag]| diags.iter().map(|d| format!("{d}\n")).collect::<String>();
         let shown = found.err().map(|d| text_of(&d)).unwrap_or_default();
         assert!(shown.contains(word), "{text}\nwanted: {word}\n{shown}");
@@ -198,7 +203,7 @@ fn what_is_of_the_language_is_not_refused() {
         "void f(unsigned long flags) { local_irq_save(flags); local_irq_restore(flags); }",
     ];
     for text in fine {
-        if let Err(diags) = compile(&[super::litmus(text)], &[], &config(2, 64)) {
+        if let Err(diags) = compile(&[super::litmus(text)], &no_includes, &[], &config(2, 64)) {
             panic!("{text}\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>());
         }
     }
@@ -206,7 +211,8 @@ fn what_is_of_the_language_is_not_refused() {
 
 #[test]
 fn errors_without_a_place_are_shown_too() {
-    let found = compile(&[super::litmus("void guest(void) { }")], &["gest"], &config(2, 64)).unwrap_err();
+    let found = compile(&[super::litmus("void guest(void) { }")], &no_includes, &["gest"], &config(2, 64))
+        .unwrap_err();
     let shown: String = found.iter().map(|d| format!("{d}\n")).collect();
     assert!(shown.contains("no function `gest`") && shown.contains("did you mean `guest`?"), "{shown}");
 }

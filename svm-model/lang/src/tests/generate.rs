@@ -170,7 +170,8 @@ fn stmt(t: &mut Tape<'_>, depth: usize) -> Stmt {
 }
 
 fn item(t: &mut Tape<'_>) -> Item {
-    let kind = match t.below(8) {
+    let kind = match t.below(9) {
+        7 => ItemKind::Include(ident(t)),
         0 => ItemKind::Define { name: ident(t), value: expr(t, 2) },
         1 => ItemKind::Enum {
             name: if t.below(2) == 0 { None } else { Some(ident(t)) },
