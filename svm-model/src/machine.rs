@@ -43,6 +43,8 @@ pub(crate) struct TaskSlots {
     pub(crate) repeats: Option<Entry>,
     /// pCPU it is on, or -1.
     pub(crate) on: Option<SlotId>,
+    /// Whether it is between `non_block_start()` and `non_block_end()`.
+    pub(crate) non_block: SlotId,
     /// Whether the scheduler may take its pCPU away.
     pub(crate) preemptible: bool,
     pub(crate) vcpu: Option<VcpuSlots>,
@@ -166,6 +168,7 @@ impl Machine {
         let allocates = |op: &Op| matches!(op, Op::Prim { prim: Prim::AllocPage, .. });
         let returns = spec.reuse.vm || code.ops.iter().any(allocates);
         spec.shape.keep_clean &= returns;
+        let non_block = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::NonBlock, .. }));
         let mut layout = Layout::default();
         let entry = |name: &str| {
             let found = code.entries.iter().find(|e| e.name == name);
@@ -197,6 +200,9 @@ impl Machine {
             let place = Domain::Range { lo: -1, hi: hi(pcpu_count) - 1 };
             let on =
                 (!task.pcpus.is_empty()).then(|| layout.slot(format!("{name}.on"), place, Class::Own, first));
+            // A constant where no text asks for it.
+            let marks = Domain::Range { lo: 0, hi: i64::from(non_block) };
+            let non_block = layout.slot(format!("{name}.non_block"), marks, Class::Own, 0);
             let vcpu = match &task.kind {
                 TaskKind::Vcpu { vcpu, guest } => {
                     let in_guest = layout.slot(format!("{name}.in_guest"), Domain::BOOL, Class::Own, 0);
@@ -220,7 +226,7 @@ impl Machine {
                 TaskKind::Host { .. } | TaskKind::Device { .. } | TaskKind::Reclaimer { .. } => None,
             };
             let preemptible = may_move || vcpu.is_some();
-            tasks.push(TaskSlots { main, repeats, on, preemptible, vcpu });
+            tasks.push(TaskSlots { main, repeats, on, non_block, preemptible, vcpu });
         }
         let callbacks: Vec<Entry> =
             code.callbacks.iter().map(|e| code.entries[usize::from(*e)].clone()).collect();
@@ -487,7 +493,8 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
         };
         let domain = match var.kind {
             VarKind::Mutex | VarKind::Spin => Domain::Range { lo: 0, hi: holders },
-            VarKind::Rwlock => Domain::Range { lo: -1, hi: holders },
+            VarKind::Rwlock | VarKind::Rwsem => Domain::Range { lo: -holders, hi: holders },
+            VarKind::Completion => Domain::Range { lo: -1, hi: holders },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => var.domain,
         };
         let mut base = None;

@@ -235,6 +235,15 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         self.notes.events.push(Event::plain(kind));
     }
 
+    /// Reports a context that is about to sleep where it must not.
+    fn may_sleep(&mut self) {
+        if self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler {
+            self.report(EventKind::SleepInAtomic);
+        } else if self.store.get(self.machine.tasks[self.task].non_block) != 0 {
+            self.report(EventKind::SleepNonBlockable);
+        }
+    }
+
     fn core(&self) -> CoreId {
         let p = usize::try_from(self.pcpu).unwrap_or(0);
         self.machine.spec.core_of[p]

@@ -79,6 +79,10 @@ pub enum LockType {
     Spin,
     /// `rwlock_t`.
     Rwlock,
+    /// `struct rw_semaphore`.
+    Rwsem,
+    /// `struct completion`.
+    Completion,
 }
 
 /// A type.
@@ -233,10 +237,41 @@ pub enum GuardKind {
     Spin,
     /// `guard(spinlock_irq)(&s)`.
     SpinIrq,
+    /// `guard(spinlock_irqsave)(&s)`.
+    SpinIrqSave,
     /// `guard(read_lock)(&r)`.
     Read,
     /// `guard(write_lock)(&r)`.
     Write,
+    /// `guard(rwsem_read)(&s)`.
+    DownRead,
+    /// `guard(rwsem_write)(&s)`.
+    DownWrite,
+}
+
+impl GuardKind {
+    /// Each with the word in its parentheses.
+    pub(crate) const ALL: [(&'static str, GuardKind); 8] = [
+        ("mutex", GuardKind::Mutex),
+        ("spinlock", GuardKind::Spin),
+        ("spinlock_irq", GuardKind::SpinIrq),
+        ("spinlock_irqsave", GuardKind::SpinIrqSave),
+        ("read_lock", GuardKind::Read),
+        ("write_lock", GuardKind::Write),
+        ("rwsem_read", GuardKind::DownRead),
+        ("rwsem_write", GuardKind::DownWrite),
+    ];
+}
+
+impl LockType {
+    /// Each with what declares one at top level.
+    pub(crate) const DEFINED: [(&'static str, LockType); 5] = [
+        ("DEFINE_MUTEX", LockType::Mutex),
+        ("DEFINE_SPINLOCK", LockType::Spin),
+        ("DEFINE_RWLOCK", LockType::Rwlock),
+        ("DECLARE_RWSEM", LockType::Rwsem),
+        ("DECLARE_COMPLETION", LockType::Completion),
+    ];
 }
 
 /// The statements.

@@ -39,6 +39,10 @@ pub enum VarKind {
     Spin,
     /// A read-write lock.
     Rwlock,
+    /// A read-write semaphore.
+    Rwsem,
+    /// A completion.
+    Completion,
 }
 
 /// A declared variable; its index in [`Code::vars`] is its [`svm_policy::VarId`].
@@ -51,7 +55,7 @@ pub struct Var {
     /// Words of a mask, elements of an array, else 1.
     pub words: u16,
     /// What each word can hold, over all orders of steps of the entries compiled. Of locks it is 0 to 127
-    /// (read-write locks: -1 to 126): the machine, which knows how many contexts there are, may narrow it.
+    /// (read-write locks and completions: -127 to 127): the machine, which knows how many contexts there are, may narrow it.
     pub domain: Domain,
     /// What each word starts as.
     pub init: i64,
@@ -267,6 +271,8 @@ impl Code {
                     RmwOp::Add => format!("{place} += {src}"),
                     RmwOp::Xchg => format!("{place} <-> {src}"),
                     RmwOp::CmpXchg => format!("{place} <-> {src} if {}", operand(expected)),
+                    RmwOp::AddUnless => format!("{place} += {src} unless {}", operand(expected)),
+                    RmwOp::TryLock(kind) => format!("try {} {place}", lock(kind, true)),
                 };
                 format!("r{dst} = rmw {what}")
             }
@@ -296,7 +302,7 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark => 0,
+        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt => 0,
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
@@ -314,6 +320,7 @@ fn arity(prim: Prim) -> usize {
         | Prim::FlushShared
         | Prim::FlushEnd
         | Prim::ClflushPage
+        | Prim::NonBlock
         | Prim::TraceWriteback
         | Prim::OracleUpdate => 1,
         Prim::ZapSpte | Prim::InstallSpte | Prim::AllocPage | Prim::WaitCalls | Prim::SetLoaded => 2,
@@ -338,6 +345,10 @@ fn lock(kind: Lock, take: bool) -> String {
         Lock::Spin => "spin",
         Lock::Read => "read",
         Lock::Write => "write",
+        Lock::DownRead => "rwsem read",
+        Lock::DownWrite => "rwsem write",
+        Lock::Completion => "completion",
+        Lock::CompleteAll => "completion (all)",
     };
     format!("{kind} {}", if take { "lock" } else { "unlock" })
 }

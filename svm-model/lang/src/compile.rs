@@ -190,7 +190,7 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
         let domain = match def.kind {
             VarKind::Mask => Domain::Mask { bits: program.machine.bits_of_word(0) },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => Domain::Range { lo: *lo, hi: *hi },
-            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock => {
+            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
                 Domain::Range { lo: def.range.0, hi: def.range.1 }
             }
         };

@@ -229,6 +229,8 @@ impl<'p> Collector<'p, '_> {
             Type::Lock(LockType::Mutex) => VarKind::Mutex,
             Type::Lock(LockType::Spin) => VarKind::Spin,
             Type::Lock(LockType::Rwlock) => VarKind::Rwlock,
+            Type::Lock(LockType::Rwsem) => VarKind::Rwsem,
+            Type::Lock(LockType::Completion) => VarKind::Completion,
             Type::Void | Type::MaskPtr | Type::LockPtr(_) | Type::Func => {
                 let fault = Fault::at(decl.name.span, format!("a variable cannot be a `{}`", decl.ty))
                     .expected("only parameters and locals can")
@@ -281,7 +283,9 @@ impl<'p> Collector<'p, '_> {
             | VarKind::Mask
             | VarKind::Mutex
             | VarKind::Spin
-            | VarKind::Rwlock => 0,
+            | VarKind::Rwlock
+            | VarKind::Rwsem
+            | VarKind::Completion => 0,
         };
         if let Some(value) = &decl.init {
             if plain {

@@ -1,7 +1,9 @@
 //! Syntax tree to blocks of operations: every call is inlined, so that an entry is one flat program.
 
+mod atomic;
 mod call;
 mod expr;
+mod lock;
 mod loops;
 mod mask;
 mod stmt;
@@ -63,19 +65,12 @@ struct Binding {
     held: bool,
 }
 
-/// A lock to give back at the end of a scope.
-#[derive(Clone, Copy, Debug)]
-struct Cleanup {
-    kind: crate::ast::GuardKind,
-    slot: Slot,
-    span: Span,
-}
-
 struct Scope<'p> {
     /// Where the block begins, which names it; none for scopes that are not blocks of the text.
     id: Option<u32>,
     names: BTreeMap<&'p str, Binding>,
-    cleanups: Vec<Cleanup>,
+    /// Locks to give back at its end, and where they were taken.
+    cleanups: Vec<(lock::Held, Span)>,
 }
 
 /// Where `break` and `continue` go.

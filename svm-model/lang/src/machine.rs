@@ -4,7 +4,7 @@
 use svm_policy::{BinOp, UnOp};
 
 use crate::Config;
-use crate::ast::{Infix, IntType, Object, Type};
+use crate::ast::{Infix, IntType, LockType, Object, Type};
 use crate::diag::Fault;
 
 /// Words a mask may have.
@@ -121,8 +121,8 @@ impl Machine {
             }
             Type::Ref(object) => (-1, (self.count(*object) - 1).max(-1)),
             // The slot of a lock: see `Var::domain`.
-            Type::Lock(crate::ast::LockType::Rwlock) => (-1, 126),
-            Type::Lock(_) => (0, 127),
+            Type::Lock(LockType::Rwlock | LockType::Rwsem | LockType::Completion) => (-127, 127),
+            Type::Lock(LockType::Mutex | LockType::Spin) => (0, 127),
             Type::Void
             | Type::Enum(_)
             | Type::Mask

@@ -362,13 +362,7 @@ impl<'a> Parser<'a> {
             }
         }
         if let Tok::Word(word) = self.tok() {
-            let lock = match word {
-                "DEFINE_MUTEX" => Some(LockType::Mutex),
-                "DEFINE_SPINLOCK" => Some(LockType::Spin),
-                "DEFINE_RWLOCK" => Some(LockType::Rwlock),
-                _ => None,
-            };
-            if let Some(kind) = lock {
+            if let Some((_, kind)) = LockType::DEFINED.into_iter().find(|(define, _)| *define == word) {
                 self.next();
                 self.need("(")?;
                 let name = self.ident("the lock's name")?;

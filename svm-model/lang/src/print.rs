@@ -57,6 +57,8 @@ impl Display for LockType {
             LockType::Mutex => "struct mutex",
             LockType::Spin => "spinlock_t",
             LockType::Rwlock => "rwlock_t",
+            LockType::Rwsem => "struct rw_semaphore",
+            LockType::Completion => "struct completion",
         })
     }
 }
@@ -136,11 +138,8 @@ impl Display for Ast {
                     writeln!(f, "{}{decl};", if *is_static { "static " } else { "" })?;
                 }
                 ItemKind::Lock { kind, name } => {
-                    let define = match kind {
-                        LockType::Mutex => "DEFINE_MUTEX",
-                        LockType::Spin => "DEFINE_SPINLOCK",
-                        LockType::Rwlock => "DEFINE_RWLOCK",
-                    };
+                    let define =
+                        LockType::DEFINED.iter().find(|(_, k)| k == kind).map_or("", |(word, _)| word);
                     writeln!(f, "{define}({});", name.name)?;
                 }
                 ItemKind::Function(function) => match &function.body {
@@ -251,13 +250,7 @@ fn stmt(f: &mut Formatter<'_>, s: &Stmt, depth: usize) -> fmt::Result {
         StmtKind::Return(None) => f.write_str("return;")?,
         StmtKind::Return(Some(value)) => write!(f, "return {value};")?,
         StmtKind::Guard { kind, lock } => {
-            let kind = match kind {
-                GuardKind::Mutex => "mutex",
-                GuardKind::Spin => "spinlock",
-                GuardKind::SpinIrq => "spinlock_irq",
-                GuardKind::Read => "read_lock",
-                GuardKind::Write => "write_lock",
-            };
+            let kind = GuardKind::ALL.iter().find(|(_, k)| k == kind).map_or("", |(word, _)| word);
             write!(f, "guard({kind})({lock});")?;
         }
         StmtKind::ForEachCpu { cpu, mask, body: block } => {

@@ -165,7 +165,9 @@ impl Solver<'_, '_> {
                 mask_range(self.program.machine.bits_of_word(bits))
             }
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => self.found.vars[usize::from(slot.var)],
-            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock => def.range,
+            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
+                def.range
+            }
         }
     }
 
@@ -203,7 +205,8 @@ impl Solver<'_, '_> {
                     RmwOp::Or => bin(BinOp::Or, old, src),
                     RmwOp::AndNot => bin(BinOp::And, old, un(UnOp::Not, src)),
                     RmwOp::And => bin(BinOp::And, old, src),
-                    RmwOp::Add => bin(BinOp::Add, old, src),
+                    RmwOp::Add | RmwOp::AddUnless => bin(BinOp::Add, old, src),
+                    RmwOp::TryLock(_) => Some(old),
                     RmwOp::Xchg | RmwOp::CmpXchg => Some(src),
                 });
                 self.var(slot, new);
@@ -229,7 +232,11 @@ impl Solver<'_, '_> {
         match prim {
             Prim::VmRun => (0, (EXIT_NPF + self.program.machine.pages - 1).max(0)),
             Prim::FaultPage => (0, (self.program.machine.pages - 1).max(0)),
-            Prim::ZapSpte | Prim::UserPtePresent => (0, 1),
+            Prim::ZapSpte
+            | Prim::UserPtePresent
+            | Prim::IrqsDisabled
+            | Prim::InAtomic
+            | Prim::InInterrupt => (0, 1),
             Prim::GuestRead
             | Prim::GuestWrite
             | Prim::VcpuFlushTlb
@@ -250,6 +257,8 @@ impl Solver<'_, '_> {
             | Prim::WaitCalls
             | Prim::SchedPark
             | Prim::SetLoaded
+            | Prim::MightSleep
+            | Prim::NonBlock
             | Prim::TraceWriteback
             | Prim::OracleUpdate => (0, 0),
         }

@@ -7,6 +7,7 @@ mod golden;
 mod include;
 mod language;
 mod listing;
+mod lock;
 mod mock;
 mod random;
 mod texts;

@@ -136,10 +136,15 @@ pub enum RmwOp {
     Xchg,
     /// `operand` if old equals the expected value, else unchanged.
     CmpXchg,
+    /// `old + operand` unless old equals the expected value: `atomic_add_unless`.
+    AddUnless,
+    /// Takes the lock if it is free ([`Lock`]), and waits for nobody; no operand.
+    TryLock(Lock),
 }
 
-/// Kinds of lock. The slot holds 0 when free, the holder's number + 1 for exclusive kinds; a read-write lock
-/// counts its readers from 1 and is -1 under a writer.
+/// Kinds of lock. The slot holds 0 when free. An exclusive kind holds who has it ([`crate::Platform::holder`]); a
+/// read-write kind counts its readers from 1 and holds minus the holder under a writer. A completion counts what
+/// is done, and is negative once all is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lock {
     /// `struct mutex`: sleeps.
@@ -150,6 +155,25 @@ pub enum Lock {
     Read,
     /// `rwlock_t` for writing.
     Write,
+    /// `struct rw_semaphore` for reading: sleeps.
+    DownRead,
+    /// `struct rw_semaphore` for writing: sleeps.
+    DownWrite,
+    /// `struct completion`: taking it waits, giving it back is `complete`.
+    Completion,
+    /// `struct completion`: giving it back is `complete_all`.
+    CompleteAll,
+}
+
+impl Lock {
+    /// Whether who must wait for it sleeps.
+    #[must_use]
+    pub const fn sleeps(self) -> bool {
+        match self {
+            Lock::Mutex | Lock::DownRead | Lock::DownWrite | Lock::Completion | Lock::CompleteAll => true,
+            Lock::Spin | Lock::Read | Lock::Write => false,
+        }
+    }
 }
 
 /// Windows in which others can get at the pCPU; counted or saved by the platform, each an own effect.
@@ -229,6 +253,16 @@ pub enum Prim {
     SchedPark,
     /// `vcpu_set_loaded(vcpu, bool)`: register or unregister the preempt notifier. An own step.
     SetLoaded,
+    /// `might_sleep()`: reports a context that must not. An own step.
+    MightSleep,
+    /// `non_block_start()` (1) and `non_block_end()` (0): the task may not sleep between. An own step.
+    NonBlock,
+    /// `irqs_disabled()`. An own step.
+    IrqsDisabled,
+    /// `in_atomic()`: preemption is off. An own step.
+    InAtomic,
+    /// `in_interrupt()`: in the handler of an IPI. An own step.
+    InInterrupt,
     /// `trace_sev_writeback(begin)`: a tracepoint around the policy's writeback, for the flush latency: 1 where it
     /// begins, 0 where it ends. An own step.
     TraceWriteback,
@@ -241,7 +275,18 @@ impl Prim {
     /// Whether nobody else can see the primitive, so that it costs no step.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        matches!(self, Prim::FlushBegin | Prim::SetLoaded | Prim::FaultPage | Prim::TraceWriteback)
+        matches!(
+            self,
+            Prim::FlushBegin
+                | Prim::SetLoaded
+                | Prim::FaultPage
+                | Prim::MightSleep
+                | Prim::NonBlock
+                | Prim::IrqsDisabled
+                | Prim::InAtomic
+                | Prim::InInterrupt
+                | Prim::TraceWriteback
+        )
     }
 }
 

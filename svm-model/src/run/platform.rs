@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use sev_arch::{Access, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
-use svm_policy::{Answer, Lock, Place, Platform, Prim, REGS, Window};
+use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Window};
 
 use super::{Runner, Who};
 use crate::label::What;
@@ -51,14 +51,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         i64::try_from(holder).unwrap_or(0) + 1
     }
 
-    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64) {
-        let atomic = self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler;
-        if kind == Lock::Mutex && taken && atomic {
-            self.report(EventKind::SleepInAtomic);
+    fn lock_event(&mut self, kind: Lock, event: LockEvent) {
+        match event {
+            LockEvent::Taken if kind.sleeps() => self.may_sleep(),
+            LockEvent::Taken => {}
+            LockEvent::NotHeld => self.report(EventKind::Tracking),
+            LockEvent::Vain => self.report(EventKind::Deadlock),
         }
-        if !taken && held_by == 0 {
-            self.report(EventKind::Tracking);
-        }
+    }
+
+    fn waits_in_vain(&self, holder: i64) -> bool {
+        let Ok(p) = usize::try_from(self.pcpu) else { return holder == self.holder() };
+        let under = self.who == Who::Handler && holder == self.store.get(self.machine.pcpus[p].current) + 1;
+        holder == self.holder() || under && holder > 0
     }
 
     fn this_cpu(&self) -> i64 {
@@ -162,6 +167,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
                 Answer::Done(0)
             }
+            Prim::MightSleep => {
+                self.may_sleep();
+                Answer::Own(0)
+            }
+            Prim::NonBlock => {
+                if self.who != Who::Handler {
+                    self.store.set(machine.tasks[self.task].non_block, args[0]);
+                }
+                Answer::Own(0)
+            }
+            Prim::IrqsDisabled => Answer::Own(i64::from(self.irq_off != 0 || self.who == Who::Handler)),
+            Prim::InAtomic => Answer::Own(i64::from(self.preempt > 0 || self.who == Who::Handler)),
+            Prim::InInterrupt => Answer::Own(i64::from(self.who == Who::Handler)),
             Prim::TraceWriteback => {
                 self.notes.writeback = Some(args[0] != 0);
                 Answer::Done(0)

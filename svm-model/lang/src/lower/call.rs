@@ -1,12 +1,12 @@
 //! Calls: of functions of the texts, which are inlined, and of what is built in.
 
-use svm_policy::{BinOp, Prim, RmwOp, Scope, UnOp, Window};
+use svm_policy::{BinOp, Prim, Scope, Window};
 
 use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
-use crate::ast::{Expr, ExprKind, Ident, Infix, IntType, LockType, Object, Span, Type};
-use crate::builtin::{self, Act, Builtin, Gives, Par, Sum};
+use crate::ast::{Expr, ExprKind, Ident, IntType, Object, Span, Type};
+use crate::builtin::{self, Act, Builtin, Gives, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
@@ -15,7 +15,7 @@ const INT: Type = Type::Int(IntType::Int);
 
 /// An argument of a built-in call.
 #[derive(Clone, PartialEq, Debug)]
-enum Arg {
+pub(super) enum Arg {
     Num(Val, Type),
     Mask(MaskRef),
     Local(Option<LocalMask>),
@@ -23,7 +23,15 @@ enum Arg {
     Lock(Slot),
     Func(Option<usize>),
     PerCpu(u16),
+    Flags(V),
     Nothing,
+}
+
+impl Arg {
+    /// The register of interrupt flags; any where there are none.
+    pub(super) fn reg(&self) -> V {
+        if let Arg::Flags(reg) = self { *reg } else { 0 }
+    }
 }
 
 impl<'p> Lower<'p, '_, '_> {
@@ -126,9 +134,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Place
             | Par::Address
             | Par::PerCpu
-            | Par::Mutex
-            | Par::Spin
-            | Par::Rwlock
+            | Par::Lock(_)
             | Par::Flags
             | Par::Options => None,
         };
@@ -165,8 +171,8 @@ impl<'p> Lower<'p, '_, '_> {
             }
             Par::PerCpu => self.per_cpu_var(arg).map(Arg::PerCpu),
             Par::Flags => match self.target(arg)? {
-                Target::Reg(..) => Ok(Arg::Nothing),
-                Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
+                Target::Reg(reg, ty) if crate::decl::Program::is_number(&ty) => Ok(Arg::Flags(reg)),
+                Target::Reg(..) | Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
                     self.fail(Fault::at(arg.span, "the flags are kept in a local `unsigned long`"))
                 }
             },
@@ -183,9 +189,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::MaskOut
             | Par::LocalMask
             | Par::LocalMaskOrNull
-            | Par::Mutex
-            | Par::Spin
-            | Par::Rwlock
+            | Par::Lock(_)
             | Par::Options => {
                 let value = self.value(arg)?;
                 match (par, &value) {
@@ -217,9 +221,9 @@ impl<'p> Lower<'p, '_, '_> {
                                 .help("`cpumask_copy` it first"),
                         )
                     }
-                    (Par::Mutex, Value::Lock(slot, LockType::Mutex, true))
-                    | (Par::Spin, Value::Lock(slot, LockType::Spin, true))
-                    | (Par::Rwlock, Value::Lock(slot, LockType::Rwlock, true)) => Ok(Arg::Lock(*slot)),
+                    (Par::Lock(wanted), Value::Lock(slot, found, true)) if wanted == *found => {
+                        Ok(Arg::Lock(*slot))
+                    }
                     _ => self.wrong_argument(arg, &value, par.text(), signature),
                 }
             }
@@ -291,6 +295,9 @@ impl<'p> Lower<'p, '_, '_> {
             };
             Value::Num(v, ty)
         };
+        if let Some(given) = self.lock_act(b.act, &args, span) {
+            return Ok(given);
+        }
         let given = match (b.act, args) {
             (Act::MaskBit(bit), [Arg::Num(cpu, _), Arg::Mask(m), ..]) => {
                 num(self.mask_bit(m, cpu, bit, true, old, span))
@@ -341,22 +348,6 @@ impl<'p> Lower<'p, '_, '_> {
             }
             (Act::Barrier | Act::PerCpu, _) => Value::Nothing,
             (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
-            (Act::Lock { kind, take, irq }, [Arg::Lock(slot), ..]) => {
-                if take {
-                    self.windows_before(kind, irq, span);
-                    self.push(Inst::Lock { kind, slot }, span);
-                } else {
-                    self.push(Inst::Unlock { kind, slot }, span);
-                    self.windows_after(kind, irq, span);
-                }
-                Value::Nothing
-            }
-            (Act::Windows(list), _) => {
-                for window in list {
-                    self.push(Inst::Window(*window), span);
-                }
-                Value::Nothing
-            }
             (Act::GetCpu, _) => {
                 self.push(Inst::Window(Window::PreemptDisable), span);
                 num(self.calc(Calc::ThisCpu, span))
@@ -388,6 +379,10 @@ impl<'p> Lower<'p, '_, '_> {
                 self.prim(Prim::SendCall, [cpu, index, info, wait], None, span);
                 Value::Nothing
             }
+            (Act::NonBlock(on), _) => {
+                self.prim(Prim::NonBlock, [on, 0, 0, 0].map(Val::Const), None, span);
+                Value::Nothing
+            }
             (Act::WaitCalls, [Arg::Local(Some(mask)), ..]) => {
                 self.prim(Prim::WaitCalls, [Val::Const(0); 4], Some(mask), span);
                 Value::Nothing
@@ -397,124 +392,13 @@ impl<'p> Lower<'p, '_, '_> {
         Ok(given)
     }
 
-    /// What reads and writes numbers.
-    fn memory(&mut self, act: Act, args: [Arg; 4], exprs: &'p [Expr], span: Span) -> Lowered<Value> {
-        let at = |i: usize| exprs.get(i).map_or(span, |e| e.span);
-        match (act, args) {
-            (Act::Read, [Arg::Place(target), ..]) => self.read(target, span),
-            (Act::Write, [Arg::Place(target), Arg::Num(v, from), ..]) => {
-                if let Some(e) = exprs.first()
-                    && !matches!(target, Target::Slot(..))
-                {
-                    self.writable(e)?;
-                }
-                let v = self.convert_into(v, &from, &target, at(1))?;
-                self.write(target, v, span)?;
-                Ok(Value::Nothing)
-            }
-            (Act::Add(sign, sum), args) => {
-                let (slot, ty, by) = match args {
-                    [Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, Val::Const(1)),
-                    [Arg::Num(by, _), Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, by),
-                    _ => return Err(crate::parse::Reported),
-                };
-                self.need_number(&ty, span)?;
-                let src = if sign < 0 { self.un(UnOp::Neg, by, span) } else { by };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Add, src, expected: Val::Const(0) }, span);
-                if sum == Sum::Nothing {
-                    return Ok(Value::Nothing);
-                }
-                let (new, new_ty) = self.infix(Infix::Add, (Val::Reg(dst), INT), (src, INT), span)?;
-                let new = self.convert_into(new, &new_ty, &Target::Slot(slot, ty.clone()), span)?;
-                if sum == Sum::NewIsZero {
-                    return Ok(Value::Num(self.un(UnOp::IsZero, new, span), Type::Bool));
-                }
-                Ok(Value::Num(new, if ty == Type::Atomic { INT } else { ty }))
-            }
-            (Act::Xchg, [Arg::Place(Target::Slot(slot, ty)), Arg::Num(v, from), ..]) => {
-                let src = self.convert_into(v, &from, &Target::Slot(slot, ty.clone()), at(1))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
-            }
-            (
-                Act::CmpXchg,
-                [Arg::Place(Target::Slot(slot, ty)), Arg::Num(was, was_ty), Arg::Num(v, from), ..],
-            ) => {
-                let target = Target::Slot(slot, ty.clone());
-                let expected = self.convert_into(was, &was_ty, &target, at(1))?;
-                let src = self.convert_into(v, &from, &target, at(2))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::CmpXchg, src, expected }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
-            }
-            (Act::Bit(bit), [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
-                self.need_number(&ty, span)?;
-                let src = self.bin(BinOp::Shl, Val::Const(1), nr, span);
-                let op = if bit == builtin::Bit::Set { RmwOp::Or } else { RmwOp::AndNot };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op, src, expected: Val::Const(0) }, span);
-                let down = self.bin(BinOp::Shr, Val::Reg(dst), nr, span);
-                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
-            }
-            (Act::BitTest, [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
-                self.need_number(&ty, span)?;
-                let word = self.load(slot, span);
-                let down = self.bin(BinOp::Shr, word, nr, span);
-                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
-            }
-            (Act::PerCpuRead(whole), [Arg::PerCpu(var), ..]) => {
-                if whole {
-                    self.push(Inst::Window(Window::PreemptDisable), span);
-                }
-                let cpu = self.calc(Calc::ThisCpu, span);
-                let target = self.variable(var, cpu);
-                let value = self.read(target, span)?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptEnable), span);
-                }
-                match value {
-                    Value::Num(..) => Ok(value),
-                    other @ (Value::Mask(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing) => {
-                        let fault = Fault::at(at(0), format!("this is {}", what(&other)));
-                        self.fail(fault.help("use `per_cpu(variable, cpu)` for masks and locks"))
-                    }
-                }
-            }
-            (Act::PerCpuWrite(whole), [Arg::PerCpu(var), Arg::Num(v, from), ..]) => {
-                let target = self.variable(var, Val::Const(0));
-                let v = self.convert_into(v, &from, &target, at(1))?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptDisable), span);
-                }
-                let cpu = self.calc(Calc::ThisCpu, span);
-                let target = self.variable(var, cpu);
-                self.write(target, v, span)?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptEnable), span);
-                }
-                Ok(Value::Nothing)
-            }
-            // The arguments were made to fit the table's row.
-            (_, _) => Err(crate::parse::Reported),
-        }
-    }
-
-    fn need_number(&mut self, ty: &Type, span: Span) -> Lowered<()> {
-        if crate::decl::Program::is_number(ty) {
-            return Ok(());
-        }
-        self.fail(Fault::at(span, format!("the variable is a `{ty}`")).expected("expected a number"))
-    }
-
     fn option(&mut self, options: i64, span: Span) -> Val {
         let dst = self.new_reg();
         self.push(Inst::Choose { dst, options: u8::try_from(options).unwrap_or(u8::MAX) }, span);
         Val::Reg(dst)
     }
 
-    fn prim(&mut self, prim: Prim, args: [Val; 4], mask: Option<LocalMask>, span: Span) -> Val {
+    pub(super) fn prim(&mut self, prim: Prim, args: [Val; 4], mask: Option<LocalMask>, span: Span) -> Val {
         let dst: V = self.new_reg();
         self.push(Inst::Prim { prim, dst, args, mask }, span);
         Val::Reg(dst)

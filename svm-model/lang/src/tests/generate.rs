@@ -160,7 +160,7 @@ fn stmt(t: &mut Tape<'_>, depth: usize) -> Stmt {
         14 => StmtKind::Goto(ident(t)),
         15 => StmtKind::Label(ident(t)),
         16 => StmtKind::Return(if t.below(2) == 0 { None } else { Some(expr(t, e)) }),
-        17 => StmtKind::Guard { kind: t.pick(&[GuardKind::Mutex, GuardKind::SpinIrq]), lock: expr(t, e) },
+        17 => StmtKind::Guard { kind: t.pick(&GuardKind::ALL).1, lock: expr(t, e) },
         18 => StmtKind::ForEachCpu { cpu: expr(t, e), mask: expr(t, e), body: block(t, d) },
         19 => StmtKind::ForEachPossibleCpu { cpu: expr(t, e), body: block(t, d) },
         20 => StmtKind::ForEachOnlineCpu { cpu: expr(t, e), body: block(t, d) },
@@ -192,10 +192,7 @@ fn item(t: &mut Tape<'_>) -> Item {
         },
         3 => ItemKind::PerCpu(decl(t, 2)),
         4 => ItemKind::Global { is_static: t.below(2) == 0, decl: decl(t, 2) },
-        5 => ItemKind::Lock {
-            kind: t.pick(&[LockType::Mutex, LockType::Spin, LockType::Rwlock]),
-            name: ident(t),
-        },
+        5 => ItemKind::Lock { kind: t.pick(&LockType::DEFINED).1, name: ident(t) },
         _ => ItemKind::Function(Function {
             is_static: t.below(2) == 0,
             is_inline: t.below(2) == 0,
