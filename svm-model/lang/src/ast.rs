@@ -179,6 +179,8 @@ pub enum ItemKind {
     Global {
         /// Whether it was declared `static`.
         is_static: bool,
+        /// Whether it is a constant: `const int n = 3;`.
+        is_const: bool,
         /// The variable.
         decl: Decl,
     },

@@ -6,7 +6,7 @@ mod table;
 
 pub(crate) use table::TABLE;
 
-use svm_policy::{Lock, Prim, Window};
+use svm_policy::{Lock, Prim, RmwOp, Window};
 
 use crate::ast::LockType;
 
@@ -35,6 +35,8 @@ pub(crate) enum Par {
     Place,
     /// The address of a shared number.
     Address,
+    /// The address of a local number.
+    LocalAddress,
     /// The name of a `DEFINE_PER_CPU` variable.
     PerCpu,
     Lock(LockType),
@@ -63,6 +65,7 @@ impl Par {
             Par::LocalMaskOrNull => "struct cpumask *local-or-NULL",
             Par::Place => "variable",
             Par::Address => "&variable",
+            Par::LocalAddress => "&local",
             Par::PerCpu => "per-CPU variable",
             Par::Lock(LockType::Mutex) => "struct mutex *lock",
             Par::Lock(LockType::Spin) => "spinlock_t *lock",
@@ -124,8 +127,8 @@ pub(crate) enum Compare {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sum {
-    /// The new value is not asked for.
     Nothing,
+    Old,
     New,
     NewIsZero,
 }
@@ -160,11 +163,15 @@ pub(crate) enum Act {
     CpuOnline,
     Read,
     Write,
-    /// Adds its operand (or 1 if it takes none) times the sign.
-    Add(i64, Sum),
+    /// Changes by its operand (or 1 if it takes none) times the sign.
+    Math(RmwOp, i64, Sum),
+    /// Adds its second argument unless its third is there; without them, 1 and 0.
+    AddUnless,
     Xchg,
     CmpXchg,
+    TryCmpXchg,
     Bit(Bit),
+    BitPlain(Bit),
     BitTest,
     Barrier,
     Lock(Lock, Irqs),

@@ -71,6 +71,37 @@ struct Collector<'p, 'f> {
     order: Vec<&'p str>,
 }
 
+/// The kernel's constants that texts may use; a text that declares one of these names has its own.
+const KERNEL_CONSTANTS: [(&str, i64); 24] = [
+    ("EPERM", 1),
+    ("ENOENT", 2),
+    ("EINTR", 4),
+    ("EIO", 5),
+    ("ENXIO", 6),
+    ("E2BIG", 7),
+    ("EBADF", 9),
+    ("EAGAIN", 11),
+    ("ENOMEM", 12),
+    ("EACCES", 13),
+    ("EFAULT", 14),
+    ("EBUSY", 16),
+    ("EEXIST", 17),
+    ("ENODEV", 19),
+    ("EINVAL", 22),
+    ("ENOTTY", 25),
+    ("ENOSPC", 28),
+    ("EDEADLK", 35),
+    ("EOPNOTSUPP", 95),
+    ("ETIMEDOUT", 110),
+    ("GFP_NOWAIT", 0),
+    ("GFP_ATOMIC", 0),
+    ("GFP_KERNEL", MAY_SLEEP),
+    ("GFP_KERNEL_ACCOUNT", MAY_SLEEP),
+];
+
+/// The flag of an allocation that may sleep.
+const MAY_SLEEP: i64 = 1;
+
 /// Names that mean something of their own.
 pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";
 pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
@@ -104,6 +135,9 @@ pub(crate) fn collect<'p>(
         "nr_cpu_ids",
         Global::Const { value: c.program.machine.pcpus, ty: c.program.machine.cpu_type() },
     );
+    for (name, value) in KERNEL_CONSTANTS {
+        c.program.globals.insert(name, Global::Const { value, ty: c.program.machine.cpu_type() });
+    }
     for (name, ty, value) in constants {
         c.program.globals.insert(name, Global::Const { value: *value, ty: ty.clone() });
     }
@@ -130,6 +164,7 @@ pub(crate) fn collect<'p>(
                 c.global(name, Global::Const { value, ty });
             }
             ItemKind::Enum { name, values } => c.enumeration(name.as_ref(), values),
+            ItemKind::Global { is_const: true, decl, .. } => c.constant_variable(decl),
             ItemKind::Include(_)
             | ItemKind::Struct { .. }
             | ItemKind::PerCpu(_)
@@ -147,6 +182,7 @@ pub(crate) fn collect<'p>(
                 }
             }
             ItemKind::PerCpu(decl) => c.global_var(decl, Scope::PerCpu),
+            ItemKind::Global { is_const: true, .. } => {}
             ItemKind::Global { decl, .. } => c.global_var(decl, Scope::Global),
             ItemKind::Lock { kind, name } => c.lock(*kind, name),
             ItemKind::Function(function) => c.function(function, role),
@@ -168,9 +204,10 @@ impl<'p> Collector<'p, '_> {
             );
             return;
         }
-        if self.program.globals.contains_key(name.name.as_str()) {
-            let known = self.places.contains_key(name.name.as_str());
-            let help = if known {
+        let kernels = KERNEL_CONSTANTS.iter().any(|(n, _)| *n == name.name);
+        let declared = self.places.contains_key(name.name.as_str());
+        if self.program.globals.contains_key(name.name.as_str()) && (declared || !kernels) {
+            let help = if declared {
                 "all texts share one space of names: rename one of the two"
             } else {
                 "the scenario, or the language itself, defines this name"
@@ -197,6 +234,20 @@ impl<'p> Collector<'p, '_> {
             && self.program.enums.insert(&name.name, (lo, hi)).is_some()
         {
             self.fault(Fault::at(name.span, format!("`enum {}` is declared twice", name.name)));
+        }
+    }
+
+    /// `static const int name = value;`
+    fn constant_variable(&mut self, decl: &'p Decl) {
+        match (&decl.init, &decl.array) {
+            (Some(value), None) => {
+                let (value, _) = self.constant(value).unwrap_or((0, Type::Opaque));
+                self.global(&decl.name, Global::Const { value, ty: decl.ty.clone() });
+            }
+            _ => self.fault(
+                Fault::at(decl.name.span, format!("`{}` is constant", decl.name.name))
+                    .expected("expected a number that it is"),
+            ),
         }
     }
 

@@ -410,7 +410,10 @@ impl<'a> Parser<'a> {
             }
             return self.fail(fault);
         }
+        let is_const = self.is_word("const");
         let ty = self.ty()?;
+        // A pointer to what is constant is no constant.
+        let is_const = is_const && matches!(ty, Type::Bool | Type::Int(_) | Type::Enum(_));
         let name = self.ident("a name")?;
         if self.is("(") {
             let function = self.function(is_static, is_inline, ty, name)?;
@@ -418,7 +421,7 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         self.declarators(ty, name, false, &mut |decl| {
-            items.push(Item { kind: ItemKind::Global { is_static, decl }, span: start });
+            items.push(Item { kind: ItemKind::Global { is_static, is_const, decl }, span: start });
         })
     }
 

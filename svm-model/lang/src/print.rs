@@ -134,8 +134,9 @@ impl Display for Ast {
                     }
                     f.write_str(";\n")?;
                 }
-                ItemKind::Global { is_static, decl } => {
-                    writeln!(f, "{}{decl};", if *is_static { "static " } else { "" })?;
+                ItemKind::Global { is_static, is_const, decl } => {
+                    let words = if *is_static { "static " } else { "" };
+                    writeln!(f, "{words}{}{decl};", if *is_const { "const " } else { "" })?;
                 }
                 ItemKind::Lock { kind, name } => {
                     let define =

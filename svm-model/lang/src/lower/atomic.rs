@@ -8,9 +8,10 @@ use super::{Lower, Lowered, Target, Value};
 use crate::ast::{Expr, Infix, IntType, Span, Type};
 use crate::builtin::{self, Act, Sum};
 use crate::diag::Fault;
-use crate::ir::{Calc, Inst, Val};
+use crate::ir::{Calc, Inst, Slot, Val};
 
 const INT: Type = Type::Int(IntType::Int);
+const INT64: Type = Type::Int(IntType::S64);
 
 impl<'p> Lower<'p, '_, '_> {
     /// What reads and writes numbers.
@@ -34,7 +35,7 @@ impl<'p> Lower<'p, '_, '_> {
                 self.write(target, v, span)?;
                 Ok(Value::Nothing)
             }
-            (Act::Add(sign, sum), args) => {
+            (Act::Math(op, sign, sum), args) => {
                 let (slot, ty, by) = match args {
                     [Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, Val::Const(1)),
                     [Arg::Num(by, _), Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, by),
@@ -42,23 +43,28 @@ impl<'p> Lower<'p, '_, '_> {
                 };
                 self.need_number(&ty, span)?;
                 let src = if sign < 0 { self.un(UnOp::Neg, by, span) } else { by };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Add, src, expected: Val::Const(0) }, span);
-                if sum == Sum::Nothing {
-                    return Ok(Value::Nothing);
+                let old = self.rmw(slot, op, src, Val::Const(0), span);
+                if sum == Sum::Old || sum == Sum::Nothing {
+                    return Ok(Self::held(old, ty));
                 }
-                let (new, new_ty) = self.infix(Infix::Add, (Val::Reg(dst), INT), (src, INT), span)?;
+                let (new, new_ty) = self.infix(Infix::Add, (old, INT), (src, INT), span)?;
                 let new = self.convert_into(new, &new_ty, &Target::Slot(slot, ty.clone()), span)?;
                 if sum == Sum::NewIsZero {
                     return Ok(Value::Num(self.un(UnOp::IsZero, new, span), Type::Bool));
                 }
-                Ok(Value::Num(new, if ty == Type::Atomic { INT } else { ty }))
+                Ok(Self::held(new, ty))
+            }
+            (Act::AddUnless, [Arg::Place(Target::Slot(slot, ty)), by, unless, ..]) => {
+                self.need_number(&ty, span)?;
+                let number = |arg, default| if let Arg::Num(v, _) = arg { v } else { Val::Const(default) };
+                let (src, unless) = (number(by, 1), number(unless, 0));
+                let old = self.rmw(slot, RmwOp::AddUnless, src, unless, span);
+                Ok(Value::Num(self.bin(BinOp::Ne, old, unless, span), Type::Bool))
             }
             (Act::Xchg, [Arg::Place(Target::Slot(slot, ty)), Arg::Num(v, from), ..]) => {
                 let src = self.convert_into(v, &from, &Target::Slot(slot, ty.clone()), at(1))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
+                let old = self.rmw(slot, RmwOp::Xchg, src, Val::Const(0), span);
+                Ok(Self::held(old, ty))
             }
             (
                 Act::CmpXchg,
@@ -67,18 +73,48 @@ impl<'p> Lower<'p, '_, '_> {
                 let target = Target::Slot(slot, ty.clone());
                 let expected = self.convert_into(was, &was_ty, &target, at(1))?;
                 let src = self.convert_into(v, &from, &target, at(2))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::CmpXchg, src, expected }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
+                let old = self.rmw(slot, RmwOp::CmpXchg, src, expected, span);
+                Ok(Self::held(old, ty))
+            }
+            (
+                Act::TryCmpXchg,
+                [Arg::Place(Target::Slot(slot, ty)), Arg::Place(local), Arg::Num(v, from), ..],
+            ) => {
+                let (Target::Reg(reg, local_ty), target) = (&local, Target::Slot(slot, ty.clone())) else {
+                    return Err(crate::parse::Reported);
+                };
+                let expected = self.convert_into(Val::Reg(*reg), local_ty, &target, at(1))?;
+                let expected = self.keep(expected, span);
+                let src = self.convert_into(v, &from, &target, at(2))?;
+                let old = self.rmw(slot, RmwOp::CmpXchg, src, expected, span);
+                let Value::Num(_, held) = Self::held(old, ty) else { return Err(crate::parse::Reported) };
+                let found = self.convert(old, &held, local_ty, at(1))?;
+                let same = self.bin(BinOp::Eq, old, expected, span);
+                self.set(*reg, found, span);
+                Ok(Value::Num(same, Type::Bool))
             }
             (Act::Bit(bit), [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
                 self.need_number(&ty, span)?;
                 let src = self.bin(BinOp::Shl, Val::Const(1), nr, span);
                 let op = if bit == builtin::Bit::Set { RmwOp::Or } else { RmwOp::AndNot };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op, src, expected: Val::Const(0) }, span);
-                let down = self.bin(BinOp::Shr, Val::Reg(dst), nr, span);
+                let old = self.rmw(slot, op, src, Val::Const(0), span);
+                let down = self.bin(BinOp::Shr, old, nr, span);
                 Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
+            }
+            (Act::BitPlain(bit), [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
+                self.need_number(&ty, span)?;
+                let one = self.bin(BinOp::Shl, Val::Const(1), nr, span);
+                let slot = self.keep_slot(slot, span);
+                let word = self.load(slot, span);
+                let new = if bit == builtin::Bit::Set {
+                    self.bin(BinOp::Or, word, one, span)
+                } else {
+                    let others = self.un(UnOp::Not, one, span);
+                    self.bin(BinOp::And, word, others, span)
+                };
+                let new = self.convert_into(new, &INT64, &Target::Slot(slot, ty), span)?;
+                self.push(Inst::Store { slot, src: new }, span);
+                Ok(Value::Nothing)
             }
             (Act::BitTest, [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
                 self.need_number(&ty, span)?;
@@ -121,6 +157,17 @@ impl<'p> Lower<'p, '_, '_> {
             // The arguments were made to fit the table's row.
             (_, _) => Err(crate::parse::Reported),
         }
+    }
+
+    fn rmw(&mut self, slot: Slot, op: RmwOp, src: Val, expected: Val, span: Span) -> Val {
+        let dst = self.new_reg();
+        self.push(Inst::Rmw { dst, slot, op, src, expected }, span);
+        Val::Reg(dst)
+    }
+
+    /// What a variable of this type held.
+    fn held(v: Val, ty: Type) -> Value {
+        Value::Num(v, if ty == Type::Atomic { INT } else { ty })
     }
 
     fn need_number(&mut self, ty: &Type, span: Span) -> Lowered<()> {

@@ -133,6 +133,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::LocalMaskOrNull
             | Par::Place
             | Par::Address
+            | Par::LocalAddress
             | Par::PerCpu
             | Par::Lock(_)
             | Par::Flags
@@ -168,6 +169,15 @@ impl<'p> Lower<'p, '_, '_> {
                         self.fail(Fault::at(arg.span, format!("`{of}` is not a number")))
                     }
                 }
+            }
+            Par::LocalAddress => {
+                if let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind
+                    && let target @ Target::Reg(..) = self.writable(of)?
+                {
+                    return Ok(Arg::Place(target));
+                }
+                let fault = Fault::at(arg.span, format!("`{arg}` is not the address of a local number"));
+                self.fail(fault.expected(format!("an argument of `{signature}`")))
             }
             Par::PerCpu => self.per_cpu_var(arg).map(Arg::PerCpu),
             Par::Flags => match self.target(arg)? {

@@ -241,6 +241,26 @@ fn shared_reads_and_writes_are_single_steps() {
     assert_eq!(text("atomic_add(3, &n); atomic_sub(1, &n); out = atomic_dec_return(&n);"), 1);
     assert_eq!(text("x = 3; out = xchg(&x, 5) * 10 + x;"), 35);
     assert_eq!(text("x = 3; out = cmpxchg(&x, 3, 6) * 10 + cmpxchg(&x, 3, 7) + x;"), 42);
+    assert_eq!(text("x = 3; int old = 2; out = try_cmpxchg(&x, &old, 5) * 100 + old * 10 + x;"), 33);
+    assert_eq!(text("x = 3; int old = 3; out = try_cmpxchg(&x, &old, 5) * 50 + old * 10 + x;"), 85);
+    assert_eq!(text("atomic_set(&n, 5); out = atomic_fetch_or(2, &n) * 10 + atomic_read(&n);"), 57);
+    assert_eq!(
+        text("atomic_set(&n, 5); out = atomic_fetch_andnot(1, &n) * 10 + atomic_fetch_and(6, &n);"),
+        54
+    );
+    assert_eq!(text("atomic_set(&n, 5); out = atomic_fetch_sub(2, &n) * 10 + atomic_add_return(4, &n);"), 57);
+    assert_eq!(
+        text("atomic_set(&n, 2); out = atomic_sub_and_test(2, &n) * 10 + atomic_inc_and_test(&n);"),
+        10
+    );
+    assert_eq!(text("atomic_set(&n, 7); out = atomic_xchg(&n, 1) * 10 + atomic_cmpxchg(&n, 1, 3);"), 71);
+    assert_eq!(text("out = atomic_inc_not_zero(&n); atomic_inc(&n); out += atomic_inc_not_zero(&n) * 2;"), 2);
+    assert_eq!(
+        text("atomic_set(&n, 4); out = atomic_add_unless(&n, 3, 4) * 10 + atomic_add_unless(&n, 3, 5);"),
+        1
+    );
+    assert_eq!(text("__set_bit(3, &word); __set_bit(1, &word); __clear_bit(3, &word); out = word;"), 2);
+    assert_eq!(count("int old; try_cmpxchg(&x, &old, 5); atomic_fetch_or(1, &n); __set_bit(1, &word);"), 4);
     assert_eq!(
         text("set_bit(3, &word); out = test_and_set_bit(3, &word) * 10 + test_and_clear_bit(2, &word);"),
         10
@@ -375,4 +395,15 @@ proptest! {
             prop_assert_eq!(computed(Expr::Un(op, Operand::Reg(0))), machine::un(op, a), "{:?} {}", op, a);
         }
     }
+}
+
+#[test]
+fn constants_cost_no_step() {
+    let decls =
+        "static const int LIMIT = 3; const bool ON = true; enum { A = LIMIT + 1 }; int list[LIMIT]; int out;";
+    assert_eq!(steps(decls, "if (ON) out = LIMIT + A;", 2, 64), 1);
+    assert_eq!(out("out = -EBUSY - (GFP_KERNEL != GFP_ATOMIC);"), -17);
+    let own = "#define EBUSY 3\nint out;";
+    let (code, run) = results(&format!("{own} void test(void) {{ out = EBUSY; }}"));
+    assert_eq!(value(&code, &run, "out"), 3, "a text's own constant comes first");
 }

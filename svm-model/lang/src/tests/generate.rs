@@ -191,7 +191,11 @@ fn item(t: &mut Tape<'_>) -> Item {
                 .collect(),
         },
         3 => ItemKind::PerCpu(decl(t, 2)),
-        4 => ItemKind::Global { is_static: t.below(2) == 0, decl: decl(t, 2) },
+        4 => {
+            let (is_static, decl) = (t.below(2) == 0, decl(t, 2));
+            let number = matches!(decl.ty, Type::Bool | Type::Int(_) | Type::Enum(_));
+            ItemKind::Global { is_static, is_const: number && t.below(3) == 0, decl }
+        }
         5 => ItemKind::Lock { kind: t.pick(&LockType::DEFINED).1, name: ident(t) },
         _ => ItemKind::Function(Function {
             is_static: t.below(2) == 0,
@@ -319,15 +323,16 @@ impl Writer<'_, '_> {
                 let cpu = self.number(1);
                 let _ = writeln!(self.text, "note(&m, {cpu});");
             }
-            6 => self.fixed(
-                &[
-                    "__cpumask_set_cpu(1, &l);",
-                    "a = cpumask_test_and_clear_cpu(1, &m);",
-                    "a = xchg(&g, b);",
-                    "b = cmpxchg(&h, a, 2);",
-                    "this_point: ;",
-                ][..4],
-            ),
+            6 => self.fixed(&[
+                "__cpumask_set_cpu(1, &l);",
+                "a = cpumask_test_and_clear_cpu(1, &m);",
+                "a = xchg(&g, b);",
+                "b = cmpxchg(&h, a, 2);",
+                "d = try_cmpxchg(&h, &a, 3);",
+                "a = atomic_fetch_or(b & 3, &h);",
+                "d = atomic_add_unless(&h, a, b);",
+                "__clear_bit(1, &small);",
+            ]),
             7 => self.fixed(&[
                 "c = v->seq;",
                 "v->last = vcpu1;",
