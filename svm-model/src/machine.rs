@@ -33,6 +33,9 @@ pub(crate) struct VarSlots {
     pub(crate) words: u32,
     pub(crate) instances: u32,
     pub(crate) domain: Domain,
+    pub(crate) scope: Scope,
+    /// Of a mask that texts allocate: the variable of its state.
+    pub(crate) state: Option<u16>,
 }
 
 /// A task's slots.
@@ -409,6 +412,11 @@ impl Machine {
         (i < v.instances && w < v.words).then(|| SlotId(v.base + i * v.words + w))
     }
 
+    /// The slot that says whether an instance of a mask is there, of a mask that texts allocate.
+    pub(crate) fn mask_state(&self, var: VarId, instance: i64) -> Option<SlotId> {
+        self.var_slot(VarId(self.vars[usize::from(var.0)].state?), instance, 0)
+    }
+
     /// The statement of an operation, on one line.
     #[must_use]
     pub fn statement(&self, pc: svm_policy::Pc) -> &str {
@@ -513,6 +521,8 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             words: u32::from(var.words),
             instances: u32::try_from(instances).unwrap_or(0),
             domain,
+            scope: var.scope,
+            state: var.state,
         });
     }
     vars

@@ -13,6 +13,7 @@ use crate::memory::{Effects, Memory};
 
 mod calls;
 mod guest;
+mod masks;
 mod memory;
 mod platform;
 mod tasks;
@@ -232,7 +233,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     fn report(&mut self, kind: EventKind) {
-        self.notes.events.push(Event::plain(kind));
+        let event = Event::plain(kind);
+        if !self.notes.events.contains(&event) {
+            self.notes.events.push(event);
+        }
     }
 
     /// Reports a context that is about to sleep where it must not.

@@ -25,6 +25,10 @@ pub(crate) enum Par {
     Func,
     /// Any mask; it is read only.
     Mask,
+    /// A mask that can be allocated.
+    MaskVar,
+    /// The address of a mask that can be allocated.
+    MaskVarAddress,
     /// Any mask but a constant one.
     MaskOut,
     /// A mask that is a local variable.
@@ -60,6 +64,8 @@ impl Par {
             Par::Value => "value",
             Par::Func => "smp_call_func_t fn",
             Par::Mask => "const struct cpumask *mask",
+            Par::MaskVar => "cpumask_var_t mask",
+            Par::MaskVarAddress => "cpumask_var_t *mask",
             Par::MaskOut => "struct cpumask *mask",
             Par::LocalMask => "struct cpumask *local",
             Par::LocalMaskOrNull => "struct cpumask *local-or-NULL",
@@ -160,6 +166,9 @@ pub(crate) enum Act {
     MaskNext,
     MaskAny,
     MaskXchg,
+    Zalloc,
+    /// Frees a mask, or asks whether it is there.
+    OfMaskVar(Prim),
     CpuOnline,
     Read,
     Write,

@@ -45,6 +45,13 @@ pub enum VarKind {
     Completion,
 }
 
+/// The state of an allocated mask: never allocated, or the allocation failed.
+pub const MASK_NULL: i64 = 0;
+/// The state of an allocated mask: there.
+pub const MASK_LIVE: i64 = 1;
+/// The state of an allocated mask: freed, while the pointer still stands.
+pub const MASK_FREED: i64 = 2;
+
 /// A declared variable; its index in [`Code::vars`] is its [`svm_policy::VarId`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Var {
@@ -61,6 +68,9 @@ pub struct Var {
     pub init: i64,
     /// What it is.
     pub kind: VarKind,
+    /// Of a mask that texts allocate or free: the variable that says whether it is there ([`MASK_NULL`] and
+    /// its kin), with as many instances.
+    pub state: Option<u16>,
     /// Whether any operation touches it.
     pub used: bool,
     /// Index of the file that declares it.
@@ -321,9 +331,17 @@ fn arity(prim: Prim) -> usize {
         | Prim::FlushEnd
         | Prim::ClflushPage
         | Prim::NonBlock
+        | Prim::FreeVm
         | Prim::TraceWriteback
         | Prim::OracleUpdate => 1,
-        Prim::ZapSpte | Prim::InstallSpte | Prim::AllocPage | Prim::WaitCalls | Prim::SetLoaded => 2,
+        Prim::ZapSpte
+        | Prim::InstallSpte
+        | Prim::AllocPage
+        | Prim::WaitCalls
+        | Prim::SetLoaded
+        | Prim::FreeMask
+        | Prim::MaskAvailable => 2,
+        Prim::ZallocMask => 3,
         Prim::SendCall => 4,
     }
 }

@@ -1,9 +1,9 @@
 //! From texts to a program: parse, collect, lower, optimise, find ranges, colour, emit.
 
 use sim_state::Domain;
-use svm_policy::{Expr, Op, Operand, Pc, Place, Reg, VarId};
+use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, VarId};
 
-use crate::code::{Code, Entry, Param, Places, SrcPos, Var};
+use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
 use crate::include::{self, Find, Texts};
@@ -185,6 +185,8 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             }
         }
     }
+    let allocated = allocations(program, units);
+    let mut states = Vec::new();
     let mut list = Vec::new();
     for ((def, (lo, hi)), used) in program.vars.iter().zip(&ranges.vars).zip(used) {
         let domain = match def.kind {
@@ -203,13 +205,43 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             domain,
             init: def.init,
             kind: def.kind.clone(),
+            state: None,
             used,
             file,
             line,
             column,
         });
     }
+    for (at, init) in allocated.into_iter().enumerate() {
+        let (Some(init), Some(mask)) = (init, list.get(at).cloned()) else { continue };
+        states.push(Var {
+            name: format!("{}.state", mask.name),
+            words: 1,
+            domain: Domain::Range { lo: MASK_NULL, hi: MASK_FREED },
+            init,
+            kind: VarKind::Int,
+            used: true,
+            ..mask
+        });
+        list[at].state = u16::try_from(program.vars.len() + states.len() - 1).ok();
+    }
+    list.extend(states);
     list
+}
+
+/// The masks that the entries allocate or free, and what each starts as: null if it is ever allocated.
+fn allocations(program: &Program<'_>, units: &[Unit]) -> Vec<Option<i64>> {
+    let mut found = vec![None; program.vars.len()];
+    for (inst, _) in units.iter().flat_map(|u| &u.flow.blocks).flat_map(|b| &b.insts) {
+        if let Inst::Prim { prim, args: [Val::Const(var), ..], .. } = inst
+            && matches!(prim, Prim::ZallocMask | Prim::FreeMask)
+            && let Some(state) = usize::try_from(*var).ok().and_then(|var| found.get_mut(var))
+        {
+            let allocates = *prim == Prim::ZallocMask || *state == Some(MASK_NULL);
+            *state = Some(if allocates { MASK_NULL } else { MASK_LIVE });
+        }
+    }
+    found
 }
 
 /// Names registers and blocks as the stepper does.

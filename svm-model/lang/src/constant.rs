@@ -4,6 +4,37 @@ use crate::ast::{Expr, ExprKind, Infix, IntType, Prefix, Type};
 use crate::decl::{Global, Program};
 use crate::diag::{Fault, nearest};
 
+/// The kernel's constants that texts may use; a text that declares one of these names has its own.
+pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 24] = [
+    ("EPERM", 1),
+    ("ENOENT", 2),
+    ("EINTR", 4),
+    ("EIO", 5),
+    ("ENXIO", 6),
+    ("E2BIG", 7),
+    ("EBADF", 9),
+    ("EAGAIN", 11),
+    ("ENOMEM", 12),
+    ("EACCES", 13),
+    ("EFAULT", 14),
+    ("EBUSY", 16),
+    ("EEXIST", 17),
+    ("ENODEV", 19),
+    ("EINVAL", 22),
+    ("ENOTTY", 25),
+    ("ENOSPC", 28),
+    ("EDEADLK", 35),
+    ("EOPNOTSUPP", 95),
+    ("ETIMEDOUT", 110),
+    ("GFP_NOWAIT", 0),
+    ("GFP_ATOMIC", 0),
+    ("GFP_KERNEL", MAY_SLEEP),
+    ("GFP_KERNEL_ACCOUNT", MAY_SLEEP),
+];
+
+/// The flag of an allocation that may sleep.
+const MAY_SLEEP: i64 = 1;
+
 /// The value of a constant expression.
 pub(crate) fn evaluate(program: &Program<'_>, expr: &Expr, depth: u32) -> Result<(i64, Type), Fault> {
     let int = Type::Int(IntType::Int);

@@ -6,7 +6,7 @@ use svm_policy::Scope;
 
 use crate::ast::{Decl, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
 use crate::builtin;
-use crate::constant::evaluate;
+use crate::constant::{KERNEL_CONSTANTS, evaluate};
 use crate::diag::{Fault, nearest};
 use crate::include::Texts;
 use crate::machine::Machine;
@@ -70,37 +70,6 @@ struct Collector<'p, 'f> {
     defs: BTreeMap<&'p str, Vec<(&'p Function, Role)>>,
     order: Vec<&'p str>,
 }
-
-/// The kernel's constants that texts may use; a text that declares one of these names has its own.
-const KERNEL_CONSTANTS: [(&str, i64); 24] = [
-    ("EPERM", 1),
-    ("ENOENT", 2),
-    ("EINTR", 4),
-    ("EIO", 5),
-    ("ENXIO", 6),
-    ("E2BIG", 7),
-    ("EBADF", 9),
-    ("EAGAIN", 11),
-    ("ENOMEM", 12),
-    ("EACCES", 13),
-    ("EFAULT", 14),
-    ("EBUSY", 16),
-    ("EEXIST", 17),
-    ("ENODEV", 19),
-    ("EINVAL", 22),
-    ("ENOTTY", 25),
-    ("ENOSPC", 28),
-    ("EDEADLK", 35),
-    ("EOPNOTSUPP", 95),
-    ("ETIMEDOUT", 110),
-    ("GFP_NOWAIT", 0),
-    ("GFP_ATOMIC", 0),
-    ("GFP_KERNEL", MAY_SLEEP),
-    ("GFP_KERNEL_ACCOUNT", MAY_SLEEP),
-];
-
-/// The flag of an allocation that may sleep.
-const MAY_SLEEP: i64 = 1;
 
 /// Names that mean something of their own.
 pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";

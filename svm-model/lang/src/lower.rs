@@ -36,6 +36,16 @@ pub(crate) enum MaskRef {
     Full,
 }
 
+impl MaskRef {
+    /// A shared mask's variable and its instance; -1 of any other.
+    fn variable(self) -> (Val, Val) {
+        match self {
+            MaskRef::Shared(slot) => (Val::Const(i64::from(slot.var)), slot.instance),
+            MaskRef::Local(_) | MaskRef::Full => (Val::Const(-1), Val::Const(0)),
+        }
+    }
+}
+
 /// What an expression gives.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Value {

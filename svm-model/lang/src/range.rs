@@ -236,7 +236,9 @@ impl Solver<'_, '_> {
             | Prim::UserPtePresent
             | Prim::IrqsDisabled
             | Prim::InAtomic
-            | Prim::InInterrupt => (0, 1),
+            | Prim::InInterrupt
+            | Prim::ZallocMask
+            | Prim::MaskAvailable => (0, 1),
             Prim::GuestRead
             | Prim::GuestWrite
             | Prim::VcpuFlushTlb
@@ -259,6 +261,8 @@ impl Solver<'_, '_> {
             | Prim::SetLoaded
             | Prim::MightSleep
             | Prim::NonBlock
+            | Prim::FreeMask
+            | Prim::FreeVm
             | Prim::TraceWriteback
             | Prim::OracleUpdate => (0, 0),
         }

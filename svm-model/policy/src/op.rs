@@ -253,6 +253,15 @@ pub enum Prim {
     SchedPark,
     /// `vcpu_set_loaded(vcpu, bool)`: register or unregister the preempt notifier. An own step.
     SetLoaded,
+    /// `zalloc_cpumask_var(&mask, gfp)`: arguments are the variable (-1 for a local), its instance and the flags;
+    /// returns whether there was memory, which is a choice.
+    ZallocMask,
+    /// `free_cpumask_var(mask)`: arguments are the variable and its instance.
+    FreeMask,
+    /// `cpumask_available(mask)`: arguments are the variable and its instance.
+    MaskAvailable,
+    /// `kvm_arch_free_vm(kvm)`: the VM's structure is freed; allocated masks that are still there leak.
+    FreeVm,
     /// `might_sleep()`: reports a context that must not. An own step.
     MightSleep,
     /// `non_block_start()` (1) and `non_block_end()` (0): the task may not sleep between. An own step.

@@ -12,6 +12,9 @@ use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
     fn load(&mut self, place: Place, instance: i64, word: i64) -> i64 {
+        if self.mask_is_gone(place, instance) {
+            return 0;
+        }
         match self.machine.var_slot(place.var, instance, word) {
             Some(slot) => self.store.get(slot),
             None => {
@@ -22,6 +25,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
     }
 
     fn store(&mut self, place: Place, instance: i64, word: i64, value: i64) {
+        if self.mask_is_gone(place, instance) {
+            return;
+        }
         let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
             self.report(EventKind::Tracking);
             return;
@@ -167,6 +173,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
                 Answer::Done(0)
             }
+            Prim::ZallocMask => self.zalloc_mask(args),
+            Prim::FreeMask => self.free_mask(args[0], args[1]),
+            Prim::MaskAvailable => self.mask_available(args[0], args[1]),
+            Prim::FreeVm => self.free_vm(args[0]),
             Prim::MightSleep => {
                 self.may_sleep();
                 Answer::Own(0)

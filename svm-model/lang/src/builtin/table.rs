@@ -74,6 +74,9 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Masks, "cpumask_next", &[P::Number, P::Mask], R::Cpu, Act::MaskNext, "the lowest bit set above the number, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
     row(G::Masks, "cpumask_any", &[P::LocalMask], R::Cpu, Act::MaskAny, "any bit that is set: a choice; the mask must not be empty", "none, but the context rests before it"),
     row(G::Masks, "cpumask_xchg", &[P::LocalMask, P::MaskOut, P::LocalMaskOrNull], R::Nothing, Act::MaskXchg, "local = shared and shared = third (empty if `NULL`), each word by one `xchg`", WORDS),
+    row(G::Masks, "zalloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc, "allocates the mask, empty; gives whether there was memory, which is a choice unless `no-alloc-failure` is assumed (if not, the mask is `NULL`)", ONE).reports("`tracking` if the mask was there, and so leaks; `sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),
+    row(G::Masks, "free_cpumask_var", &[P::MaskVar], R::Nothing, Act::OfMaskVar(Prim::FreeMask), "frees the mask; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before"),
+    row(G::Masks, "cpumask_available", &[P::MaskVar], R::Bool, Act::OfMaskVar(Prim::MaskAvailable), "whether the mask is not `NULL`; a freed one is not", ONE),
     row(G::Masks, "cpu_online", &[P::Cpu], R::Bool, Act::CpuOnline, "`cpumask_test_cpu(cpu, cpu_online_mask)`", "1 if a text declares `cpu_online_mask`"),
 
     row(G::Memory, "READ_ONCE", &[P::Place], R::Same, Act::Read, "the value", ONE),
@@ -206,6 +209,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Guest, "vcpu_fault_page", &[P::Number], R::Page, Act::Prim(Prim::FaultPage), "the page of the nested page fault that `vmrun` gave as its reason", NONE),
     row(G::Guest, "vcpu_sched_park", &[], R::Nothing, Act::Prim(Prim::SchedPark), "the last step of being scheduled out; the pCPU is free afterwards", ONE),
     row(G::Guest, "vcpu_set_loaded", &[P::Vcpu, P::Bool], R::Nothing, Act::Prim(Prim::SetLoaded), "registers or unregisters the preempt notifier", NONE),
+
+    row(G::Guest, "kvm_arch_free_vm", &[P::Vm], R::Nothing, Act::Prim(Prim::FreeVm), "frees the VM's structure, its vCPUs' and all that only they refer to", ONE).reports("`tracking` for an allocated mask of the VM that was not freed: a leak"),
 
     row(G::Pages, "zap_spte", &[P::Vm, P::Page], R::Bool, Act::Prim(Prim::ZapSpte), "clears the nested page table entry; gives whether it was present", ONE),
     row(G::Pages, "install_spte", &[P::Vm, P::Page], R::Nothing, Act::Prim(Prim::InstallSpte), "writes the nested page table entry", ONE),

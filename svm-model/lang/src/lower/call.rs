@@ -134,6 +134,8 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Place
             | Par::Address
             | Par::LocalAddress
+            | Par::MaskVar
+            | Par::MaskVarAddress
             | Par::PerCpu
             | Par::Lock(_)
             | Par::Flags
@@ -170,6 +172,15 @@ impl<'p> Lower<'p, '_, '_> {
                     }
                 }
             }
+            Par::MaskVarAddress => {
+                if let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind
+                    && let Target::Value(Value::Mask(m, Type::MaskVar)) = self.target(of)?
+                {
+                    return Ok(Arg::Mask(m));
+                }
+                let fault = Fault::at(arg.span, format!("`{arg}` is not the address of a `cpumask_var_t`"));
+                self.fail(fault.expected(format!("an argument of `{signature}`")))
+            }
             Par::LocalAddress => {
                 if let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind
                     && let target @ Target::Reg(..) = self.writable(of)?
@@ -196,6 +207,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Value
             | Par::Func
             | Par::Mask
+            | Par::MaskVar
             | Par::MaskOut
             | Par::LocalMask
             | Par::LocalMaskOrNull
@@ -211,6 +223,7 @@ impl<'p> Lower<'p, '_, '_> {
                         self.sendable(*f, arg.span)?;
                         Ok(Arg::Func(*f))
                     }
+                    (Par::MaskVar, Value::Mask(m, Type::MaskVar)) => Ok(Arg::Mask(*m)),
                     (Par::Mask, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) => Ok(Arg::Mask(*m)),
                     (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) if *m != MaskRef::Full => {
                         Ok(Arg::Mask(*m))
@@ -346,6 +359,19 @@ impl<'p> Lower<'p, '_, '_> {
             (Act::MaskXchg, [Arg::Local(Some(local)), Arg::Mask(m), Arg::Local(new), ..]) => {
                 self.mask_xchg(local, m, new, span);
                 Value::Nothing
+            }
+            (Act::Zalloc, [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
+                if let MaskRef::Local(_) = m {
+                    self.mask_fill(m, false, span);
+                }
+                let (var, instance) = m.variable();
+                num(self.prim(Prim::ZallocMask, [var, instance, gfp, Val::Const(0)], None, span))
+            }
+            // A local mask is not tracked: it is there, and gone with its function.
+            (Act::OfMaskVar(_), [Arg::Mask(MaskRef::Local(_)), ..]) => num(Val::Const(1)),
+            (Act::OfMaskVar(prim), [Arg::Mask(m), ..]) => {
+                let (var, instance) = m.variable();
+                num(self.prim(prim, [var, instance, Val::Const(0), Val::Const(0)], None, span))
             }
             (Act::CpuOnline, [Arg::Num(cpu, _), ..]) => {
                 let m = match self.p.globals.get(crate::decl::ONLINE_MASK) {
