@@ -482,6 +482,7 @@ fn config_of(spec: &ModelSpec) -> Config {
     Config {
         pcpus: spec.pcpus(),
         vms: spec.vms,
+        asids: spec.asids(),
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,
@@ -490,6 +491,7 @@ fn config_of(spec: &ModelSpec) -> Config {
 }
 
 fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64) -> Vec<VarSlots> {
+    let (pcpus, word_bits) = (spec.pcpus(), spec.assumptions.word_bits);
     let mut vars = Vec::new();
     for var in &code.vars {
         let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {
@@ -497,6 +499,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             Scope::PerVm => (usize::from(spec.vms), &|i| format!("vm{i}.")),
             Scope::PerVcpu => (spec.vcpu_vm.len(), &|i| format!("vcpu{i}.")),
             Scope::PerCpu => (spec.core_of.len(), &|i| format!("pcpu{i}.")),
+            Scope::PerAsid => (usize::from(spec.asids()), &|i| format!("asid{i}.")),
             Scope::PerPage => (spec.pages.len(), &|i| format!("{}.", spec.pages[i].0)),
         };
         let domain = match var.kind {
@@ -512,7 +515,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
                     1 => format!("{}{}", owner(i), var.name),
                     _ => format!("{}{}[{w}]", owner(i), var.name),
                 };
-                let id = layout.slot(name, domain, Class::Shared, var.init);
+                let id = layout.slot(name, domain, Class::Shared, var.init_of(w, pcpus, word_bits));
                 base.get_or_insert(id.0);
             }
         }

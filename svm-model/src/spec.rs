@@ -121,6 +121,12 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// ASIDs: the host's 0, and one a VM ([`sev_arch::Tag::of_vm`]).
+    #[must_use]
+    pub fn asids(&self) -> u16 {
+        self.vms.saturating_add(1)
+    }
+
     /// pCPUs.
     #[must_use]
     pub fn pcpus(&self) -> u16 {

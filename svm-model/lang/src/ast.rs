@@ -173,8 +173,13 @@ pub enum ItemKind {
         /// The fields.
         fields: Vec<Decl>,
     },
-    /// `DEFINE_PER_CPU(type, name);`.
-    PerCpu(Decl),
+    /// `DEFINE_PER_CPU(type, name);` or `DEFINE_PER_ASID(type, name);`.
+    Per {
+        /// What there is an instance of for each.
+        each: Each,
+        /// The variable.
+        decl: Decl,
+    },
     /// A global variable.
     Global {
         /// Whether it was declared `static`.
@@ -249,6 +254,21 @@ pub enum GuardKind {
     DownRead,
     /// `guard(rwsem_write)(&s)`.
     DownWrite,
+}
+
+/// What a variable at top level has an instance for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Each {
+    /// `DEFINE_PER_CPU`.
+    Cpu,
+    /// `DEFINE_PER_ASID`.
+    Asid,
+}
+
+impl Each {
+    /// Each with what declares one.
+    pub(crate) const DEFINED: [(&'static str, Each); 2] =
+        [("DEFINE_PER_CPU", Each::Cpu), ("DEFINE_PER_ASID", Each::Asid)];
 }
 
 impl GuardKind {

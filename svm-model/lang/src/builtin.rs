@@ -6,7 +6,7 @@ mod table;
 
 pub(crate) use table::TABLE;
 
-use svm_policy::{Lock, Prim, RmwOp, Window};
+use svm_policy::{Lock, Prim, RmwOp, Scope, Shared, Window};
 
 use crate::ast::LockType;
 
@@ -43,6 +43,8 @@ pub(crate) enum Par {
     LocalAddress,
     /// The name of a `DEFINE_PER_CPU` variable.
     PerCpu,
+    /// The name of a `DEFINE_PER_ASID` variable.
+    PerAsid,
     Lock(LockType),
     /// A local variable that keeps whether interrupts were off.
     Flags,
@@ -73,6 +75,7 @@ impl Par {
             Par::Address => "&variable",
             Par::LocalAddress => "&local",
             Par::PerCpu => "per-CPU variable",
+            Par::PerAsid => "per-ASID variable",
             Par::Lock(LockType::Mutex) => "struct mutex *lock",
             Par::Lock(LockType::Spin) => "spinlock_t *lock",
             Par::Lock(LockType::Rwlock) => "rwlock_t *lock",
@@ -92,6 +95,7 @@ pub(crate) enum Gives {
     Number,
     Cpu,
     Page,
+    Mask,
     /// A small number: see [`crate::EXIT_NPF`].
     Reason,
     /// What its first argument holds.
@@ -106,6 +110,7 @@ impl Gives {
             Gives::Bool => "bool",
             Gives::Number | Gives::Cpu | Gives::Reason => "int",
             Gives::Page => "struct page *",
+            Gives::Mask => "const struct cpumask *",
             Gives::Same => "typeof(variable)",
         }
     }
@@ -201,7 +206,12 @@ pub(crate) enum Act {
     /// `true`: with preemption off around it, as one step.
     PerCpuRead(bool),
     PerCpuWrite(bool),
-    PerCpu,
+    /// An instance, which can be written too.
+    Per(Scope),
+    AsidOf,
+    Siblings(Shared),
+    MaskOf,
+    SetOnline,
     AnyOf,
     Maybe,
     Likely,

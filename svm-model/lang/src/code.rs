@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sim_state::Domain;
-use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, UnOp, Window};
+use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
 
 use crate::ast::{Span, Type};
 use crate::ir::At;
@@ -64,7 +64,7 @@ pub struct Var {
     /// What each word can hold, over all orders of steps of the entries compiled. Of locks it is 0 to 127
     /// (read-write locks and completions: -127 to 127): the machine, which knows how many contexts there are, may narrow it.
     pub domain: Domain,
-    /// What each word starts as.
+    /// What each word starts as; of a mask 0 for empty, -1 for every pCPU.
     pub init: i64,
     /// What it is.
     pub kind: VarKind,
@@ -79,6 +79,19 @@ pub struct Var {
     pub line: u32,
     /// Column of the declaration.
     pub column: u32,
+}
+
+impl Var {
+    /// What a word starts as: a mask that starts full has a bit for each pCPU.
+    #[must_use]
+    pub fn init_of(&self, word: u16, pcpus: u16, word_bits: u8) -> i64 {
+        if self.kind != VarKind::Mask || self.init == 0 {
+            return self.init;
+        }
+        let left = u32::from(pcpus).saturating_sub(u32::from(word) * u32::from(word_bits));
+        let bits = left.min(u32::from(word_bits));
+        if bits >= 64 { -1 } else { (1 << bits) - 1 }
+    }
 }
 
 /// A parameter of an entry.
@@ -300,7 +313,7 @@ impl Code {
         let var = &self.vars[usize::from(place.var.0)];
         let instance = match var.scope {
             Scope::Global => String::new(),
-            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
+            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => {
                 format!("@{}", operand(place.instance))
             }
         };
@@ -407,6 +420,10 @@ fn show_expr(e: Expr) -> String {
         }
         Expr::ThisCpu => "this cpu".to_owned(),
         Expr::VmOf(v) => format!("vm of {}", operand(v)),
+        Expr::Siblings { shared, cpu, word } => {
+            let shared = if shared == Shared::Core { "core" } else { "LLC" };
+            format!("{shared} siblings of {} word {word}", operand(cpu))
+        }
         Expr::MaskTest { base, words, bit } => format!("{} bit {}", mask(base, words), operand(bit)),
         Expr::MaskNext { base, words, after } => {
             format!("next in {} after {}", mask(base, words), operand(after))
@@ -421,6 +438,7 @@ fn scope(scope: Scope) -> &'static str {
         Scope::PerVm => "per VM",
         Scope::PerVcpu => "per vCPU",
         Scope::PerCpu => "per pCPU",
+        Scope::PerAsid => "per ASID",
         Scope::PerPage => "per page",
     }
 }

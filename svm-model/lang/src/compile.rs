@@ -281,6 +281,7 @@ impl Names<'_> {
             Calc::Bin(op, a, b) => Expr::Bin(op, self.val(a), self.val(b)),
             Calc::ThisCpu => Expr::ThisCpu,
             Calc::VmOf(v) => Expr::VmOf(self.val(v)),
+            Calc::Siblings(shared, cpu, word) => Expr::Siblings { shared, cpu: self.val(cpu), word },
             Calc::MaskTest(m, bit) => {
                 let (base, words) = self.mask(m);
                 Expr::MaskTest { base, words, bit: self.val(bit) }

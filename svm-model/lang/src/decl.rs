@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use svm_policy::Scope;
 
-use crate::ast::{Decl, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
+use crate::ast::{Decl, Each, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
 use crate::builtin;
 use crate::constant::{KERNEL_CONSTANTS, evaluate};
 use crate::diag::{Fault, nearest};
@@ -104,6 +104,10 @@ pub(crate) fn collect<'p>(
         "nr_cpu_ids",
         Global::Const { value: c.program.machine.pcpus, ty: c.program.machine.cpu_type() },
     );
+    c.program.globals.insert(
+        "nr_asids",
+        Global::Const { value: c.program.machine.asids, ty: c.program.machine.cpu_type() },
+    );
     for (name, value) in KERNEL_CONSTANTS {
         c.program.globals.insert(name, Global::Const { value, ty: c.program.machine.cpu_type() });
     }
@@ -136,7 +140,7 @@ pub(crate) fn collect<'p>(
             ItemKind::Global { is_const: true, decl, .. } => c.constant_variable(decl),
             ItemKind::Include(_)
             | ItemKind::Struct { .. }
-            | ItemKind::PerCpu(_)
+            | ItemKind::Per { .. }
             | ItemKind::Global { .. }
             | ItemKind::Lock { .. }
             | ItemKind::Function(_) => {}
@@ -150,7 +154,8 @@ pub(crate) fn collect<'p>(
                     c.field(*object, field);
                 }
             }
-            ItemKind::PerCpu(decl) => c.global_var(decl, Scope::PerCpu),
+            ItemKind::Per { each: Each::Cpu, decl } => c.global_var(decl, Scope::PerCpu),
+            ItemKind::Per { each: Each::Asid, decl } => c.global_var(decl, Scope::PerAsid),
             ItemKind::Global { is_const: true, .. } => {}
             ItemKind::Global { decl, .. } => c.global_var(decl, Scope::Global),
             ItemKind::Lock { kind, name } => c.lock(*kind, name),
@@ -392,9 +397,11 @@ impl<'p> Collector<'p, '_> {
             );
             return;
         }
-        if let Some(var) = self.variable(decl, scope)
-            && let Some(id) = self.add_var(var)
-        {
+        if let Some(mut var) = self.variable(decl, scope) {
+            if var.name == ONLINE_MASK {
+                var.init = -1;
+            }
+            let Some(id) = self.add_var(var) else { return };
             self.global(&decl.name, Global::Var(id));
         }
     }

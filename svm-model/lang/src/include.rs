@@ -197,7 +197,7 @@ impl Ast {
             ItemKind::Define { .. }
             | ItemKind::Enum { .. }
             | ItemKind::Struct { .. }
-            | ItemKind::PerCpu(_)
+            | ItemKind::Per { .. }
             | ItemKind::Global { .. }
             | ItemKind::Lock { .. }
             | ItemKind::Function(_) => None,

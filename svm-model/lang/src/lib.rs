@@ -78,6 +78,8 @@ pub struct Config {
     pub pcpus: u16,
     /// VMs.
     pub vms: u16,
+    /// ASIDs, the host's 0 included; VM n's memory is tagged with ASID n + 1.
+    pub asids: u16,
     /// The VM of each vCPU.
     pub vcpu_vm: Vec<u16>,
     /// Pages.

@@ -32,6 +32,8 @@ pub(crate) type Lowered<T> = Result<T, Reported>;
 pub(crate) enum MaskRef {
     Local(LocalMask),
     Shared(Slot),
+    /// A local mask that is not to be written: what a call gave.
+    Fixed(LocalMask),
     /// Every pCPU, always.
     Full,
 }
@@ -41,7 +43,7 @@ impl MaskRef {
     fn variable(self) -> (Val, Val) {
         match self {
             MaskRef::Shared(slot) => (Val::Const(i64::from(slot.var)), slot.instance),
-            MaskRef::Local(_) | MaskRef::Full => (Val::Const(-1), Val::Const(0)),
+            MaskRef::Local(_) | MaskRef::Fixed(_) | MaskRef::Full => (Val::Const(-1), Val::Const(0)),
         }
     }
 }
@@ -496,6 +498,7 @@ pub(crate) fn fold(calc: Calc) -> Calc {
         | Calc::Bin(..)
         | Calc::ThisCpu
         | Calc::VmOf(_)
+        | Calc::Siblings(..)
         | Calc::MaskTest(..)
         | Calc::MaskNext(..)
         | Calc::MaskWeight(_)

@@ -9,7 +9,9 @@ mod types;
 
 pub(crate) use expr::INFIX;
 
-use crate::ast::{Ast, Decl, Expr, ExprKind, Function, Ident, Item, ItemKind, LockType, Object, Span, Type};
+use crate::ast::{
+    Ast, Decl, Each, Expr, ExprKind, Function, Ident, Item, ItemKind, LockType, Object, Span, Type,
+};
 use crate::diag::Fault;
 use crate::lex::{Tok, Token, lex};
 
@@ -38,7 +40,7 @@ pub(crate) struct Parser<'a> {
 }
 
 /// Words that cannot be names.
-const RESERVED: [&str; 44] = [
+const RESERVED: [&str; 45] = [
     "void",
     "bool",
     "_Bool",
@@ -83,6 +85,7 @@ const RESERVED: [&str; 44] = [
     "for_each_online_cpu",
     "kvm_for_each_vcpu",
     "DEFINE_PER_CPU",
+    "DEFINE_PER_ASID",
 ];
 
 /// Parses one text.
@@ -371,7 +374,7 @@ impl<'a> Parser<'a> {
                 items.push(Item { kind: ItemKind::Lock { kind, name }, span: start });
                 return Ok(());
             }
-            if word == "DEFINE_PER_CPU" {
+            if let Some((_, each)) = Each::DEFINED.into_iter().find(|(define, _)| *define == word) {
                 self.next();
                 self.need("(")?;
                 let ty = self.ty()?;
@@ -381,7 +384,7 @@ impl<'a> Parser<'a> {
                 let init = if self.eat("=") { Some(self.expr()?) } else { None };
                 self.need(";")?;
                 let decl = Decl { ty, name, array: None, bits: None, init };
-                items.push(Item { kind: ItemKind::PerCpu(decl), span: start });
+                items.push(Item { kind: ItemKind::Per { each, decl }, span: start });
                 return Ok(());
             }
             if word == "struct"

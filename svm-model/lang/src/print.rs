@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use crate::ast::{
-    Ast, Block, Decl, Expr, ExprKind, Function, GuardKind, IntType, ItemKind, LockType, Object, Prefix, Stmt,
-    StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, IntType, ItemKind, LockType, Object, Prefix,
+    Stmt, StmtKind, Type,
 };
 use crate::parse::INFIX;
 
@@ -127,8 +127,9 @@ impl Display for Ast {
                     }
                     f.write_str("};\n")?;
                 }
-                ItemKind::PerCpu(decl) => {
-                    write!(f, "DEFINE_PER_CPU({}, {})", decl.ty, decl.name.name)?;
+                ItemKind::Per { each, decl } => {
+                    let define = Each::DEFINED.iter().find(|(_, e)| e == each).map_or("", |(word, _)| word);
+                    write!(f, "{define}({}, {})", decl.ty, decl.name.name)?;
                     if let Some(init) = &decl.init {
                         write!(f, " = {init}")?;
                     }

@@ -181,6 +181,7 @@ impl Solver<'_, '_> {
                     | Calc::Bin(..)
                     | Calc::ThisCpu
                     | Calc::VmOf(_)
+                    | Calc::Siblings(..)
                     | Calc::MaskTest(..)
                     | Calc::MaskNext(..)
                     | Calc::MaskWeight(_) => None,
@@ -279,6 +280,7 @@ impl Solver<'_, '_> {
             }
             Calc::ThisCpu => Some((0, machine.pcpus - 1)),
             Calc::VmOf(_) => Some(machine.vms_of_vcpus()),
+            Calc::Siblings(_, _, word) => Some(mask_range(machine.bits_of_word(word))),
             Calc::MaskTest(..) => Some((0, 1)),
             Calc::MaskNext(_, after) => {
                 let (lo, hi) = self.val(e, after)?;

@@ -20,6 +20,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
     Config {
         pcpus,
         vms: 2,
+        asids: 3,
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,

@@ -22,6 +22,8 @@ pub enum Scope {
     PerCpu,
     /// One a page.
     PerPage,
+    /// One an ASID, the host's 0 included: `DEFINE_PER_ASID`.
+    PerAsid,
 }
 
 /// A value that needs no access to shared state.
@@ -81,6 +83,15 @@ pub enum UnOp {
     LowestBit,
 }
 
+/// What pCPUs share.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Shared {
+    /// A core: its threads.
+    Core,
+    /// The last-level cache of a CCX.
+    Llc,
+}
+
 /// What an own computation gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expr {
@@ -94,6 +105,15 @@ pub enum Expr {
     ThisCpu,
     /// `vcpu->kvm`: fixed when the vCPU is made, so it is no access.
     VmOf(Operand),
+    /// Word `word` of the mask of the pCPUs that share something with a pCPU, itself included.
+    Siblings {
+        /// What they share.
+        shared: Shared,
+        /// The pCPU asked for.
+        cpu: Operand,
+        /// Which word.
+        word: u8,
+    },
     /// Bit `bit` of the local mask in registers `base..base + words`.
     MaskTest {
         /// First register.

@@ -2,7 +2,7 @@
 
 use sim_state::SlotId;
 
-use crate::op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, UnOp, Window};
+use crate::op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Shared, UnOp, Window};
 
 /// Registers a context can have.
 pub const REGS: usize = 64;
@@ -84,6 +84,8 @@ pub trait Platform {
     fn this_cpu(&self) -> i64;
     /// The VM of a vCPU.
     fn vm_of(&self, vcpu: i64) -> i64;
+    /// A word of the mask of the pCPUs that share something with a pCPU, itself included.
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64;
     /// pCPUs in the machine.
     fn pcpus(&self) -> i64;
     /// Bits of a mask that share a word, 1 to 64.
@@ -161,6 +163,7 @@ fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
         Expr::Bin(op, a, b) => bin(op, value(regs, a), value(regs, b)),
         Expr::ThisCpu => platform.this_cpu(),
         Expr::VmOf(v) => platform.vm_of(value(regs, v)),
+        Expr::Siblings { shared, cpu, word } => platform.siblings(shared, value(regs, cpu), i64::from(word)),
         Expr::MaskTest { base, words, bit } => {
             i64::from(mask_test(regs, base, words, value(regs, bit), platform.word_bits()))
         }

@@ -73,7 +73,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 let owner = match var.scope {
                     Scope::PerVm => instance,
                     Scope::PerVcpu => svm_policy::Platform::vm_of(self, instance),
-                    Scope::Global | Scope::PerCpu | Scope::PerPage => continue,
+                    Scope::Global | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => continue,
                 };
                 let id = VarId(u16::try_from(at).unwrap_or(u16::MAX));
                 let Some(state) = machine.mask_state(id, instance).filter(|_| owner == vm) else { continue };

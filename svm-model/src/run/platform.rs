@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use sev_arch::{Access, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
-use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Window};
+use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
 use crate::label::What;
@@ -81,6 +81,24 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             .ok()
             .and_then(|v| self.machine.spec.vcpu_vm.get(v))
             .map_or(-1, |vm| i64::from(vm.0))
+    }
+
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64 {
+        let spec = &self.machine.spec;
+        let group = |p: usize| {
+            let core = spec.core_of[p];
+            match shared {
+                Shared::Core => core.0,
+                Shared::Llc => spec.shape.ccx_of_core[core.index()].0,
+            }
+        };
+        let bits = usize::from(spec.assumptions.word_bits);
+        let Some(mine) = usize::try_from(cpu).ok().filter(|p| *p < spec.core_of.len()).map(group) else {
+            return 0;
+        };
+        let first = usize::try_from(word).unwrap_or(0) * bits;
+        let last = (first + bits).min(spec.core_of.len());
+        (first..last).filter(|p| group(*p) == mine).fold(0, |mask, p| mask | 1i64 << (p - first))
     }
 
     fn pcpus(&self) -> i64 {

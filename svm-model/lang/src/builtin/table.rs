@@ -1,6 +1,6 @@
 //! The table of built-in calls.
 
-use svm_policy::{Lock, Prim, RmwOp, Window};
+use svm_policy::{Lock, Prim, RmwOp, Scope, Shared, Window};
 
 use super::{Act, Bit, Builtin, Combine, Compare, Gives, Group, Irqs, Par, Sum};
 use crate::ast::LockType;
@@ -77,6 +77,10 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Masks, "zalloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc, "allocates the mask, empty; gives whether there was memory, which is a choice unless `no-alloc-failure` is assumed (if not, the mask is `NULL`)", ONE).reports("`tracking` if the mask was there, and so leaks; `sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),
     row(G::Masks, "free_cpumask_var", &[P::MaskVar], R::Nothing, Act::OfMaskVar(Prim::FreeMask), "frees the mask; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before"),
     row(G::Masks, "cpumask_available", &[P::MaskVar], R::Bool, Act::OfMaskVar(Prim::MaskAvailable), "whether the mask is not `NULL`; a freed one is not", ONE),
+    row(G::Masks, "cpumask_of", &[P::Cpu], R::Mask, Act::MaskOf, "the mask of one pCPU", NONE),
+    row(G::Masks, "cpu_llc_shared_mask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Llc), "the pCPUs of its CCX", NONE),
+    row(G::Masks, "topology_sibling_cpumask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Core), "the threads of its core", NONE),
+    row(G::Masks, "set_cpu_online", &[P::Cpu, P::Bool], R::Nothing, Act::SetOnline, "sets or clears the bit in `cpu_online_mask`, which a text declares", ONE),
     row(G::Masks, "cpu_online", &[P::Cpu], R::Bool, Act::CpuOnline, "`cpumask_test_cpu(cpu, cpu_online_mask)`", "1 if a text declares `cpu_online_mask`"),
 
     row(G::Memory, "READ_ONCE", &[P::Place], R::Same, Act::Read, "the value", ONE),
@@ -188,7 +192,9 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Cpu, "this_cpu_write", &[P::PerCpu, P::Value], R::Nothing, Act::PerCpuWrite(true), "writes the pCPU's own instance; nobody moves the task meanwhile", ONE),
     row(G::Cpu, "__this_cpu_read", &[P::PerCpu], R::Same, Act::PerCpuRead(false), "the instance of the pCPU that the task was on when it came here", ONE),
     row(G::Cpu, "__this_cpu_write", &[P::PerCpu, P::Value], R::Nothing, Act::PerCpuWrite(false), "writes the instance of the pCPU that the task was on when it came here", ONE),
-    row(G::Cpu, "per_cpu", &[P::PerCpu, P::Cpu], R::Same, Act::PerCpu, "a pCPU's instance: can be read, written, and `&per_cpu(...)` taken", ONE),
+    row(G::Cpu, "per_cpu", &[P::PerCpu, P::Cpu], R::Same, Act::Per(Scope::PerCpu), "a pCPU's instance: can be read, written, and `&per_cpu(...)` taken", ONE),
+    row(G::Cpu, "per_asid", &[P::PerAsid, P::Number], R::Same, Act::Per(Scope::PerAsid), "an ASID's instance, as `per_cpu`; `nr_asids` is the number of ASIDs, the host's 0 included", ONE),
+    row(G::Cpu, "sev_get_asid", &[P::Vm], R::Number, Act::AsidOf, "the ASID of the VM", NONE),
 
     row(G::Choice, "any_of", &[P::Options], R::Number, Act::AnyOf, "any number from 0 up to, not including, n", "none, but the context rests before it"),
     row(G::Choice, "maybe", &[], R::Bool, Act::Maybe, "false or true", "none, but the context rests before it"),

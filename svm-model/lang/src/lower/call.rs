@@ -6,7 +6,7 @@ use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
 use crate::ast::{Expr, ExprKind, Ident, IntType, Object, Span, Type};
-use crate::builtin::{self, Act, Builtin, Gives, Par};
+use crate::builtin::{self, Act, Bit, Builtin, Gives, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
@@ -137,6 +137,7 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::MaskVar
             | Par::MaskVarAddress
             | Par::PerCpu
+            | Par::PerAsid
             | Par::Lock(_)
             | Par::Flags
             | Par::Options => None,
@@ -190,7 +191,8 @@ impl<'p> Lower<'p, '_, '_> {
                 let fault = Fault::at(arg.span, format!("`{arg}` is not the address of a local number"));
                 self.fail(fault.expected(format!("an argument of `{signature}`")))
             }
-            Par::PerCpu => self.per_cpu_var(arg).map(Arg::PerCpu),
+            Par::PerCpu => self.instanced(arg, Scope::PerCpu).map(Arg::PerCpu),
+            Par::PerAsid => self.instanced(arg, Scope::PerAsid).map(Arg::PerCpu),
             Par::Flags => match self.target(arg)? {
                 Target::Reg(reg, ty) if crate::decl::Program::is_number(&ty) => Ok(Arg::Flags(reg)),
                 Target::Reg(..) | Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
@@ -225,7 +227,9 @@ impl<'p> Lower<'p, '_, '_> {
                     }
                     (Par::MaskVar, Value::Mask(m, Type::MaskVar)) => Ok(Arg::Mask(*m)),
                     (Par::Mask, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) => Ok(Arg::Mask(*m)),
-                    (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) if *m != MaskRef::Full => {
+                    (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar))
+                        if !matches!(m, MaskRef::Full | MaskRef::Fixed(_)) =>
+                    {
                         Ok(Arg::Mask(*m))
                     }
                     (
@@ -253,25 +257,38 @@ impl<'p> Lower<'p, '_, '_> {
         }
     }
 
-    fn per_cpu_var(&mut self, arg: &Expr) -> Lowered<u16> {
+    /// The variable of this name that has an instance for each pCPU or ASID.
+    fn instanced(&mut self, arg: &Expr, scope: Scope) -> Lowered<u16> {
         if let ExprKind::Name(name) = &arg.kind
             && let Some(Global::Var(var)) = self.p.globals.get(name.as_str())
-            && self.p.vars[usize::from(*var)].scope == Scope::PerCpu
+            && self.p.vars[usize::from(*var)].scope == scope
         {
             return Ok(*var);
         }
-        let names = self.p.vars.iter().filter(|v| v.scope == Scope::PerCpu).map(|v| v.name.as_str());
+        let names = self.p.vars.iter().filter(|v| v.scope == scope).map(|v| v.name.as_str());
         let help = nearest(&arg.to_string(), names);
-        let fault = Fault::at(arg.span, format!("`{arg}` is not a per-CPU variable"));
-        self.fail(fault.expected("expected the name of a `DEFINE_PER_CPU` variable").help_if(help))
+        let (what, define) = match scope {
+            Scope::PerAsid => ("per-ASID", "DEFINE_PER_ASID"),
+            Scope::Global | Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
+                ("per-CPU", "DEFINE_PER_CPU")
+            }
+        };
+        let fault = Fault::at(arg.span, format!("`{arg}` is not a {what} variable"));
+        self.fail(fault.expected(format!("expected the name of a `{define}` variable")).help_if(help))
     }
 
-    /// `per_cpu(variable, cpu)`.
-    pub(super) fn per_cpu(&mut self, name: &Ident, args: &'p [Expr], span: Span) -> Lowered<Target> {
+    /// `per_cpu(variable, cpu)`, `per_asid(variable, asid)`.
+    pub(super) fn per(
+        &mut self,
+        scope: Scope,
+        name: &Ident,
+        args: &'p [Expr],
+        span: Span,
+    ) -> Lowered<Target> {
         let signature = builtin::find(&name.name).map_or(String::new(), Builtin::signature);
         self.count_args(&signature, 2, args, span)?;
         let (Some(var), Some(cpu)) = (args.first(), args.get(1)) else { return Err(crate::parse::Reported) };
-        let var = self.per_cpu_var(var)?;
+        let var = self.instanced(var, scope)?;
         let Arg::Num(cpu, _) = self.arg(Par::Cpu, cpu, &signature)? else {
             return Err(crate::parse::Reported);
         };
@@ -286,8 +303,8 @@ impl<'p> Lower<'p, '_, '_> {
         span: Span,
     ) -> Lowered<Value> {
         let signature = b.signature();
-        if b.act == Act::PerCpu {
-            let target = self.per_cpu(name, args, span)?;
+        if let Act::Per(scope) = b.act {
+            let target = self.per(scope, name, args, span)?;
             return self.read(target, span);
         }
         self.count_args(&signature, b.pars.len(), args, span)?;
@@ -311,7 +328,7 @@ impl<'p> Lower<'p, '_, '_> {
         let old = b.gives != Gives::Nothing;
         let num = |v: Val| {
             let ty = match b.gives {
-                Gives::Nothing => return Value::Nothing,
+                Gives::Nothing | Gives::Mask => return Value::Nothing,
                 Gives::Bool => Type::Bool,
                 Gives::Number | Gives::Cpu | Gives::Reason | Gives::Same => INT,
                 Gives::Page => Type::Ref(Object::Page),
@@ -382,7 +399,18 @@ impl<'p> Lower<'p, '_, '_> {
                 };
                 num(self.mask_test(m, cpu, span))
             }
-            (Act::Barrier | Act::PerCpu, _) => Value::Nothing,
+            (Act::Barrier | Act::Per(_), _) => Value::Nothing,
+            (Act::AsidOf, [Arg::Num(vm, _), ..]) => {
+                let asid = self.bin(BinOp::Add, vm, Val::Const(1), span);
+                num(self.calc(Calc::Known { of: asid, lo: 0, hi: self.p.machine.asids - 1 }, span))
+            }
+            (Act::MaskOf, [Arg::Num(cpu, _), ..]) => {
+                Value::Mask(self.mask_of(cpu, None, span), Type::MaskPtr)
+            }
+            (Act::Siblings(shared), [Arg::Num(cpu, _), ..]) => {
+                Value::Mask(self.mask_of(cpu, Some(shared), span), Type::MaskPtr)
+            }
+            (Act::SetOnline, [Arg::Num(cpu, _), Arg::Num(on, _), ..]) => self.set_online(cpu, on, span)?,
             (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
             (Act::GetCpu, _) => {
                 self.push(Inst::Window(Window::PreemptDisable), span);
@@ -426,6 +454,21 @@ impl<'p> Lower<'p, '_, '_> {
             (act, args) => return self.memory(act, args, exprs, span),
         };
         Ok(given)
+    }
+
+    fn set_online(&mut self, cpu: Val, on: Val, span: Span) -> Lowered<Value> {
+        let Some(Global::Var(var)) = self.p.globals.get(crate::decl::ONLINE_MASK) else {
+            let fault = Fault::at(span, "every pCPU is online for good");
+            return self.fail(fault.help("declare `cpumask_t cpu_online_mask;`, which starts full"));
+        };
+        let mask = MaskRef::Shared(Slot { var: *var, instance: Val::Const(0), word: Val::Const(0) });
+        let (set, clear, after) = (self.new_block(), self.new_block(), self.new_block());
+        self.branch(on, set, clear, set, span);
+        self.mask_bit(mask, cpu, Bit::Set, true, false, span);
+        self.jump(after, clear, span);
+        self.mask_bit(mask, cpu, Bit::Clear, true, false, span);
+        self.jump(after, after, span);
+        Ok(Value::Nothing)
     }
 
     fn option(&mut self, options: i64, span: Span) -> Val {

@@ -407,3 +407,42 @@ fn constants_cost_no_step() {
     let (code, run) = results(&format!("{own} void test(void) {{ out = EBUSY; }}"));
     assert_eq!(value(&code, &run, "out"), 3, "a text's own constant comes first");
 }
+
+#[test]
+fn per_asid_variables_and_masks_of_the_topology() {
+    let text = "DEFINE_PER_ASID(int, uses) = 2; DEFINE_PER_ASID(cpumask_t, ran); int out; int asids;\n\
+        void test(void) { int asid = sev_get_asid(vm1); per_asid(uses, asid) += 5; asids = nr_asids; \
+          cpumask_set_cpu(1, &per_asid(ran, asid)); out = per_asid(uses, 0) * 10 + cpumask_weight(&per_asid(ran, 2)); }";
+    let (code, run) = results(text);
+    assert_eq!((value(&code, &run, "out"), value(&code, &run, "asids")), (21, 3));
+    assert_eq!(run.values[0], [2, 2, 7]);
+    assert_eq!(run.values[1], [0, 0, 2]);
+    assert_eq!(run.steps, 7);
+
+    // Cores of two threads, CCXs of two cores.
+    for word_bits in [64, 4, 1] {
+        let of = |body: &str| {
+            let text = format!("cpumask_t a; int out;\nvoid test(void) {{ int cpu; {body} }}");
+            let (code, run) = run_on(&text, 6, word_bits, |m| m);
+            (value(&code, &run, "out"), run.steps)
+        };
+        assert_eq!(of("out = cpumask_weight(cpu_llc_shared_mask(1));"), (4, 1));
+        assert_eq!(of("out = cpumask_first(cpu_llc_shared_mask(5));"), (4, 1));
+        assert_eq!(
+            of("int n = 3; for_each_cpu(cpu, topology_sibling_cpumask(n)) out = out * 10 + cpu;").0,
+            23
+        );
+        assert_eq!(
+            of("out = cpumask_test_cpu(2, cpumask_of(2)) * 10 + cpumask_weight(cpumask_of(5));"),
+            (11, 1)
+        );
+        assert_eq!(of("cpumask_copy(&a, cpu_llc_shared_mask(0)); out = cpumask_weight(&a);").0, 4);
+        let online = "out = cpumask_weight(cpu_online_mask) * 10 + cpu_online(3);";
+        assert_eq!(of(online), (61, 1));
+        let text = format!(
+            "cpumask_t cpu_online_mask; int out; void test(void) {{ set_cpu_online(3, false); set_cpu_online(1, true); {online} }}"
+        );
+        let (code, run) = run_on(&text, 6, word_bits, |m| m);
+        assert_eq!(value(&code, &run, "out"), 50, "it starts full");
+    }
+}

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::ast::{
-    Ast, Block, Decl, Expr, ExprKind, Function, GuardKind, Ident, Infix, IntType, Item, ItemKind, LockType,
-    Object, Prefix, Span, Stmt, StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, Ident, Infix, IntType, Item, ItemKind,
+    LockType, Object, Prefix, Span, Stmt, StmtKind, Type,
 };
 
 /// Choices to make.
@@ -190,7 +190,7 @@ fn item(t: &mut Tape<'_>) -> Item {
                 // A width is no assignment and no `?:`; in parentheses it can be anything.
                 .collect(),
         },
-        3 => ItemKind::PerCpu(decl(t, 2)),
+        3 => ItemKind::Per { each: t.pick(&Each::DEFINED).1, decl: decl(t, 2) },
         4 => {
             let (is_static, decl) = (t.below(2) == 0, decl(t, 2));
             let number = matches!(decl.ty, Type::Bool | Type::Int(_) | Type::Enum(_));

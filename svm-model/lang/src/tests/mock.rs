@@ -2,7 +2,7 @@
 
 use sim_state::{Domain, SlotId};
 use svm_policy::{
-    Answer, Context, Lock, LockEvent, Op, Outcome, Place, Platform, Prim, REGS, Scope, Window, step,
+    Answer, Context, Lock, LockEvent, Op, Outcome, Place, Platform, Prim, REGS, Scope, Shared, Window, step,
 };
 
 use crate::{Code, Config, Entry};
@@ -40,8 +40,10 @@ impl<'c> Mock<'c> {
                     Scope::PerVcpu => config.vcpu_vm.len(),
                     Scope::PerCpu => usize::from(config.pcpus),
                     Scope::PerPage => usize::from(config.pages),
+                    Scope::PerAsid => usize::from(config.asids),
                 };
-                vec![v.init; instances * usize::from(v.words)]
+                let words = (0..v.words).map(|w| v.init_of(w, config.pcpus, config.word_bits));
+                words.cycle().take(instances * usize::from(v.words)).collect()
             })
             .collect();
         let run = Run { values, ..Run::default() };
@@ -156,6 +158,17 @@ impl Platform for Mock<'_> {
 
     fn vm_of(&self, vcpu: i64) -> i64 {
         i64::from(self.config.vcpu_vm[usize::try_from(vcpu).expect("a vCPU")])
+    }
+
+    /// Cores of two threads, CCXs of two cores.
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64 {
+        let size = if shared == Shared::Core { 2 } else { 4 };
+        let bits = i64::from(self.config.word_bits);
+        let mine = |bit: &i64| {
+            let other = word * bits + bit;
+            other < i64::from(self.config.pcpus) && other / size == cpu / size
+        };
+        (0..bits).filter(mine).fold(0, |mask, bit| mask | 1 << bit)
     }
 
     fn pcpus(&self) -> i64 {

@@ -38,6 +38,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
     let config = Config {
         pcpus,
         vms: 1,
+        asids: 2,
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
