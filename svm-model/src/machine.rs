@@ -5,7 +5,7 @@ use sev_arch::{PcpuId, Tag, VcpuId, VmId};
 use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
-use svm_lang::{Code, Config, Diag, Entry, Source, VarKind};
+use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind};
 use svm_policy::{Op, Prim, Scope, VarId};
 
 use crate::context::{ContextSlots, Start};
@@ -33,6 +33,9 @@ pub(crate) struct VarSlots {
     pub(crate) words: u32,
     pub(crate) instances: u32,
     pub(crate) domain: Domain,
+    pub(crate) scope: Scope,
+    /// Of a mask that texts allocate: the variable of its state.
+    pub(crate) state: Option<u16>,
 }
 
 /// A task's slots.
@@ -43,6 +46,8 @@ pub(crate) struct TaskSlots {
     pub(crate) repeats: Option<Entry>,
     /// pCPU it is on, or -1.
     pub(crate) on: Option<SlotId>,
+    /// Whether it is between `non_block_start()` and `non_block_end()`.
+    pub(crate) non_block: SlotId,
     /// Whether the scheduler may take its pCPU away.
     pub(crate) preemptible: bool,
     pub(crate) vcpu: Option<VcpuSlots>,
@@ -121,12 +126,26 @@ fn hi(n: usize) -> i64 {
 }
 
 impl Machine {
-    /// Compiles the texts and lays the slots out.
+    /// Compiles the texts, which may include built-in ones, and lays the slots out.
     ///
     /// # Errors
     ///
     /// What the compiler says of the texts: file, line, column, and what was expected.
     pub fn build(spec: ModelSpec, sources: &[Source<'_>], memory: MemoryKind) -> Result<Machine, Vec<Diag>> {
+        Machine::build_with(spec, sources, &crate::text::find, memory)
+    }
+
+    /// As [`Machine::build`], and `find` gives the texts that the texts include.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says of the texts.
+    pub fn build_with(
+        spec: ModelSpec,
+        sources: &[Source<'_>],
+        find: &Find<'_>,
+        memory: MemoryKind,
+    ) -> Result<Machine, Vec<Diag>> {
         let mut wanted: Vec<&str> = KERNEL_ENTRIES.to_vec();
         for task in &spec.tasks {
             match &task.kind {
@@ -140,7 +159,7 @@ impl Machine {
         let mut unique = wanted.clone();
         unique.sort_unstable();
         unique.dedup();
-        let code = svm_lang::compile(sources, &unique, &config_of(&spec))?;
+        let code = svm_lang::compile(sources, find, &unique, &config_of(&spec))?;
         Ok(Machine::lay_out(spec, code, memory))
     }
 
@@ -152,6 +171,7 @@ impl Machine {
         let allocates = |op: &Op| matches!(op, Op::Prim { prim: Prim::AllocPage, .. });
         let returns = spec.reuse.vm || code.ops.iter().any(allocates);
         spec.shape.keep_clean &= returns;
+        let non_block = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::NonBlock, .. }));
         let mut layout = Layout::default();
         let entry = |name: &str| {
             let found = code.entries.iter().find(|e| e.name == name);
@@ -183,6 +203,9 @@ impl Machine {
             let place = Domain::Range { lo: -1, hi: hi(pcpu_count) - 1 };
             let on =
                 (!task.pcpus.is_empty()).then(|| layout.slot(format!("{name}.on"), place, Class::Own, first));
+            // A constant where no text asks for it.
+            let marks = Domain::Range { lo: 0, hi: i64::from(non_block) };
+            let non_block = layout.slot(format!("{name}.non_block"), marks, Class::Own, 0);
             let vcpu = match &task.kind {
                 TaskKind::Vcpu { vcpu, guest } => {
                     let in_guest = layout.slot(format!("{name}.in_guest"), Domain::BOOL, Class::Own, 0);
@@ -206,7 +229,7 @@ impl Machine {
                 TaskKind::Host { .. } | TaskKind::Device { .. } | TaskKind::Reclaimer { .. } => None,
             };
             let preemptible = may_move || vcpu.is_some();
-            tasks.push(TaskSlots { main, repeats, on, preemptible, vcpu });
+            tasks.push(TaskSlots { main, repeats, on, non_block, preemptible, vcpu });
         }
         let callbacks: Vec<Entry> =
             code.callbacks.iter().map(|e| code.entries[usize::from(*e)].clone()).collect();
@@ -398,6 +421,11 @@ impl Machine {
         (i < v.instances && w < v.words).then(|| SlotId(v.base + i * v.words + w))
     }
 
+    /// The slot that says whether an instance of a mask is there, of a mask that texts allocate.
+    pub(crate) fn mask_state(&self, var: VarId, instance: i64) -> Option<SlotId> {
+        self.var_slot(VarId(self.vars[usize::from(var.0)].state?), instance, 0)
+    }
+
     /// The statement of an operation, on one line.
     #[must_use]
     pub fn statement(&self, pc: svm_policy::Pc) -> &str {
@@ -463,6 +491,7 @@ fn config_of(spec: &ModelSpec) -> Config {
     Config {
         pcpus: spec.pcpus(),
         vms: spec.vms,
+        asids: spec.asids(),
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,
@@ -471,6 +500,7 @@ fn config_of(spec: &ModelSpec) -> Config {
 }
 
 fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64) -> Vec<VarSlots> {
+    let (pcpus, word_bits) = (spec.pcpus(), spec.assumptions.word_bits);
     let mut vars = Vec::new();
     for var in &code.vars {
         let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {
@@ -478,11 +508,13 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             Scope::PerVm => (usize::from(spec.vms), &|i| format!("vm{i}.")),
             Scope::PerVcpu => (spec.vcpu_vm.len(), &|i| format!("vcpu{i}.")),
             Scope::PerCpu => (spec.core_of.len(), &|i| format!("pcpu{i}.")),
+            Scope::PerAsid => (usize::from(spec.asids()), &|i| format!("asid{i}.")),
             Scope::PerPage => (spec.pages.len(), &|i| format!("{}.", spec.pages[i].0)),
         };
         let domain = match var.kind {
             VarKind::Mutex | VarKind::Spin => Domain::Range { lo: 0, hi: holders },
-            VarKind::Rwlock => Domain::Range { lo: -1, hi: holders },
+            VarKind::Rwlock | VarKind::Rwsem => Domain::Range { lo: -holders, hi: holders },
+            VarKind::Completion => Domain::Range { lo: -1, hi: holders },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => var.domain,
         };
         let mut base = None;
@@ -492,7 +524,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
                     1 => format!("{}{}", owner(i), var.name),
                     _ => format!("{}{}[{w}]", owner(i), var.name),
                 };
-                let id = layout.slot(name, domain, Class::Shared, var.init);
+                let id = layout.slot(name, domain, Class::Shared, var.init_of(w, pcpus, word_bits));
                 base.get_or_insert(id.0);
             }
         }
@@ -501,6 +533,8 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             words: u32::from(var.words),
             instances: u32::try_from(instances).unwrap_or(0),
             domain,
+            scope: var.scope,
+            state: var.state,
         });
     }
     vars

@@ -13,6 +13,7 @@ use crate::memory::{Effects, Memory};
 
 mod calls;
 mod guest;
+mod masks;
 mod memory;
 mod platform;
 mod tasks;
@@ -250,7 +251,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     fn report(&mut self, kind: EventKind) {
-        self.notes.events.push(Event::plain(kind));
+        let event = Event::plain(kind);
+        if !self.notes.events.contains(&event) {
+            self.notes.events.push(event);
+        }
+    }
+
+    /// Reports a context that is about to sleep where it must not.
+    fn may_sleep(&mut self) {
+        if self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler {
+            self.report(EventKind::SleepInAtomic);
+        } else if self.store.get(self.machine.tasks[self.task].non_block) != 0 {
+            self.report(EventKind::SleepNonBlockable);
+        }
     }
 
     fn core(&self) -> CoreId {

@@ -8,21 +8,27 @@ use sev_arch::{CoreId, PcpuId, VcpuId, VmId};
 pub struct Assumptions {
     /// No device ever touches a freed page (`no-dma` in a litmus file).
     pub no_dma: bool,
+    /// Allocations always find memory (`no-alloc-failure` in a litmus file).
+    pub no_alloc_failure: bool,
     /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
     pub word_bits: u8,
 }
 
 impl Default for Assumptions {
     fn default() -> Self {
-        Assumptions { no_dma: false, word_bits: 64 }
+        Assumptions { no_dma: false, no_alloc_failure: false, word_bits: 64 }
     }
 }
 
 impl Assumptions {
+    /// What a litmus file can take as given.
+    pub const NAMES: [&'static str; 2] = ["no-dma", "no-alloc-failure"];
+
     /// The names of what is taken as given, as the verdict prints them.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
-        if self.no_dma { vec!["no-dma"] } else { Vec::new() }
+        let given = [self.no_dma, self.no_alloc_failure];
+        Assumptions::NAMES.into_iter().zip(given).filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 }
 
@@ -115,6 +121,12 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// ASIDs: the host's 0, and one a VM ([`sev_arch::Tag::of_vm`]).
+    #[must_use]
+    pub fn asids(&self) -> u16 {
+        self.vms.saturating_add(1)
+    }
+
     /// pCPUs.
     #[must_use]
     pub fn pcpus(&self) -> u16 {

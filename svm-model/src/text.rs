@@ -43,6 +43,24 @@ pub const POLICIES: &[Text] = texts!("policies":
     "oracle",
 );
 
+/// Finds a built-in text that an `#include` names, with or without `.c`: [`svm_lang::Find`] for the built-in texts.
+///
+/// # Errors
+///
+/// There is no such text; the message names those that there are.
+pub fn find(name: &str, _from: &str) -> Result<svm_lang::Included, String> {
+    let wanted = name.strip_suffix(".c").unwrap_or(name);
+    let mut all = KERNELS.iter().chain(POLICIES);
+    match all.find(|t| t.name == wanted) {
+        Some(t) => Ok(svm_lang::Included { file: t.file.to_owned(), text: t.text.to_owned() }),
+        None => {
+            let names: Vec<String> =
+                KERNELS.iter().chain(POLICIES).map(|t| format!("\"{}.c\"", t.name)).collect();
+            Err(format!("the built-in texts are {}", names.join(", ")))
+        }
+    }
+}
+
 impl Text {
     /// The first sentence of the text's opening comment: its rule.
     #[must_use]

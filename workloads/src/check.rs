@@ -130,7 +130,8 @@ impl CheckCase<'_> {
             Source { file: &self.policy.file, text: &self.policy.text, role: Role::Policy },
             Source { file: &self.litmus.file, text: &self.litmus.body, role: Role::Litmus },
         ];
-        Machine::build(self.litmus.spec(self.sme_coherent), &sources, memory).map_err(CheckError::Text)
+        let spec = self.litmus.spec(self.sme_coherent);
+        Machine::build_with(spec, &sources, &crate::include::find, memory).map_err(CheckError::Text)
     }
 
     /// Explores every interleaving.

@@ -3,5 +3,6 @@
 
 pub mod check;
 pub mod guest;
+pub mod include;
 pub mod litmus;
 pub mod scenario;

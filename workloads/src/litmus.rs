@@ -240,8 +240,9 @@ impl Litmus {
             }
         }
         for a in &f.assume {
-            if a != "no-dma" {
-                return Err(fail(at("assume"), format!("unknown assumption '{a}': known is no-dma")));
+            if !Assumptions::NAMES.contains(&a.as_str()) {
+                let known = Assumptions::NAMES.join(", ");
+                return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
             }
         }
         if let Some(e) = f.events.iter().find(|e| EventKind::from_name(e).is_none()) {
@@ -350,6 +351,7 @@ impl Litmus {
             tasks,
             assumptions: Assumptions {
                 no_dma: f.assume.iter().any(|a| a == "no-dma"),
+                no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
                 word_bits: f.mask_word_bits,
             },
             reuse: Reuse {

@@ -79,6 +79,10 @@ pub enum LockType {
     Spin,
     /// `rwlock_t`.
     Rwlock,
+    /// `struct rw_semaphore`.
+    Rwsem,
+    /// `struct completion`.
+    Completion,
 }
 
 /// A type.
@@ -146,6 +150,8 @@ pub struct Item {
 /// What may stand at top level.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ItemKind {
+    /// `#include "name"`: the text of that name stands here.
+    Include(Ident),
     /// `#define NAME value`.
     Define {
         /// The constant.
@@ -167,12 +173,19 @@ pub enum ItemKind {
         /// The fields.
         fields: Vec<Decl>,
     },
-    /// `DEFINE_PER_CPU(type, name);`.
-    PerCpu(Decl),
+    /// `DEFINE_PER_CPU(type, name);` or `DEFINE_PER_ASID(type, name);`.
+    Per {
+        /// What there is an instance of for each.
+        each: Each,
+        /// The variable.
+        decl: Decl,
+    },
     /// A global variable.
     Global {
         /// Whether it was declared `static`.
         is_static: bool,
+        /// Whether it is a constant: `const int n = 3;`.
+        is_const: bool,
         /// The variable.
         decl: Decl,
     },
@@ -231,10 +244,56 @@ pub enum GuardKind {
     Spin,
     /// `guard(spinlock_irq)(&s)`.
     SpinIrq,
+    /// `guard(spinlock_irqsave)(&s)`.
+    SpinIrqSave,
     /// `guard(read_lock)(&r)`.
     Read,
     /// `guard(write_lock)(&r)`.
     Write,
+    /// `guard(rwsem_read)(&s)`.
+    DownRead,
+    /// `guard(rwsem_write)(&s)`.
+    DownWrite,
+}
+
+/// What a variable at top level has an instance for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Each {
+    /// `DEFINE_PER_CPU`.
+    Cpu,
+    /// `DEFINE_PER_ASID`.
+    Asid,
+}
+
+impl Each {
+    /// Each with what declares one.
+    pub(crate) const DEFINED: [(&'static str, Each); 2] =
+        [("DEFINE_PER_CPU", Each::Cpu), ("DEFINE_PER_ASID", Each::Asid)];
+}
+
+impl GuardKind {
+    /// Each with the word in its parentheses.
+    pub(crate) const ALL: [(&'static str, GuardKind); 8] = [
+        ("mutex", GuardKind::Mutex),
+        ("spinlock", GuardKind::Spin),
+        ("spinlock_irq", GuardKind::SpinIrq),
+        ("spinlock_irqsave", GuardKind::SpinIrqSave),
+        ("read_lock", GuardKind::Read),
+        ("write_lock", GuardKind::Write),
+        ("rwsem_read", GuardKind::DownRead),
+        ("rwsem_write", GuardKind::DownWrite),
+    ];
+}
+
+impl LockType {
+    /// Each with what declares one at top level.
+    pub(crate) const DEFINED: [(&'static str, LockType); 5] = [
+        ("DEFINE_MUTEX", LockType::Mutex),
+        ("DEFINE_SPINLOCK", LockType::Spin),
+        ("DEFINE_RWLOCK", LockType::Rwlock),
+        ("DECLARE_RWSEM", LockType::Rwsem),
+        ("DECLARE_COMPLETION", LockType::Completion),
+    ];
 }
 
 /// The statements.

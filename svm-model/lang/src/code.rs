@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sim_state::Domain;
-use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, UnOp, Window};
+use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
 
 use crate::ast::{Span, Type};
 use crate::ir::At;
@@ -39,7 +39,18 @@ pub enum VarKind {
     Spin,
     /// A read-write lock.
     Rwlock,
+    /// A read-write semaphore.
+    Rwsem,
+    /// A completion.
+    Completion,
 }
+
+/// The state of an allocated mask: never allocated, or the allocation failed.
+pub const MASK_NULL: i64 = 0;
+/// The state of an allocated mask: there.
+pub const MASK_LIVE: i64 = 1;
+/// The state of an allocated mask: freed, while the pointer still stands.
+pub const MASK_FREED: i64 = 2;
 
 /// A declared variable; its index in [`Code::vars`] is its [`svm_policy::VarId`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,12 +62,15 @@ pub struct Var {
     /// Words of a mask, elements of an array, else 1.
     pub words: u16,
     /// What each word can hold, over all orders of steps of the entries compiled. Of locks it is 0 to 127
-    /// (read-write locks: -1 to 126): the machine, which knows how many contexts there are, may narrow it.
+    /// (read-write locks and completions: -127 to 127): the machine, which knows how many contexts there are, may narrow it.
     pub domain: Domain,
-    /// What each word starts as.
+    /// What each word starts as; of a mask 0 for empty, -1 for every pCPU.
     pub init: i64,
     /// What it is.
     pub kind: VarKind,
+    /// Of a mask that texts allocate or free: the variable that says whether it is there ([`MASK_NULL`] and
+    /// its kin), with as many instances.
+    pub state: Option<u16>,
     /// Whether any operation touches it.
     pub used: bool,
     /// Index of the file that declares it.
@@ -65,6 +79,19 @@ pub struct Var {
     pub line: u32,
     /// Column of the declaration.
     pub column: u32,
+}
+
+impl Var {
+    /// What a word starts as: a mask that starts full has a bit for each pCPU.
+    #[must_use]
+    pub fn init_of(&self, word: u16, pcpus: u16, word_bits: u8) -> i64 {
+        if self.kind != VarKind::Mask || self.init == 0 {
+            return self.init;
+        }
+        let left = u32::from(pcpus).saturating_sub(u32::from(word) * u32::from(word_bits));
+        let bits = left.min(u32::from(word_bits));
+        if bits >= 64 { -1 } else { (1 << bits) - 1 }
+    }
 }
 
 /// A parameter of an entry.
@@ -267,6 +294,8 @@ impl Code {
                     RmwOp::Add => format!("{place} += {src}"),
                     RmwOp::Xchg => format!("{place} <-> {src}"),
                     RmwOp::CmpXchg => format!("{place} <-> {src} if {}", operand(expected)),
+                    RmwOp::AddUnless => format!("{place} += {src} unless {}", operand(expected)),
+                    RmwOp::TryLock(kind) => format!("try {} {place}", lock(kind, true)),
                 };
                 format!("r{dst} = rmw {what}")
             }
@@ -284,7 +313,7 @@ impl Code {
         let var = &self.vars[usize::from(place.var.0)];
         let instance = match var.scope {
             Scope::Global => String::new(),
-            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
+            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => {
                 format!("@{}", operand(place.instance))
             }
         };
@@ -296,7 +325,7 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark => 0,
+        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt => 0,
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
@@ -314,9 +343,18 @@ fn arity(prim: Prim) -> usize {
         | Prim::FlushShared
         | Prim::FlushEnd
         | Prim::ClflushPage
+        | Prim::NonBlock
+        | Prim::FreeVm
         | Prim::TraceWriteback
         | Prim::OracleUpdate => 1,
-        Prim::ZapSpte | Prim::InstallSpte | Prim::AllocPage | Prim::WaitCalls | Prim::SetLoaded => 2,
+        Prim::ZapSpte
+        | Prim::InstallSpte
+        | Prim::AllocPage
+        | Prim::WaitCalls
+        | Prim::SetLoaded
+        | Prim::FreeMask
+        | Prim::MaskAvailable => 2,
+        Prim::ZallocMask => 3,
         Prim::SendCall => 4,
     }
 }
@@ -338,6 +376,10 @@ fn lock(kind: Lock, take: bool) -> String {
         Lock::Spin => "spin",
         Lock::Read => "read",
         Lock::Write => "write",
+        Lock::DownRead => "rwsem read",
+        Lock::DownWrite => "rwsem write",
+        Lock::Completion => "completion",
+        Lock::CompleteAll => "completion (all)",
     };
     format!("{kind} {}", if take { "lock" } else { "unlock" })
 }
@@ -378,6 +420,10 @@ fn show_expr(e: Expr) -> String {
         }
         Expr::ThisCpu => "this cpu".to_owned(),
         Expr::VmOf(v) => format!("vm of {}", operand(v)),
+        Expr::Siblings { shared, cpu, word } => {
+            let shared = if shared == Shared::Core { "core" } else { "LLC" };
+            format!("{shared} siblings of {} word {word}", operand(cpu))
+        }
         Expr::MaskTest { base, words, bit } => format!("{} bit {}", mask(base, words), operand(bit)),
         Expr::MaskNext { base, words, after } => {
             format!("next in {} after {}", mask(base, words), operand(after))
@@ -392,6 +438,7 @@ fn scope(scope: Scope) -> &'static str {
         Scope::PerVm => "per VM",
         Scope::PerVcpu => "per vCPU",
         Scope::PerCpu => "per pCPU",
+        Scope::PerAsid => "per ASID",
         Scope::PerPage => "per page",
     }
 }

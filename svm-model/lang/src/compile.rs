@@ -1,19 +1,18 @@
 //! From texts to a program: parse, collect, lower, optimise, find ranges, colour, emit.
 
 use sim_state::Domain;
-use svm_policy::{Expr, Op, Operand, Pc, Place, Reg, VarId};
+use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, VarId};
 
-use crate::ast::Ast;
-use crate::code::{Code, Entry, Param, Places, SrcPos, Var};
+use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
+use crate::include::{self, Find, Texts};
 use crate::ir::{Calc, Class, End, Flow, Inst, LocalMask, Slot, V, Val};
 use crate::live;
 use crate::lower::{self, Shared};
 use crate::machine::Machine;
-use crate::parse::parse_text;
 use crate::range::{Input, Interval, Ranges, solve, union};
-use crate::{Config, Role, Source, VarKind, opt, spin};
+use crate::{Config, Source, VarKind, opt, spin};
 
 /// Operations after which functions that nothing calls are no longer looked at.
 const CHECKED: usize = 500_000;
@@ -38,37 +37,35 @@ struct Unit {
 
 pub(crate) fn compile_with(
     sources: &[Source<'_>],
+    find: &Find<'_>,
     entries: &[&str],
     config: &Config,
     effort: Effort,
 ) -> Result<Code, Vec<Diag>> {
-    let texts: Vec<(&str, &str)> = sources.iter().map(|s| (s.file, s.text)).collect();
     let mut faults = Vec::new();
-    let mut asts: Vec<(Ast, Role)> = Vec::new();
-    for (i, source) in sources.iter().enumerate() {
-        let (ast, found) = parse_text(source.text, u16::try_from(i).unwrap_or(u16::MAX));
-        faults.extend(found);
-        asts.push((ast, source.role));
+    let texts = include::read(sources, find, &mut faults);
+    if faults.is_empty() {
+        match Machine::new(config) {
+            Ok(machine) => {
+                let program = collect(&texts, &config.constants, machine, &mut faults);
+                if let Some(code) = build(&program, &texts, entries, effort, &mut faults) {
+                    return Ok(code);
+                }
+            }
+            Err(fault) => faults.push(fault),
+        }
     }
-    if !faults.is_empty() {
-        return Err(resolve(faults, &texts));
-    }
-    let result = Machine::new(config).map_err(|fault| vec![fault]).and_then(|machine| {
-        let program = collect(&asts, &config.constants, machine, &mut faults);
-        let places = Places::new(sources.iter().map(|s| s.text).collect());
-        build(&program, places, sources, entries, effort, &mut faults).ok_or(std::mem::take(&mut faults))
-    });
-    result.map_err(|faults| resolve(faults, &texts))
+    Err(resolve(faults, &texts.named()))
 }
 
 fn build<'p>(
     program: &'p Program<'p>,
-    mut places: Places<'p>,
-    sources: &[Source<'_>],
+    texts: &'p Texts,
     entries: &[&str],
     effort: Effort,
     faults: &mut Vec<Fault>,
 ) -> Option<Code> {
+    let mut places = Places::new(texts.list.iter().map(|t| t.text.as_str()).collect());
     let mut wanted: Vec<usize> = Vec::new();
     for name in entries {
         match program.globals.get(name) {
@@ -138,7 +135,7 @@ fn build<'p>(
             opt::join_copies(&mut unit.flow, regs);
         }
     }
-    let mut code = Code { files: sources.iter().map(|s| s.file.to_owned()).collect(), ..Code::default() };
+    let mut code = Code { files: texts.list.iter().map(|t| t.file.clone()).collect(), ..Code::default() };
     for (unit, regs) in units.iter().zip(&ranges.regs) {
         emit(program, &mut code, unit, regs, &places, effort, faults);
     }
@@ -188,12 +185,14 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             }
         }
     }
+    let allocated = allocations(program, units);
+    let mut states = Vec::new();
     let mut list = Vec::new();
     for ((def, (lo, hi)), used) in program.vars.iter().zip(&ranges.vars).zip(used) {
         let domain = match def.kind {
             VarKind::Mask => Domain::Mask { bits: program.machine.bits_of_word(0) },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => Domain::Range { lo: *lo, hi: *hi },
-            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock => {
+            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
                 Domain::Range { lo: def.range.0, hi: def.range.1 }
             }
         };
@@ -206,13 +205,43 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             domain,
             init: def.init,
             kind: def.kind.clone(),
+            state: None,
             used,
             file,
             line,
             column,
         });
     }
+    for (at, init) in allocated.into_iter().enumerate() {
+        let (Some(init), Some(mask)) = (init, list.get(at).cloned()) else { continue };
+        states.push(Var {
+            name: format!("{}.state", mask.name),
+            words: 1,
+            domain: Domain::Range { lo: MASK_NULL, hi: MASK_FREED },
+            init,
+            kind: VarKind::Int,
+            used: true,
+            ..mask
+        });
+        list[at].state = u16::try_from(program.vars.len() + states.len() - 1).ok();
+    }
+    list.extend(states);
     list
+}
+
+/// The masks that the entries allocate or free, and what each starts as: null if it is ever allocated.
+fn allocations(program: &Program<'_>, units: &[Unit]) -> Vec<Option<i64>> {
+    let mut found = vec![None; program.vars.len()];
+    for (inst, _) in units.iter().flat_map(|u| &u.flow.blocks).flat_map(|b| &b.insts) {
+        if let Inst::Prim { prim, args: [Val::Const(var), ..], .. } = inst
+            && matches!(prim, Prim::ZallocMask | Prim::FreeMask)
+            && let Some(state) = usize::try_from(*var).ok().and_then(|var| found.get_mut(var))
+        {
+            let allocates = *prim == Prim::ZallocMask || *state == Some(MASK_NULL);
+            *state = Some(if allocates { MASK_NULL } else { MASK_LIVE });
+        }
+    }
+    found
 }
 
 /// Names registers and blocks as the stepper does.
@@ -252,6 +281,7 @@ impl Names<'_> {
             Calc::Bin(op, a, b) => Expr::Bin(op, self.val(a), self.val(b)),
             Calc::ThisCpu => Expr::ThisCpu,
             Calc::VmOf(v) => Expr::VmOf(self.val(v)),
+            Calc::Siblings(shared, cpu, word) => Expr::Siblings { shared, cpu: self.val(cpu), word },
             Calc::MaskTest(m, bit) => {
                 let (base, words) = self.mask(m);
                 Expr::MaskTest { base, words, bit: self.val(bit) }

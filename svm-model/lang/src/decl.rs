@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use svm_policy::Scope;
 
-use crate::ast::{
-    Ast, Decl, Expr, ExprKind, Function, Ident, Infix, ItemKind, LockType, Object, Prefix, Span, Type,
-};
+use crate::ast::{Decl, Each, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
 use crate::builtin;
+use crate::constant::{KERNEL_CONSTANTS, evaluate};
 use crate::diag::{Fault, nearest};
+use crate::include::Texts;
 use crate::machine::Machine;
 use crate::{Role, VarKind};
 
@@ -63,9 +63,11 @@ pub(crate) struct Program<'p> {
 struct Collector<'p, 'f> {
     program: Program<'p>,
     places: BTreeMap<&'p str, Span>,
+    texts: &'p Texts,
     faults: &'f mut Vec<Fault>,
     protos: BTreeMap<&'p str, Vec<(&'p Function, Role)>>,
-    defs: BTreeMap<&'p str, (&'p Function, Role)>,
+    /// Each definition of a name; a text may redefine what it includes.
+    defs: BTreeMap<&'p str, Vec<(&'p Function, Role)>>,
     order: Vec<&'p str>,
 }
 
@@ -75,7 +77,7 @@ pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
 
 /// Collects the declarations of all texts.
 pub(crate) fn collect<'p>(
-    texts: &'p [(Ast, Role)],
+    texts: &'p Texts,
     constants: &'p [(String, Type, i64)],
     machine: Machine,
     faults: &mut Vec<Fault>,
@@ -92,6 +94,7 @@ pub(crate) fn collect<'p>(
     let mut c = Collector {
         program,
         places: BTreeMap::new(),
+        texts,
         faults,
         protos: BTreeMap::new(),
         defs: BTreeMap::new(),
@@ -101,40 +104,62 @@ pub(crate) fn collect<'p>(
         "nr_cpu_ids",
         Global::Const { value: c.program.machine.pcpus, ty: c.program.machine.cpu_type() },
     );
+    c.program.globals.insert(
+        "nr_asids",
+        Global::Const { value: c.program.machine.asids, ty: c.program.machine.cpu_type() },
+    );
+    for (name, value) in KERNEL_CONSTANTS {
+        c.program.globals.insert(name, Global::Const { value, ty: c.program.machine.cpu_type() });
+    }
     for (name, ty, value) in constants {
         c.program.globals.insert(name, Global::Const { value: *value, ty: ty.clone() });
     }
-    // Constants and enumerations first, in order of the texts: what declares variables may use them all.
-    for (ast, _) in texts {
-        for item in &ast.items {
-            match &item.kind {
-                ItemKind::Define { name, value } => {
-                    let (value, ty) = c.constant(value).unwrap_or((0, Type::Opaque));
-                    c.global(name, Global::Const { value, ty });
-                }
-                ItemKind::Enum { name, values } => c.enumeration(name.as_ref(), values),
-                ItemKind::Struct { .. }
-                | ItemKind::PerCpu(_)
-                | ItemKind::Global { .. }
-                | ItemKind::Lock { .. }
-                | ItemKind::Function(_) => {}
-            }
+    let items = texts.items();
+    let mut defines: BTreeMap<&str, Vec<(&Ident, &Expr)>> = BTreeMap::new();
+    for (item, _) in &items {
+        if let ItemKind::Define { name, value } = &item.kind {
+            defines.entry(&name.name).or_default().push((name, value));
         }
     }
-    for (ast, role) in texts {
-        for item in &ast.items {
-            match &item.kind {
-                ItemKind::Define { .. } | ItemKind::Enum { .. } => {}
-                ItemKind::Struct { object, fields } => {
-                    for field in fields {
-                        c.field(*object, field);
-                    }
-                }
-                ItemKind::PerCpu(decl) => c.global_var(decl, Scope::PerCpu),
-                ItemKind::Global { decl, .. } => c.global_var(decl, Scope::Global),
-                ItemKind::Lock { kind, name } => c.lock(*kind, name),
-                ItemKind::Function(function) => c.function(function, *role),
+    // Constants and enumerations first, in order of the texts: what declares variables may use them all.
+    for (item, _) in &items {
+        match &item.kind {
+            ItemKind::Define { name, value } => {
+                // The one that counts stands where the first stands, once.
+                let all = defines.get(name.name.as_str()).map_or(&[][..], Vec::as_slice);
+                let first = all.first().is_none_or(|(first, _)| std::ptr::eq(*first, name));
+                let (name, value) = match texts.outermost(all.iter().map(|(name, _)| name.span.file)) {
+                    Some(_) if !first => continue,
+                    Some(at) => all[at],
+                    None => (name, value),
+                };
+                let (value, ty) = c.constant(value).unwrap_or((0, Type::Opaque));
+                c.global(name, Global::Const { value, ty });
             }
+            ItemKind::Enum { name, values } => c.enumeration(name.as_ref(), values),
+            ItemKind::Global { is_const: true, decl, .. } => c.constant_variable(decl),
+            ItemKind::Include(_)
+            | ItemKind::Struct { .. }
+            | ItemKind::Per { .. }
+            | ItemKind::Global { .. }
+            | ItemKind::Lock { .. }
+            | ItemKind::Function(_) => {}
+        }
+    }
+    for (item, role) in items {
+        match &item.kind {
+            ItemKind::Include(_) | ItemKind::Define { .. } | ItemKind::Enum { .. } => {}
+            ItemKind::Struct { object, fields } => {
+                for field in fields {
+                    c.field(*object, field);
+                }
+            }
+            ItemKind::Per { each: Each::Cpu, decl } => c.global_var(decl, Scope::PerCpu),
+            ItemKind::Per { each: Each::Asid, decl } => c.global_var(decl, Scope::PerAsid),
+            ItemKind::Global { is_const: true, .. } => {}
+            ItemKind::Global { decl, .. } => c.global_var(decl, Scope::Global),
+            ItemKind::Lock { kind, name } => c.lock(*kind, name),
+            ItemKind::Function(function) => c.function(function, role),
         }
     }
     c.link();
@@ -153,9 +178,10 @@ impl<'p> Collector<'p, '_> {
             );
             return;
         }
-        if self.program.globals.contains_key(name.name.as_str()) {
-            let known = self.places.contains_key(name.name.as_str());
-            let help = if known {
+        let kernels = KERNEL_CONSTANTS.iter().any(|(n, _)| *n == name.name);
+        let declared = self.places.contains_key(name.name.as_str());
+        if self.program.globals.contains_key(name.name.as_str()) && (declared || !kernels) {
+            let help = if declared {
                 "all texts share one space of names: rename one of the two"
             } else {
                 "the scenario, or the language itself, defines this name"
@@ -182,6 +208,20 @@ impl<'p> Collector<'p, '_> {
             && self.program.enums.insert(&name.name, (lo, hi)).is_some()
         {
             self.fault(Fault::at(name.span, format!("`enum {}` is declared twice", name.name)));
+        }
+    }
+
+    /// `static const int name = value;`
+    fn constant_variable(&mut self, decl: &'p Decl) {
+        match (&decl.init, &decl.array) {
+            (Some(value), None) => {
+                let (value, _) = self.constant(value).unwrap_or((0, Type::Opaque));
+                self.global(&decl.name, Global::Const { value, ty: decl.ty.clone() });
+            }
+            _ => self.fault(
+                Fault::at(decl.name.span, format!("`{}` is constant", decl.name.name))
+                    .expected("expected a number that it is"),
+            ),
         }
     }
 
@@ -214,6 +254,8 @@ impl<'p> Collector<'p, '_> {
             Type::Lock(LockType::Mutex) => VarKind::Mutex,
             Type::Lock(LockType::Spin) => VarKind::Spin,
             Type::Lock(LockType::Rwlock) => VarKind::Rwlock,
+            Type::Lock(LockType::Rwsem) => VarKind::Rwsem,
+            Type::Lock(LockType::Completion) => VarKind::Completion,
             Type::Void | Type::MaskPtr | Type::LockPtr(_) | Type::Func => {
                 let fault = Fault::at(decl.name.span, format!("a variable cannot be a `{}`", decl.ty))
                     .expected("only parameters and locals can")
@@ -266,7 +308,9 @@ impl<'p> Collector<'p, '_> {
             | VarKind::Mask
             | VarKind::Mutex
             | VarKind::Spin
-            | VarKind::Rwlock => 0,
+            | VarKind::Rwlock
+            | VarKind::Rwsem
+            | VarKind::Completion => 0,
         };
         if let Some(value) = &decl.init {
             if plain {
@@ -353,9 +397,11 @@ impl<'p> Collector<'p, '_> {
             );
             return;
         }
-        if let Some(var) = self.variable(decl, scope)
-            && let Some(id) = self.add_var(var)
-        {
+        if let Some(mut var) = self.variable(decl, scope) {
+            if var.name == ONLINE_MASK {
+                var.init = -1;
+            }
+            let Some(id) = self.add_var(var) else { return };
             self.global(&decl.name, Global::Var(id));
         }
     }
@@ -401,12 +447,29 @@ impl<'p> Collector<'p, '_> {
         }
         if function.body.is_none() {
             self.protos.entry(name).or_default().push((function, role));
-        } else if self.defs.contains_key(name) {
-            let fault = Fault::at(function.name.span, format!("`{name}` is defined twice"));
-            self.fault(fault.help("all texts share one space of names: rename one of the two"));
         } else {
-            self.defs.insert(name, (function, role));
+            self.defs.entry(name).or_default().push((function, role));
         }
+    }
+
+    /// The definition of a name that counts; the others, which it replaces, tell what it must look like.
+    fn pick(
+        &mut self,
+        name: &'p str,
+        defs: &[(&'p Function, Role)],
+    ) -> Option<((&'p Function, Role), Vec<&'p Function>)> {
+        let counts = self.texts.outermost(defs.iter().map(|(f, _)| f.name.span.file));
+        if counts.is_none()
+            && let Some((last, _)) = defs.last()
+        {
+            let fault = Fault::at(last.name.span, format!("`{name}` is defined twice")).help(
+                "all texts share one space of names: rename one of the two, or let one text include the other",
+            );
+            self.fault(fault);
+        }
+        let counts = counts.unwrap_or(0);
+        let others = defs.iter().enumerate().filter(|(at, _)| *at != counts).map(|(_, (f, _))| *f);
+        defs.get(counts).map(|def| (*def, others.collect()))
     }
 
     /// Brings prototypes and definitions together.
@@ -416,11 +479,17 @@ impl<'p> Collector<'p, '_> {
         let from_kernel = |name: &str| {
             protos.get(name).is_some_and(|list| list.iter().any(|(_, role)| *role == Role::Kernel))
         };
-        let kernel_defines = |name: &str| defs.get(name).is_some_and(|(_, role)| *role == Role::Kernel);
+        let kernel_defines = |name: &str| {
+            defs.get(name).is_some_and(|list| list.iter().any(|(_, role)| *role == Role::Kernel))
+        };
         let hooks: Vec<&str> =
             protos.keys().copied().filter(|name| from_kernel(name) && !kernel_defines(name)).collect();
         for name in std::mem::take(&mut self.order) {
-            let def = defs.get(name);
+            let picked = defs.get(name).and_then(|list| self.pick(name, list));
+            let (def, replaced) = match picked {
+                Some((def, replaced)) => (Some(def), replaced),
+                None => (None, Vec::new()),
+            };
             if let Some((function, Role::Policy)) = def {
                 let place = function.name.span;
                 if !function.is_static && !hooks.contains(&name) {
@@ -443,16 +512,17 @@ impl<'p> Collector<'p, '_> {
             }
             let list = protos.get(name).map_or(&[][..], Vec::as_slice);
             let (head, role, has_body) = match (def, list.first()) {
-                (Some((f, role)), _) => (*f, *role, true),
+                (Some((f, role)), _) => (f, role, true),
                 (None, Some((f, role))) => (*f, *role, false),
                 (None, None) => continue,
             };
-            for (proto, _) in list {
+            let protos = list.iter().map(|(proto, _)| (*proto, "its prototype"));
+            for (proto, what) in protos.chain(replaced.iter().map(|f| (*f, "what it replaces"))) {
                 let same = proto.result == head.result
                     && proto.params.len() == head.params.len()
                     && proto.params.iter().zip(&head.params).all(|(a, b)| same_param(&a.ty, &b.ty));
                 if !same {
-                    let fault = Fault::at(head.name.span, format!("`{name}` differs from its prototype"))
+                    let fault = Fault::at(head.name.span, format!("`{name}` differs from {what}"))
                         .expected(format!("expected `{proto}`"));
                     self.fault(fault);
                     self.program.differs = true;
@@ -506,82 +576,4 @@ impl Program<'_> {
     pub(crate) fn is_number(ty: &Type) -> bool {
         matches!(ty, Type::Bool | Type::Int(_) | Type::Atomic | Type::Enum(_))
     }
-}
-
-/// The value of a constant expression.
-fn evaluate(program: &Program<'_>, expr: &Expr, depth: u32) -> Result<(i64, Type), Fault> {
-    let int = Type::Int(crate::ast::IntType::Int);
-    let not_constant =
-        || Fault::at(expr.span, format!("`{expr}` is not a constant")).expected("expected a constant");
-    if depth > 256 {
-        return Err(not_constant());
-    }
-    let number = |e: &Expr| match evaluate(program, e, depth + 1) {
-        Ok((v, ty)) if !matches!(ty, Type::Ref(_) | Type::Opaque) => Ok(v),
-        Ok(_) => Err(Fault::at(e.span, "a reference is not a number").expected("expected a number")),
-        Err(fault) => Err(fault),
-    };
-    match &expr.kind {
-        ExprKind::Int(n) => Ok((*n, int)),
-        ExprKind::Bool(b) => Ok((i64::from(*b), Type::Bool)),
-        ExprKind::Null => Ok((-1, Type::Opaque)),
-        ExprKind::Name(name) => match program.globals.get(name.as_str()) {
-            Some(Global::Const { value, ty }) => Ok((*value, ty.clone())),
-            Some(Global::Var(_) | Global::Func(_)) => Err(not_constant()),
-            None => {
-                let constants = program.globals.iter().filter(|(_, g)| matches!(g, Global::Const { .. }));
-                Err(Fault::at(expr.span, format!("unknown constant `{name}`"))
-                    .expected("expected a constant that is declared above")
-                    .help_if(nearest(name, constants.map(|(n, _)| n))))
-            }
-        },
-        ExprKind::Prefix(op, of) => {
-            let v = number(of)?;
-            match op {
-                Prefix::Neg => Ok((v.wrapping_neg(), int)),
-                Prefix::BitNot => Ok((!v, int)),
-                Prefix::Not => Ok((i64::from(v == 0), Type::Bool)),
-                Prefix::AddressOf => Err(not_constant()),
-            }
-        }
-        ExprKind::Infix(op, a, b) => {
-            let (a, b) = (number(a)?, number(b)?);
-            let v = match op {
-                Infix::And => i64::from(a != 0 && b != 0),
-                Infix::Or => i64::from(a != 0 || b != 0),
-                Infix::Mul
-                | Infix::Div
-                | Infix::Rem
-                | Infix::Add
-                | Infix::Sub
-                | Infix::Shl
-                | Infix::Shr
-                | Infix::Lt
-                | Infix::Le
-                | Infix::Gt
-                | Infix::Ge
-                | Infix::Eq
-                | Infix::Ne
-                | Infix::BitAnd
-                | Infix::BitXor
-                | Infix::BitOr => fold_infix(*op, a, b),
-            };
-            Ok((v, int))
-        }
-        ExprKind::Cond(c, a, b) => {
-            let c = number(c)?;
-            evaluate(program, if c == 0 { b } else { a }, depth + 1)
-        }
-        ExprKind::Cast(Type::Int(_), of) => Ok((number(of)?, int)),
-        ExprKind::Assign(..)
-        | ExprKind::Step { .. }
-        | ExprKind::Call { .. }
-        | ExprKind::Field(..)
-        | ExprKind::Index(..)
-        | ExprKind::Cast(..) => Err(not_constant()),
-    }
-}
-
-fn fold_infix(op: Infix, a: i64, b: i64) -> i64 {
-    crate::machine::infix(op).map_or(0, |op| crate::machine::bin(op, a, b))
 }

@@ -3,7 +3,7 @@
 //! The operations are those of [`svm_policy::Op`], but for two: [`Calc::Wrap`] and [`Calc::Known`] stand for
 //! what the declared types say about a value until the ranges of all registers are known.
 
-use svm_policy::{BinOp, Lock, Prim, RmwOp, UnOp, Window};
+use svm_policy::{BinOp, Lock, Prim, RmwOp, Shared, UnOp, Window};
 
 use crate::ast::Span;
 
@@ -45,6 +45,8 @@ pub(crate) enum Calc {
     Bin(BinOp, Val, Val),
     ThisCpu,
     VmOf(Val),
+    /// A word of the mask of the pCPUs that share something with a pCPU.
+    Siblings(Shared, Val, u8),
     MaskTest(LocalMask, Val),
     MaskNext(LocalMask, Val),
     MaskWeight(LocalMask),
@@ -128,6 +130,7 @@ impl Calc {
             Calc::Use(a)
             | Calc::Un(_, a)
             | Calc::VmOf(a)
+            | Calc::Siblings(_, a, _)
             | Calc::MaskTest(_, a)
             | Calc::MaskNext(_, a)
             | Calc::Wrap { of: a, .. }
@@ -148,6 +151,7 @@ impl Calc {
             | Calc::Bin(..)
             | Calc::ThisCpu
             | Calc::VmOf(_)
+            | Calc::Siblings(..)
             | Calc::Wrap { .. }
             | Calc::Known { .. } => None,
         }

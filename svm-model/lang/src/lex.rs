@@ -9,6 +9,8 @@ pub(crate) enum Tok<'a> {
     Word(&'a str),
     Int(i64),
     Punct(&'static str),
+    /// What stands between the quotes of an `#include`.
+    Str(&'a str),
     End,
 }
 
@@ -94,6 +96,8 @@ pub(crate) fn lex<'a>(text: &'a str, file: u16, faults: &mut Vec<Fault>) -> Vec<
             (Some(Tok::Punct(p)), p.len())
         } else if c == '.' {
             (Some(Tok::Punct(DOT)), 1)
+        } else if let Some(name) = included(&tokens, rest) {
+            (Some(Tok::Str(name)), name.len() + 2)
         } else {
             (None, c.len_utf8())
         };
@@ -118,6 +122,17 @@ pub(crate) fn lex<'a>(text: &'a str, file: u16, faults: &mut Vec<Fault>) -> Vec<
     }
     tokens.push(Token { tok: Tok::End, span: span(text.len(), text.len()), first: true });
     tokens
+}
+
+/// The quoted name behind `#include`; quotes mean nothing anywhere else.
+fn included<'a>(tokens: &[Token<'_>], rest: &'a str) -> Option<&'a str> {
+    let [.., hash, word] = tokens else { return None };
+    if (hash.tok, word.tok) != (Tok::Punct("#"), Tok::Word("include")) {
+        return None;
+    }
+    let name = rest.strip_prefix('"')?;
+    let end = name.find(['"', '\n'])?;
+    name[end..].starts_with('"').then_some(&name[..end])
 }
 
 /// A C integer literal.

@@ -13,8 +13,10 @@ pub mod ast;
 mod builtin;
 mod code;
 mod compile;
+mod constant;
 mod decl;
 mod diag;
+mod include;
 mod ir;
 mod lex;
 mod live;
@@ -28,8 +30,9 @@ mod reference;
 mod spin;
 
 pub use ast::{Ast, Type};
-pub use code::{Code, Entry, Param, SrcPos, Var, VarKind};
+pub use code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, SrcPos, Var, VarKind};
 pub use diag::Diag;
+pub use include::{Find, Included, no_includes};
 pub use reference::reference;
 
 /// The reason of a nested page fault of page 0; that of page n is n more. Smaller reasons are no faults.
@@ -44,6 +47,17 @@ pub enum Role {
     Policy,
     /// A litmus test's actors; only here guests can be programmed.
     Litmus,
+}
+
+impl Role {
+    /// How messages name a text of the role.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Kernel => "a kernel text",
+            Role::Policy => "a policy",
+            Role::Litmus => "a litmus test",
+        }
+    }
 }
 
 /// A text to compile.
@@ -64,6 +78,8 @@ pub struct Config {
     pub pcpus: u16,
     /// VMs.
     pub vms: u16,
+    /// ASIDs, the host's 0 included; VM n's memory is tagged with ASID n + 1.
+    pub asids: u16,
     /// The VM of each vCPU.
     pub vcpu_vm: Vec<u16>,
     /// Pages.
@@ -84,13 +100,19 @@ pub fn parse(source: &Source<'_>) -> Result<Ast, Vec<Diag>> {
     if faults.is_empty() { Ok(ast) } else { Err(diag::resolve(faults, &[(source.file, source.text)])) }
 }
 
-/// Compiles texts together; `entries` are the functions that contexts start with.
+/// Compiles texts together; `entries` are the functions that contexts start with. `find` gives the texts that
+/// an `#include` names: this crate reads no files.
 ///
 /// # Errors
 ///
 /// Whatever is not of the language, does not fit together, or is too large, each with its place.
-pub fn compile(sources: &[Source<'_>], entries: &[&str], config: &Config) -> Result<Code, Vec<Diag>> {
-    compile::compile_with(sources, entries, config, compile::Effort::FULL)
+pub fn compile(
+    sources: &[Source<'_>],
+    find: &Find<'_>,
+    entries: &[&str],
+    config: &Config,
+) -> Result<Code, Vec<Diag>> {
+    compile::compile_with(sources, find, entries, config, compile::Effort::FULL)
 }
 
 #[cfg(test)]

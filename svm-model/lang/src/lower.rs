@@ -1,7 +1,9 @@
 //! Syntax tree to blocks of operations: every call is inlined, so that an entry is one flat program.
 
+mod atomic;
 mod call;
 mod expr;
+mod lock;
 mod loops;
 mod mask;
 mod stmt;
@@ -30,8 +32,20 @@ pub(crate) type Lowered<T> = Result<T, Reported>;
 pub(crate) enum MaskRef {
     Local(LocalMask),
     Shared(Slot),
+    /// A local mask that is not to be written: what a call gave.
+    Fixed(LocalMask),
     /// Every pCPU, always.
     Full,
+}
+
+impl MaskRef {
+    /// A shared mask's variable and its instance; -1 of any other.
+    fn variable(self) -> (Val, Val) {
+        match self {
+            MaskRef::Shared(slot) => (Val::Const(i64::from(slot.var)), slot.instance),
+            MaskRef::Local(_) | MaskRef::Fixed(_) | MaskRef::Full => (Val::Const(-1), Val::Const(0)),
+        }
+    }
 }
 
 /// What an expression gives.
@@ -63,19 +77,12 @@ struct Binding {
     held: bool,
 }
 
-/// A lock to give back at the end of a scope.
-#[derive(Clone, Copy, Debug)]
-struct Cleanup {
-    kind: crate::ast::GuardKind,
-    slot: Slot,
-    span: Span,
-}
-
 struct Scope<'p> {
     /// Where the block begins, which names it; none for scopes that are not blocks of the text.
     id: Option<u32>,
     names: BTreeMap<&'p str, Binding>,
-    cleanups: Vec<Cleanup>,
+    /// Locks to give back at its end, and where they were taken.
+    cleanups: Vec<(lock::Held, Span)>,
 }
 
 /// Where `break` and `continue` go.
@@ -491,6 +498,7 @@ pub(crate) fn fold(calc: Calc) -> Calc {
         | Calc::Bin(..)
         | Calc::ThisCpu
         | Calc::VmOf(_)
+        | Calc::Siblings(..)
         | Calc::MaskTest(..)
         | Calc::MaskNext(..)
         | Calc::MaskWeight(_)

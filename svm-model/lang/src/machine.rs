@@ -4,7 +4,7 @@
 use svm_policy::{BinOp, UnOp};
 
 use crate::Config;
-use crate::ast::{Infix, IntType, Object, Type};
+use crate::ast::{Infix, IntType, LockType, Object, Type};
 use crate::diag::Fault;
 
 /// Words a mask may have.
@@ -15,6 +15,7 @@ pub(crate) struct Machine {
     pub(crate) pcpus: i64,
     pub(crate) vms: i64,
     pub(crate) pages: i64,
+    pub(crate) asids: i64,
     pub(crate) vcpu_vm: Vec<u16>,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
@@ -47,6 +48,7 @@ impl Machine {
             pcpus,
             vms: i64::from(config.vms),
             pages: i64::from(config.pages),
+            asids: i64::from(config.asids),
             vcpu_vm: config.vcpu_vm.clone(),
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
@@ -121,8 +123,8 @@ impl Machine {
             }
             Type::Ref(object) => (-1, (self.count(*object) - 1).max(-1)),
             // The slot of a lock: see `Var::domain`.
-            Type::Lock(crate::ast::LockType::Rwlock) => (-1, 126),
-            Type::Lock(_) => (0, 127),
+            Type::Lock(LockType::Rwlock | LockType::Rwsem | LockType::Completion) => (-127, 127),
+            Type::Lock(LockType::Mutex | LockType::Spin) => (0, 127),
             Type::Void
             | Type::Enum(_)
             | Type::Mask

@@ -427,6 +427,7 @@ pub(crate) fn resolve(flow: &mut Flow, ranges: &mut Vec<Option<Interval>>, optim
                     | Calc::Bin(..)
                     | Calc::ThisCpu
                     | Calc::VmOf(_)
+                    | Calc::Siblings(..)
                     | Calc::MaskTest(..)
                     | Calc::MaskNext(..)
                     | Calc::MaskWeight(_) => {}

@@ -9,7 +9,9 @@ mod types;
 
 pub(crate) use expr::INFIX;
 
-use crate::ast::{Ast, Decl, Expr, ExprKind, Function, Ident, Item, ItemKind, LockType, Object, Span, Type};
+use crate::ast::{
+    Ast, Decl, Each, Expr, ExprKind, Function, Ident, Item, ItemKind, LockType, Object, Span, Type,
+};
 use crate::diag::Fault;
 use crate::lex::{Tok, Token, lex};
 
@@ -38,7 +40,7 @@ pub(crate) struct Parser<'a> {
 }
 
 /// Words that cannot be names.
-const RESERVED: [&str; 44] = [
+const RESERVED: [&str; 45] = [
     "void",
     "bool",
     "_Bool",
@@ -83,6 +85,7 @@ const RESERVED: [&str; 44] = [
     "for_each_online_cpu",
     "kvm_for_each_vcpu",
     "DEFINE_PER_CPU",
+    "DEFINE_PER_ASID",
 ];
 
 /// Parses one text.
@@ -171,6 +174,7 @@ impl<'a> Parser<'a> {
             Tok::Word(w) => format!("`{w}`"),
             Tok::Int(n) => format!("`{n}`"),
             Tok::Punct(p) => format!("`{p}`"),
+            Tok::Str(name) => format!("`\"{name}\"`"),
             Tok::End => match self.end {
                 Some(_) => "the end of the line".to_owned(),
                 None => "the end of the text".to_owned(),
@@ -206,7 +210,7 @@ impl<'a> Parser<'a> {
                 let span = self.next().span;
                 Ok(Ident { name: w.to_owned(), span })
             }
-            Tok::Word(_) | Tok::Int(_) | Tok::Punct(_) | Tok::End => self.unexpected(what),
+            Tok::Word(_) | Tok::Int(_) | Tok::Punct(_) | Tok::Str(_) | Tok::End => self.unexpected(what),
         }
     }
 
@@ -247,7 +251,7 @@ impl<'a> Parser<'a> {
                     self.next();
                     return;
                 }
-                Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) => {}
+                Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) | Tok::Str(_) => {}
             }
             self.next();
         }
@@ -282,7 +286,7 @@ impl<'a> Parser<'a> {
         }
         let first = items.len();
         if self.is("#") {
-            if let Some(kind) = self.define() {
+            if let Some(kind) = self.directive() {
                 items.push(Item { kind, span: start });
             }
         } else {
@@ -295,29 +299,30 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// `#define NAME value`; nothing if the line was reported and passed over.
-    fn define(&mut self) -> Option<ItemKind> {
+    /// `#define NAME value` or `#include "name"`; nothing if the line was reported and passed over.
+    fn directive(&mut self) -> Option<ItemKind> {
         let hash = self.next().span;
         let last = self.tokens.len() - 1;
         let end = (self.at..last).find(|&i| self.tokens[i].first).unwrap_or(last);
         self.end = Some(end);
-        let item = self.define_line(hash).ok();
+        let item = self.directive_line(hash).ok();
         self.end = None;
         self.at = end;
         item
     }
 
-    fn define_line(&mut self, hash: Span) -> Parsed<ItemKind> {
+    fn directive_line(&mut self, hash: Span) -> Parsed<ItemKind> {
+        if self.eat_word("include") {
+            return self.include_line();
+        }
         if !self.eat_word("define") {
             let word = self.found();
             let fault = Fault::at(
                 hash.to(self.span()),
                 format!("`#` with {word} is not part of the language"),
             )
-            .expected("only `#define NAME value` is")
-            .help(
-                "there is no preprocessor: leave includes out, and choose between texts instead of `#ifdef`",
-            );
+            .expected("only `#define NAME value` and `#include \"text.c\"` are")
+            .help("there is no preprocessor: include a text and redefine its functions instead of `#ifdef`");
             return self.fail(fault);
         }
         let name = self.ident("a name")?;
@@ -330,6 +335,20 @@ impl<'a> Parser<'a> {
             return self.unexpected("the end of the line");
         }
         Ok(ItemKind::Define { name, value })
+    }
+
+    fn include_line(&mut self) -> Parsed<ItemKind> {
+        let Token { tok: Tok::Str(name), span, .. } = self.token() else {
+            let fault = Fault::at(self.span(), format!("unexpected {}", self.found()))
+                .expected("expected the name of a text in quotes")
+                .help("what the kernel's headers declare is built in: leave `#include <...>` out");
+            return self.fail(fault);
+        };
+        self.next();
+        if self.tok() != Tok::End {
+            return self.unexpected("the end of the line");
+        }
+        Ok(ItemKind::Include(Ident { name: name.to_owned(), span }))
     }
 
     fn declaration(&mut self, items: &mut Vec<Item>) -> Parsed<()> {
@@ -346,13 +365,7 @@ impl<'a> Parser<'a> {
             }
         }
         if let Tok::Word(word) = self.tok() {
-            let lock = match word {
-                "DEFINE_MUTEX" => Some(LockType::Mutex),
-                "DEFINE_SPINLOCK" => Some(LockType::Spin),
-                "DEFINE_RWLOCK" => Some(LockType::Rwlock),
-                _ => None,
-            };
-            if let Some(kind) = lock {
+            if let Some((_, kind)) = LockType::DEFINED.into_iter().find(|(define, _)| *define == word) {
                 self.next();
                 self.need("(")?;
                 let name = self.ident("the lock's name")?;
@@ -361,7 +374,7 @@ impl<'a> Parser<'a> {
                 items.push(Item { kind: ItemKind::Lock { kind, name }, span: start });
                 return Ok(());
             }
-            if word == "DEFINE_PER_CPU" {
+            if let Some((_, each)) = Each::DEFINED.into_iter().find(|(define, _)| *define == word) {
                 self.next();
                 self.need("(")?;
                 let ty = self.ty()?;
@@ -371,7 +384,7 @@ impl<'a> Parser<'a> {
                 let init = if self.eat("=") { Some(self.expr()?) } else { None };
                 self.need(";")?;
                 let decl = Decl { ty, name, array: None, bits: None, init };
-                items.push(Item { kind: ItemKind::PerCpu(decl), span: start });
+                items.push(Item { kind: ItemKind::Per { each, decl }, span: start });
                 return Ok(());
             }
             if word == "struct"
@@ -400,7 +413,10 @@ impl<'a> Parser<'a> {
             }
             return self.fail(fault);
         }
+        let is_const = self.is_word("const");
         let ty = self.ty()?;
+        // A pointer to what is constant is no constant.
+        let is_const = is_const && matches!(ty, Type::Bool | Type::Int(_) | Type::Enum(_));
         let name = self.ident("a name")?;
         if self.is("(") {
             let function = self.function(is_static, is_inline, ty, name)?;
@@ -408,7 +424,7 @@ impl<'a> Parser<'a> {
             return Ok(());
         }
         self.declarators(ty, name, false, &mut |decl| {
-            items.push(Item { kind: ItemKind::Global { is_static, decl }, span: start });
+            items.push(Item { kind: ItemKind::Global { is_static, is_const, decl }, span: start });
         })
     }
 
@@ -542,7 +558,9 @@ impl<'a> Parser<'a> {
         }
         let name = match self.tok() {
             Tok::Word(_) => self.ident("a name")?,
-            Tok::Int(_) | Tok::Punct(_) | Tok::End => Ident { name: String::new(), span: start },
+            Tok::Int(_) | Tok::Punct(_) | Tok::Str(_) | Tok::End => {
+                Ident { name: String::new(), span: start }
+            }
         };
         Ok(Decl { ty, name, array: None, bits: None, init: None })
     }

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use crate::ast::{
-    Ast, Block, Decl, Expr, ExprKind, Function, GuardKind, IntType, ItemKind, LockType, Object, Prefix, Stmt,
-    StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, IntType, ItemKind, LockType, Object, Prefix,
+    Stmt, StmtKind, Type,
 };
 use crate::parse::INFIX;
 
@@ -57,6 +57,8 @@ impl Display for LockType {
             LockType::Mutex => "struct mutex",
             LockType::Spin => "spinlock_t",
             LockType::Rwlock => "rwlock_t",
+            LockType::Rwsem => "struct rw_semaphore",
+            LockType::Completion => "struct completion",
         })
     }
 }
@@ -105,6 +107,7 @@ impl Display for Ast {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for item in &self.items {
             match &item.kind {
+                ItemKind::Include(name) => writeln!(f, "#include \"{}\"", name.name)?,
                 ItemKind::Define { name, value } => writeln!(f, "#define {} {value}", name.name)?,
                 ItemKind::Enum { name, values } => {
                     let name = name.as_ref().map_or(String::new(), |n| format!("{} ", n.name));
@@ -124,22 +127,21 @@ impl Display for Ast {
                     }
                     f.write_str("};\n")?;
                 }
-                ItemKind::PerCpu(decl) => {
-                    write!(f, "DEFINE_PER_CPU({}, {})", decl.ty, decl.name.name)?;
+                ItemKind::Per { each, decl } => {
+                    let define = Each::DEFINED.iter().find(|(_, e)| e == each).map_or("", |(word, _)| word);
+                    write!(f, "{define}({}, {})", decl.ty, decl.name.name)?;
                     if let Some(init) = &decl.init {
                         write!(f, " = {init}")?;
                     }
                     f.write_str(";\n")?;
                 }
-                ItemKind::Global { is_static, decl } => {
-                    writeln!(f, "{}{decl};", if *is_static { "static " } else { "" })?;
+                ItemKind::Global { is_static, is_const, decl } => {
+                    let words = if *is_static { "static " } else { "" };
+                    writeln!(f, "{words}{}{decl};", if *is_const { "const " } else { "" })?;
                 }
                 ItemKind::Lock { kind, name } => {
-                    let define = match kind {
-                        LockType::Mutex => "DEFINE_MUTEX",
-                        LockType::Spin => "DEFINE_SPINLOCK",
-                        LockType::Rwlock => "DEFINE_RWLOCK",
-                    };
+                    let define =
+                        LockType::DEFINED.iter().find(|(_, k)| k == kind).map_or("", |(word, _)| word);
                     writeln!(f, "{define}({});", name.name)?;
                 }
                 ItemKind::Function(function) => match &function.body {
@@ -250,13 +252,7 @@ fn stmt(f: &mut Formatter<'_>, s: &Stmt, depth: usize) -> fmt::Result {
         StmtKind::Return(None) => f.write_str("return;")?,
         StmtKind::Return(Some(value)) => write!(f, "return {value};")?,
         StmtKind::Guard { kind, lock } => {
-            let kind = match kind {
-                GuardKind::Mutex => "mutex",
-                GuardKind::Spin => "spinlock",
-                GuardKind::SpinIrq => "spinlock_irq",
-                GuardKind::Read => "read_lock",
-                GuardKind::Write => "write_lock",
-            };
+            let kind = GuardKind::ALL.iter().find(|(_, k)| k == kind).map_or("", |(word, _)| word);
             write!(f, "guard({kind})({lock});")?;
         }
         StmtKind::ForEachCpu { cpu, mask, body: block } => {

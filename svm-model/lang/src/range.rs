@@ -165,7 +165,9 @@ impl Solver<'_, '_> {
                 mask_range(self.program.machine.bits_of_word(bits))
             }
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => self.found.vars[usize::from(slot.var)],
-            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock => def.range,
+            VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
+                def.range
+            }
         }
     }
 
@@ -179,6 +181,7 @@ impl Solver<'_, '_> {
                     | Calc::Bin(..)
                     | Calc::ThisCpu
                     | Calc::VmOf(_)
+                    | Calc::Siblings(..)
                     | Calc::MaskTest(..)
                     | Calc::MaskNext(..)
                     | Calc::MaskWeight(_) => None,
@@ -203,7 +206,8 @@ impl Solver<'_, '_> {
                     RmwOp::Or => bin(BinOp::Or, old, src),
                     RmwOp::AndNot => bin(BinOp::And, old, un(UnOp::Not, src)),
                     RmwOp::And => bin(BinOp::And, old, src),
-                    RmwOp::Add => bin(BinOp::Add, old, src),
+                    RmwOp::Add | RmwOp::AddUnless => bin(BinOp::Add, old, src),
+                    RmwOp::TryLock(_) => Some(old),
                     RmwOp::Xchg | RmwOp::CmpXchg => Some(src),
                 });
                 self.var(slot, new);
@@ -229,7 +233,13 @@ impl Solver<'_, '_> {
         match prim {
             Prim::VmRun => (0, (EXIT_NPF + self.program.machine.pages - 1).max(0)),
             Prim::FaultPage => (0, (self.program.machine.pages - 1).max(0)),
-            Prim::ZapSpte | Prim::UserPtePresent => (0, 1),
+            Prim::ZapSpte
+            | Prim::UserPtePresent
+            | Prim::IrqsDisabled
+            | Prim::InAtomic
+            | Prim::InInterrupt
+            | Prim::ZallocMask
+            | Prim::MaskAvailable => (0, 1),
             Prim::GuestRead
             | Prim::GuestWrite
             | Prim::VcpuFlushTlb
@@ -250,6 +260,10 @@ impl Solver<'_, '_> {
             | Prim::WaitCalls
             | Prim::SchedPark
             | Prim::SetLoaded
+            | Prim::MightSleep
+            | Prim::NonBlock
+            | Prim::FreeMask
+            | Prim::FreeVm
             | Prim::TraceWriteback
             | Prim::OracleUpdate => (0, 0),
         }
@@ -266,6 +280,7 @@ impl Solver<'_, '_> {
             }
             Calc::ThisCpu => Some((0, machine.pcpus - 1)),
             Calc::VmOf(_) => Some(machine.vms_of_vcpus()),
+            Calc::Siblings(_, _, word) => Some(mask_range(machine.bits_of_word(word))),
             Calc::MaskTest(..) => Some((0, 1)),
             Calc::MaskNext(_, after) => {
                 let (lo, hi) = self.val(e, after)?;

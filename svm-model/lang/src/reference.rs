@@ -2,19 +2,20 @@
 
 use std::fmt::Write as _;
 
-use crate::builtin::{Group, TABLE};
+use crate::builtin::{Builtin, Group, TABLE};
 
-/// Every built-in call with what it means, costs and waits for, in Markdown.
+/// Every built-in call with what it means, costs, waits for and reports, in Markdown.
 #[must_use]
 pub fn reference() -> String {
     let mut out = String::new();
     for group in Group::ALL {
         let _ = writeln!(out, "### {}\n", group.title());
-        out.push_str("| call | means | steps | waits while |\n|---|---|---|---|\n");
+        out.push_str("| call | means | steps | waits while | reports |\n|---|---|---|---|---|\n");
         for b in TABLE.iter().filter(|b| b.group == group) {
             let litmus = if b.litmus { " (litmus texts only)" } else { "" };
+            let Builtin { meaning, steps, waits, reports, .. } = b;
             let _ =
-                writeln!(out, "| `{}` | {}{litmus} | {} | {} |", b.signature(), b.meaning, b.steps, b.waits);
+                writeln!(out, "| `{}` | {meaning}{litmus} | {steps} | {waits} | {reports} |", b.signature());
         }
         out.push('\n');
     }

@@ -4,20 +4,23 @@ mod errors;
 mod exec;
 mod generate;
 mod golden;
+mod include;
 mod language;
 mod listing;
+mod lock;
 mod mock;
 mod random;
 mod texts;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, compile};
+use crate::{Code, Config, Role, Source, Type, compile, no_includes};
 
 /// Two VMs of two vCPUs and one, two pages, masks of one word.
 pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
     Config {
         pcpus,
         vms: 2,
+        asids: 3,
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,
@@ -37,7 +40,7 @@ pub(crate) fn litmus(text: &str) -> Source<'_> {
 
 /// Compiles a litmus text; its errors fail the test.
 pub(crate) fn code(text: &str, entries: &[&str], config: &Config) -> Code {
-    compile(&[litmus(text)], entries, config).unwrap_or_else(|diags| {
+    compile(&[litmus(text)], &no_includes, entries, config).unwrap_or_else(|diags| {
         panic!("{text}\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>())
     })
 }

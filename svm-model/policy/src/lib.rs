@@ -15,5 +15,7 @@
 mod op;
 mod step;
 
-pub use op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, UnOp, VarId, Window};
-pub use step::{Answer, Context, Outcome, Platform, REGS, settle, step};
+pub use op::{
+    BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, VarId, Window,
+};
+pub use step::{Answer, Context, LockEvent, Outcome, Platform, REGS, settle, step};

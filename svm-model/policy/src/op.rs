@@ -22,6 +22,8 @@ pub enum Scope {
     PerCpu,
     /// One a page.
     PerPage,
+    /// One an ASID, the host's 0 included: `DEFINE_PER_ASID`.
+    PerAsid,
 }
 
 /// A value that needs no access to shared state.
@@ -81,6 +83,15 @@ pub enum UnOp {
     LowestBit,
 }
 
+/// What pCPUs share.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Shared {
+    /// A core: its threads.
+    Core,
+    /// The last-level cache of a CCX.
+    Llc,
+}
+
 /// What an own computation gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expr {
@@ -94,6 +105,15 @@ pub enum Expr {
     ThisCpu,
     /// `vcpu->kvm`: fixed when the vCPU is made, so it is no access.
     VmOf(Operand),
+    /// Word `word` of the mask of the pCPUs that share something with a pCPU, itself included.
+    Siblings {
+        /// What they share.
+        shared: Shared,
+        /// The pCPU asked for.
+        cpu: Operand,
+        /// Which word.
+        word: u8,
+    },
     /// Bit `bit` of the local mask in registers `base..base + words`.
     MaskTest {
         /// First register.
@@ -136,10 +156,15 @@ pub enum RmwOp {
     Xchg,
     /// `operand` if old equals the expected value, else unchanged.
     CmpXchg,
+    /// `old + operand` unless old equals the expected value: `atomic_add_unless`.
+    AddUnless,
+    /// Takes the lock if it is free ([`Lock`]), and waits for nobody; no operand.
+    TryLock(Lock),
 }
 
-/// Kinds of lock. The slot holds 0 when free, the holder's number + 1 for exclusive kinds; a read-write lock
-/// counts its readers from 1 and is -1 under a writer.
+/// Kinds of lock. The slot holds 0 when free. An exclusive kind holds who has it ([`crate::Platform::holder`]); a
+/// read-write kind counts its readers from 1 and holds minus the holder under a writer. A completion counts what
+/// is done, and is negative once all is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lock {
     /// `struct mutex`: sleeps.
@@ -150,6 +175,25 @@ pub enum Lock {
     Read,
     /// `rwlock_t` for writing.
     Write,
+    /// `struct rw_semaphore` for reading: sleeps.
+    DownRead,
+    /// `struct rw_semaphore` for writing: sleeps.
+    DownWrite,
+    /// `struct completion`: taking it waits, giving it back is `complete`.
+    Completion,
+    /// `struct completion`: giving it back is `complete_all`.
+    CompleteAll,
+}
+
+impl Lock {
+    /// Whether who must wait for it sleeps.
+    #[must_use]
+    pub const fn sleeps(self) -> bool {
+        match self {
+            Lock::Mutex | Lock::DownRead | Lock::DownWrite | Lock::Completion | Lock::CompleteAll => true,
+            Lock::Spin | Lock::Read | Lock::Write => false,
+        }
+    }
 }
 
 /// Windows in which others can get at the pCPU; counted or saved by the platform, each an own effect.
@@ -229,6 +273,25 @@ pub enum Prim {
     SchedPark,
     /// `vcpu_set_loaded(vcpu, bool)`: register or unregister the preempt notifier. An own step.
     SetLoaded,
+    /// `zalloc_cpumask_var(&mask, gfp)`: arguments are the variable (-1 for a local), its instance and the flags;
+    /// returns whether there was memory, which is a choice.
+    ZallocMask,
+    /// `free_cpumask_var(mask)`: arguments are the variable and its instance.
+    FreeMask,
+    /// `cpumask_available(mask)`: arguments are the variable and its instance.
+    MaskAvailable,
+    /// `kvm_arch_free_vm(kvm)`: the VM's structure is freed; allocated masks that are still there leak.
+    FreeVm,
+    /// `might_sleep()`: reports a context that must not. An own step.
+    MightSleep,
+    /// `non_block_start()` (1) and `non_block_end()` (0): the task may not sleep between. An own step.
+    NonBlock,
+    /// `irqs_disabled()`. An own step.
+    IrqsDisabled,
+    /// `in_atomic()`: preemption is off. An own step.
+    InAtomic,
+    /// `in_interrupt()`: in the handler of an IPI. An own step.
+    InInterrupt,
     /// `trace_sev_writeback(begin)`: a tracepoint around the policy's writeback, for the flush latency: 1 where it
     /// begins, 0 where it ends. An own step.
     TraceWriteback,
@@ -241,7 +304,18 @@ impl Prim {
     /// Whether nobody else can see the primitive, so that it costs no step.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        matches!(self, Prim::FlushBegin | Prim::SetLoaded | Prim::FaultPage | Prim::TraceWriteback)
+        matches!(
+            self,
+            Prim::FlushBegin
+                | Prim::SetLoaded
+                | Prim::FaultPage
+                | Prim::MightSleep
+                | Prim::NonBlock
+                | Prim::IrqsDisabled
+                | Prim::InAtomic
+                | Prim::InInterrupt
+                | Prim::TraceWriteback
+        )
     }
 }
 

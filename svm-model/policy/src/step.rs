@@ -2,7 +2,7 @@
 
 use sim_state::SlotId;
 
-use crate::op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, UnOp, Window};
+use crate::op::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Shared, UnOp, Window};
 
 /// Registers a context can have.
 pub const REGS: usize = 64;
@@ -54,6 +54,17 @@ pub enum Outcome {
     },
 }
 
+/// What happened to a lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LockEvent {
+    /// It was taken by a context that would have waited for it.
+    Taken,
+    /// It was given back by a context that does not hold it; nothing was done.
+    NotHeld,
+    /// It was asked for by a context that waits in vain, which goes on as if it had it.
+    Vain,
+}
+
 /// What a program runs on: the simulated machine, or a real one.
 pub trait Platform {
     /// The value of a shared variable. The kind of access is the operation's at hand.
@@ -64,12 +75,17 @@ pub trait Platform {
     fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId;
     /// Who runs: what an exclusive lock's slot holds, from 1.
     fn holder(&self) -> i64;
-    /// A lock was taken or refused (`taken` false: would sleep or spin), or given back by who does not hold it.
-    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64);
+    /// Something happened to a lock that may be against the rules.
+    fn lock_event(&mut self, kind: Lock, event: LockEvent);
+    /// Whether this context would wait for ever for what that holder has: it is the holder itself, or a handler
+    /// over it.
+    fn waits_in_vain(&self, holder: i64) -> bool;
     /// `smp_processor_id()`.
     fn this_cpu(&self) -> i64;
     /// The VM of a vCPU.
     fn vm_of(&self, vcpu: i64) -> i64;
+    /// A word of the mask of the pCPUs that share something with a pCPU, itself included.
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64;
     /// pCPUs in the machine.
     fn pcpus(&self) -> i64;
     /// Bits of a mask that share a word, 1 to 64.
@@ -147,6 +163,7 @@ fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
         Expr::Bin(op, a, b) => bin(op, value(regs, a), value(regs, b)),
         Expr::ThisCpu => platform.this_cpu(),
         Expr::VmOf(v) => platform.vm_of(value(regs, v)),
+        Expr::Siblings { shared, cpu, word } => platform.siblings(shared, value(regs, cpu), i64::from(word)),
         Expr::MaskTest { base, words, bit } => {
             i64::from(mask_test(regs, base, words, value(regs, bit), platform.word_bits()))
         }
@@ -166,8 +183,22 @@ fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
 fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == 0).then_some(me),
-        Lock::Read => (held >= 0).then_some(held + 1),
-        Lock::Write => (held == 0).then_some(-1),
+        Lock::Read | Lock::DownRead => (held >= 0).then_some(held + 1),
+        Lock::Write | Lock::DownWrite => (held == 0).then_some(-me),
+        Lock::Completion | Lock::CompleteAll => match held {
+            0 => None,
+            1.. => Some(held - 1),
+            _ => Some(held),
+        },
+    }
+}
+
+/// Who has a lock that cannot be taken; 0 if that is not known.
+fn holder(kind: Lock, held: i64) -> i64 {
+    match kind {
+        Lock::Mutex | Lock::Spin => held,
+        Lock::Read | Lock::DownRead | Lock::Write | Lock::DownWrite => (-held).max(0),
+        Lock::Completion | Lock::CompleteAll => 0,
     }
 }
 
@@ -175,8 +206,10 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
 fn give(kind: Lock, held: i64, me: i64) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == me).then_some(0),
-        Lock::Read => (held > 0).then(|| held - 1),
-        Lock::Write => (held == -1).then_some(0),
+        Lock::Read | Lock::DownRead => (held > 0).then(|| held - 1),
+        Lock::Write | Lock::DownWrite => (held == -me).then_some(0),
+        Lock::Completion => Some(if held < 0 { held } else { held + 1 }),
+        Lock::CompleteAll => Some(-1),
     }
 }
 
@@ -207,6 +240,9 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                         old
                     }
                 }
+                RmwOp::AddUnless if old == value(regs, expected) => old,
+                RmwOp::AddUnless => old.wrapping_add(s),
+                RmwOp::TryLock(kind) => take(kind, old, platform.holder()).unwrap_or(old),
             };
             platform.store(place, i, w, new);
             regs[usize::from(dst)] = old;
@@ -216,13 +252,13 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
             let held = platform.load(place, i, w);
             match take(kind, held, platform.holder()) {
                 Some(new) => {
-                    platform.lock_event(kind, true, held);
+                    platform.lock_event(kind, LockEvent::Taken);
                     platform.store(place, i, w, new);
                 }
-                None => {
-                    platform.lock_event(kind, false, held);
-                    return Answer::Blocked(platform.slot(place, i, w));
+                None if platform.waits_in_vain(holder(kind, held)) => {
+                    platform.lock_event(kind, LockEvent::Vain)
                 }
+                None => return Answer::Blocked(platform.slot(place, i, w)),
             }
         }
         Op::Unlock { kind, place } => {
@@ -230,7 +266,7 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
             let held = platform.load(place, i, w);
             match give(kind, held, platform.holder()) {
                 Some(new) => platform.store(place, i, w, new),
-                None => platform.lock_event(kind, false, held),
+                None => platform.lock_event(kind, LockEvent::NotHeld),
             }
         }
         Op::Prim { prim, dst, args } => {

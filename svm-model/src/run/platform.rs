@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use sev_arch::{Access, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
-use svm_policy::{Answer, Lock, Place, Platform, Prim, REGS, Window};
+use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
 use crate::label::What;
@@ -12,6 +12,9 @@ use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
     fn load(&mut self, place: Place, instance: i64, word: i64) -> i64 {
+        if self.mask_is_gone(place, instance) {
+            return 0;
+        }
         match self.machine.var_slot(place.var, instance, word) {
             Some(slot) => self.store.get(slot),
             None => {
@@ -22,6 +25,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
     }
 
     fn store(&mut self, place: Place, instance: i64, word: i64, value: i64) {
+        if self.mask_is_gone(place, instance) {
+            return;
+        }
         let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
             self.report(EventKind::Tracking);
             return;
@@ -51,14 +57,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         i64::try_from(holder).unwrap_or(0) + 1
     }
 
-    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64) {
-        let atomic = self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler;
-        if kind == Lock::Mutex && taken && atomic {
-            self.report(EventKind::SleepInAtomic);
+    fn lock_event(&mut self, kind: Lock, event: LockEvent) {
+        match event {
+            LockEvent::Taken if kind.sleeps() => self.may_sleep(),
+            LockEvent::Taken => {}
+            LockEvent::NotHeld => self.report(EventKind::Tracking),
+            LockEvent::Vain => self.report(EventKind::Deadlock),
         }
-        if !taken && held_by == 0 {
-            self.report(EventKind::Tracking);
-        }
+    }
+
+    fn waits_in_vain(&self, holder: i64) -> bool {
+        let Ok(p) = usize::try_from(self.pcpu) else { return holder == self.holder() };
+        let under = self.who == Who::Handler && holder == self.store.get(self.machine.pcpus[p].current) + 1;
+        holder == self.holder() || under && holder > 0
     }
 
     fn this_cpu(&self) -> i64 {
@@ -70,6 +81,24 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             .ok()
             .and_then(|v| self.machine.spec.vcpu_vm.get(v))
             .map_or(-1, |vm| i64::from(vm.0))
+    }
+
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64 {
+        let spec = &self.machine.spec;
+        let group = |p: usize| {
+            let core = spec.core_of[p];
+            match shared {
+                Shared::Core => core.0,
+                Shared::Llc => spec.shape.ccx_of_core[core.index()].0,
+            }
+        };
+        let bits = usize::from(spec.assumptions.word_bits);
+        let Some(mine) = usize::try_from(cpu).ok().filter(|p| *p < spec.core_of.len()).map(group) else {
+            return 0;
+        };
+        let first = usize::try_from(word).unwrap_or(0) * bits;
+        let last = (first + bits).min(spec.core_of.len());
+        (first..last).filter(|p| group(*p) == mine).fold(0, |mask, p| mask | 1i64 << (p - first))
     }
 
     fn pcpus(&self) -> i64 {
@@ -162,6 +191,23 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
                 Answer::Done(0)
             }
+            Prim::ZallocMask => self.zalloc_mask(args),
+            Prim::FreeMask => self.free_mask(args[0], args[1]),
+            Prim::MaskAvailable => self.mask_available(args[0], args[1]),
+            Prim::FreeVm => self.free_vm(args[0]),
+            Prim::MightSleep => {
+                self.may_sleep();
+                Answer::Own(0)
+            }
+            Prim::NonBlock => {
+                if self.who != Who::Handler {
+                    self.store.set(machine.tasks[self.task].non_block, args[0]);
+                }
+                Answer::Own(0)
+            }
+            Prim::IrqsDisabled => Answer::Own(i64::from(self.irq_off != 0 || self.who == Who::Handler)),
+            Prim::InAtomic => Answer::Own(i64::from(self.preempt > 0 || self.who == Who::Handler)),
+            Prim::InInterrupt => Answer::Own(i64::from(self.who == Who::Handler)),
             Prim::TraceWriteback => {
                 self.notes.writeback = Some(args[0] != 0);
                 Answer::Done(0)

@@ -1,12 +1,12 @@
 //! Calls: of functions of the texts, which are inlined, and of what is built in.
 
-use svm_policy::{BinOp, Prim, RmwOp, Scope, UnOp, Window};
+use svm_policy::{BinOp, Prim, Scope, Window};
 
 use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
-use crate::ast::{Expr, ExprKind, Ident, Infix, IntType, LockType, Object, Span, Type};
-use crate::builtin::{self, Act, Builtin, Gives, Par, Sum};
+use crate::ast::{Expr, ExprKind, Ident, IntType, Object, Span, Type};
+use crate::builtin::{self, Act, Bit, Builtin, Gives, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
@@ -15,7 +15,7 @@ const INT: Type = Type::Int(IntType::Int);
 
 /// An argument of a built-in call.
 #[derive(Clone, PartialEq, Debug)]
-enum Arg {
+pub(super) enum Arg {
     Num(Val, Type),
     Mask(MaskRef),
     Local(Option<LocalMask>),
@@ -23,7 +23,15 @@ enum Arg {
     Lock(Slot),
     Func(Option<usize>),
     PerCpu(u16),
+    Flags(V),
     Nothing,
+}
+
+impl Arg {
+    /// The register of interrupt flags; any where there are none.
+    pub(super) fn reg(&self) -> V {
+        if let Arg::Flags(reg) = self { *reg } else { 0 }
+    }
 }
 
 impl<'p> Lower<'p, '_, '_> {
@@ -125,10 +133,12 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::LocalMaskOrNull
             | Par::Place
             | Par::Address
+            | Par::LocalAddress
+            | Par::MaskVar
+            | Par::MaskVarAddress
             | Par::PerCpu
-            | Par::Mutex
-            | Par::Spin
-            | Par::Rwlock
+            | Par::PerAsid
+            | Par::Lock(_)
             | Par::Flags
             | Par::Options => None,
         };
@@ -163,10 +173,29 @@ impl<'p> Lower<'p, '_, '_> {
                     }
                 }
             }
-            Par::PerCpu => self.per_cpu_var(arg).map(Arg::PerCpu),
+            Par::MaskVarAddress => {
+                if let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind
+                    && let Target::Value(Value::Mask(m, Type::MaskVar)) = self.target(of)?
+                {
+                    return Ok(Arg::Mask(m));
+                }
+                let fault = Fault::at(arg.span, format!("`{arg}` is not the address of a `cpumask_var_t`"));
+                self.fail(fault.expected(format!("an argument of `{signature}`")))
+            }
+            Par::LocalAddress => {
+                if let ExprKind::Prefix(crate::ast::Prefix::AddressOf, of) = &arg.kind
+                    && let target @ Target::Reg(..) = self.writable(of)?
+                {
+                    return Ok(Arg::Place(target));
+                }
+                let fault = Fault::at(arg.span, format!("`{arg}` is not the address of a local number"));
+                self.fail(fault.expected(format!("an argument of `{signature}`")))
+            }
+            Par::PerCpu => self.instanced(arg, Scope::PerCpu).map(Arg::PerCpu),
+            Par::PerAsid => self.instanced(arg, Scope::PerAsid).map(Arg::PerCpu),
             Par::Flags => match self.target(arg)? {
-                Target::Reg(..) => Ok(Arg::Nothing),
-                Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
+                Target::Reg(reg, ty) if crate::decl::Program::is_number(&ty) => Ok(Arg::Flags(reg)),
+                Target::Reg(..) | Target::Slot(..) | Target::Array(..) | Target::Value(_) => {
                     self.fail(Fault::at(arg.span, "the flags are kept in a local `unsigned long`"))
                 }
             },
@@ -180,12 +209,11 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::Value
             | Par::Func
             | Par::Mask
+            | Par::MaskVar
             | Par::MaskOut
             | Par::LocalMask
             | Par::LocalMaskOrNull
-            | Par::Mutex
-            | Par::Spin
-            | Par::Rwlock
+            | Par::Lock(_)
             | Par::Options => {
                 let value = self.value(arg)?;
                 match (par, &value) {
@@ -197,8 +225,11 @@ impl<'p> Lower<'p, '_, '_> {
                         self.sendable(*f, arg.span)?;
                         Ok(Arg::Func(*f))
                     }
+                    (Par::MaskVar, Value::Mask(m, Type::MaskVar)) => Ok(Arg::Mask(*m)),
                     (Par::Mask, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) => Ok(Arg::Mask(*m)),
-                    (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar)) if *m != MaskRef::Full => {
+                    (Par::MaskOut, Value::Mask(m, Type::MaskPtr | Type::MaskVar))
+                        if !matches!(m, MaskRef::Full | MaskRef::Fixed(_)) =>
+                    {
                         Ok(Arg::Mask(*m))
                     }
                     (
@@ -217,34 +248,47 @@ impl<'p> Lower<'p, '_, '_> {
                                 .help("`cpumask_copy` it first"),
                         )
                     }
-                    (Par::Mutex, Value::Lock(slot, LockType::Mutex, true))
-                    | (Par::Spin, Value::Lock(slot, LockType::Spin, true))
-                    | (Par::Rwlock, Value::Lock(slot, LockType::Rwlock, true)) => Ok(Arg::Lock(*slot)),
+                    (Par::Lock(wanted), Value::Lock(slot, found, true)) if wanted == *found => {
+                        Ok(Arg::Lock(*slot))
+                    }
                     _ => self.wrong_argument(arg, &value, par.text(), signature),
                 }
             }
         }
     }
 
-    fn per_cpu_var(&mut self, arg: &Expr) -> Lowered<u16> {
+    /// The variable of this name that has an instance for each pCPU or ASID.
+    fn instanced(&mut self, arg: &Expr, scope: Scope) -> Lowered<u16> {
         if let ExprKind::Name(name) = &arg.kind
             && let Some(Global::Var(var)) = self.p.globals.get(name.as_str())
-            && self.p.vars[usize::from(*var)].scope == Scope::PerCpu
+            && self.p.vars[usize::from(*var)].scope == scope
         {
             return Ok(*var);
         }
-        let names = self.p.vars.iter().filter(|v| v.scope == Scope::PerCpu).map(|v| v.name.as_str());
+        let names = self.p.vars.iter().filter(|v| v.scope == scope).map(|v| v.name.as_str());
         let help = nearest(&arg.to_string(), names);
-        let fault = Fault::at(arg.span, format!("`{arg}` is not a per-CPU variable"));
-        self.fail(fault.expected("expected the name of a `DEFINE_PER_CPU` variable").help_if(help))
+        let (what, define) = match scope {
+            Scope::PerAsid => ("per-ASID", "DEFINE_PER_ASID"),
+            Scope::Global | Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
+                ("per-CPU", "DEFINE_PER_CPU")
+            }
+        };
+        let fault = Fault::at(arg.span, format!("`{arg}` is not a {what} variable"));
+        self.fail(fault.expected(format!("expected the name of a `{define}` variable")).help_if(help))
     }
 
-    /// `per_cpu(variable, cpu)`.
-    pub(super) fn per_cpu(&mut self, name: &Ident, args: &'p [Expr], span: Span) -> Lowered<Target> {
+    /// `per_cpu(variable, cpu)`, `per_asid(variable, asid)`.
+    pub(super) fn per(
+        &mut self,
+        scope: Scope,
+        name: &Ident,
+        args: &'p [Expr],
+        span: Span,
+    ) -> Lowered<Target> {
         let signature = builtin::find(&name.name).map_or(String::new(), Builtin::signature);
         self.count_args(&signature, 2, args, span)?;
         let (Some(var), Some(cpu)) = (args.first(), args.get(1)) else { return Err(crate::parse::Reported) };
-        let var = self.per_cpu_var(var)?;
+        let var = self.instanced(var, scope)?;
         let Arg::Num(cpu, _) = self.arg(Par::Cpu, cpu, &signature)? else {
             return Err(crate::parse::Reported);
         };
@@ -259,8 +303,8 @@ impl<'p> Lower<'p, '_, '_> {
         span: Span,
     ) -> Lowered<Value> {
         let signature = b.signature();
-        if b.act == Act::PerCpu {
-            let target = self.per_cpu(name, args, span)?;
+        if let Act::Per(scope) = b.act {
+            let target = self.per(scope, name, args, span)?;
             return self.read(target, span);
         }
         self.count_args(&signature, b.pars.len(), args, span)?;
@@ -284,13 +328,16 @@ impl<'p> Lower<'p, '_, '_> {
         let old = b.gives != Gives::Nothing;
         let num = |v: Val| {
             let ty = match b.gives {
-                Gives::Nothing => return Value::Nothing,
+                Gives::Nothing | Gives::Mask => return Value::Nothing,
                 Gives::Bool => Type::Bool,
                 Gives::Number | Gives::Cpu | Gives::Reason | Gives::Same => INT,
                 Gives::Page => Type::Ref(Object::Page),
             };
             Value::Num(v, ty)
         };
+        if let Some(given) = self.lock_act(b.act, &args, span) {
+            return Ok(given);
+        }
         let given = match (b.act, args) {
             (Act::MaskBit(bit), [Arg::Num(cpu, _), Arg::Mask(m), ..]) => {
                 num(self.mask_bit(m, cpu, bit, true, old, span))
@@ -330,6 +377,19 @@ impl<'p> Lower<'p, '_, '_> {
                 self.mask_xchg(local, m, new, span);
                 Value::Nothing
             }
+            (Act::Zalloc, [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
+                if let MaskRef::Local(_) = m {
+                    self.mask_fill(m, false, span);
+                }
+                let (var, instance) = m.variable();
+                num(self.prim(Prim::ZallocMask, [var, instance, gfp, Val::Const(0)], None, span))
+            }
+            // A local mask is not tracked: it is there, and gone with its function.
+            (Act::OfMaskVar(_), [Arg::Mask(MaskRef::Local(_)), ..]) => num(Val::Const(1)),
+            (Act::OfMaskVar(prim), [Arg::Mask(m), ..]) => {
+                let (var, instance) = m.variable();
+                num(self.prim(prim, [var, instance, Val::Const(0), Val::Const(0)], None, span))
+            }
             (Act::CpuOnline, [Arg::Num(cpu, _), ..]) => {
                 let m = match self.p.globals.get(crate::decl::ONLINE_MASK) {
                     Some(Global::Var(var)) => {
@@ -339,24 +399,19 @@ impl<'p> Lower<'p, '_, '_> {
                 };
                 num(self.mask_test(m, cpu, span))
             }
-            (Act::Barrier | Act::PerCpu, _) => Value::Nothing,
+            (Act::Barrier | Act::Per(_), _) => Value::Nothing,
+            (Act::AsidOf, [Arg::Num(vm, _), ..]) => {
+                let asid = self.bin(BinOp::Add, vm, Val::Const(1), span);
+                num(self.calc(Calc::Known { of: asid, lo: 0, hi: self.p.machine.asids - 1 }, span))
+            }
+            (Act::MaskOf, [Arg::Num(cpu, _), ..]) => {
+                Value::Mask(self.mask_of(cpu, None, span), Type::MaskPtr)
+            }
+            (Act::Siblings(shared), [Arg::Num(cpu, _), ..]) => {
+                Value::Mask(self.mask_of(cpu, Some(shared), span), Type::MaskPtr)
+            }
+            (Act::SetOnline, [Arg::Num(cpu, _), Arg::Num(on, _), ..]) => self.set_online(cpu, on, span)?,
             (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
-            (Act::Lock { kind, take, irq }, [Arg::Lock(slot), ..]) => {
-                if take {
-                    self.windows_before(kind, irq, span);
-                    self.push(Inst::Lock { kind, slot }, span);
-                } else {
-                    self.push(Inst::Unlock { kind, slot }, span);
-                    self.windows_after(kind, irq, span);
-                }
-                Value::Nothing
-            }
-            (Act::Windows(list), _) => {
-                for window in list {
-                    self.push(Inst::Window(*window), span);
-                }
-                Value::Nothing
-            }
             (Act::GetCpu, _) => {
                 self.push(Inst::Window(Window::PreemptDisable), span);
                 num(self.calc(Calc::ThisCpu, span))
@@ -388,6 +443,10 @@ impl<'p> Lower<'p, '_, '_> {
                 self.prim(Prim::SendCall, [cpu, index, info, wait], None, span);
                 Value::Nothing
             }
+            (Act::NonBlock(on), _) => {
+                self.prim(Prim::NonBlock, [on, 0, 0, 0].map(Val::Const), None, span);
+                Value::Nothing
+            }
             (Act::WaitCalls, [Arg::Local(Some(mask)), ..]) => {
                 self.prim(Prim::WaitCalls, [Val::Const(0); 4], Some(mask), span);
                 Value::Nothing
@@ -397,115 +456,19 @@ impl<'p> Lower<'p, '_, '_> {
         Ok(given)
     }
 
-    /// What reads and writes numbers.
-    fn memory(&mut self, act: Act, args: [Arg; 4], exprs: &'p [Expr], span: Span) -> Lowered<Value> {
-        let at = |i: usize| exprs.get(i).map_or(span, |e| e.span);
-        match (act, args) {
-            (Act::Read, [Arg::Place(target), ..]) => self.read(target, span),
-            (Act::Write, [Arg::Place(target), Arg::Num(v, from), ..]) => {
-                if let Some(e) = exprs.first()
-                    && !matches!(target, Target::Slot(..))
-                {
-                    self.writable(e)?;
-                }
-                let v = self.convert_into(v, &from, &target, at(1))?;
-                self.write(target, v, span)?;
-                Ok(Value::Nothing)
-            }
-            (Act::Add(sign, sum), args) => {
-                let (slot, ty, by) = match args {
-                    [Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, Val::Const(1)),
-                    [Arg::Num(by, _), Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, by),
-                    _ => return Err(crate::parse::Reported),
-                };
-                self.need_number(&ty, span)?;
-                let src = if sign < 0 { self.un(UnOp::Neg, by, span) } else { by };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Add, src, expected: Val::Const(0) }, span);
-                if sum == Sum::Nothing {
-                    return Ok(Value::Nothing);
-                }
-                let (new, new_ty) = self.infix(Infix::Add, (Val::Reg(dst), INT), (src, INT), span)?;
-                let new = self.convert_into(new, &new_ty, &Target::Slot(slot, ty.clone()), span)?;
-                if sum == Sum::NewIsZero {
-                    return Ok(Value::Num(self.un(UnOp::IsZero, new, span), Type::Bool));
-                }
-                Ok(Value::Num(new, if ty == Type::Atomic { INT } else { ty }))
-            }
-            (Act::Xchg, [Arg::Place(Target::Slot(slot, ty)), Arg::Num(v, from), ..]) => {
-                let src = self.convert_into(v, &from, &Target::Slot(slot, ty.clone()), at(1))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
-            }
-            (
-                Act::CmpXchg,
-                [Arg::Place(Target::Slot(slot, ty)), Arg::Num(was, was_ty), Arg::Num(v, from), ..],
-            ) => {
-                let target = Target::Slot(slot, ty.clone());
-                let expected = self.convert_into(was, &was_ty, &target, at(1))?;
-                let src = self.convert_into(v, &from, &target, at(2))?;
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op: RmwOp::CmpXchg, src, expected }, span);
-                Ok(Value::Num(Val::Reg(dst), if ty == Type::Atomic { INT } else { ty }))
-            }
-            (Act::Bit(bit), [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
-                self.need_number(&ty, span)?;
-                let src = self.bin(BinOp::Shl, Val::Const(1), nr, span);
-                let op = if bit == builtin::Bit::Set { RmwOp::Or } else { RmwOp::AndNot };
-                let dst = self.new_reg();
-                self.push(Inst::Rmw { dst, slot, op, src, expected: Val::Const(0) }, span);
-                let down = self.bin(BinOp::Shr, Val::Reg(dst), nr, span);
-                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
-            }
-            (Act::BitTest, [Arg::Num(nr, _), Arg::Place(Target::Slot(slot, ty)), ..]) => {
-                self.need_number(&ty, span)?;
-                let word = self.load(slot, span);
-                let down = self.bin(BinOp::Shr, word, nr, span);
-                Ok(Value::Num(self.bin(BinOp::And, down, Val::Const(1), span), Type::Bool))
-            }
-            (Act::PerCpuRead(whole), [Arg::PerCpu(var), ..]) => {
-                if whole {
-                    self.push(Inst::Window(Window::PreemptDisable), span);
-                }
-                let cpu = self.calc(Calc::ThisCpu, span);
-                let target = self.variable(var, cpu);
-                let value = self.read(target, span)?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptEnable), span);
-                }
-                match value {
-                    Value::Num(..) => Ok(value),
-                    other @ (Value::Mask(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing) => {
-                        let fault = Fault::at(at(0), format!("this is {}", what(&other)));
-                        self.fail(fault.help("use `per_cpu(variable, cpu)` for masks and locks"))
-                    }
-                }
-            }
-            (Act::PerCpuWrite(whole), [Arg::PerCpu(var), Arg::Num(v, from), ..]) => {
-                let target = self.variable(var, Val::Const(0));
-                let v = self.convert_into(v, &from, &target, at(1))?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptDisable), span);
-                }
-                let cpu = self.calc(Calc::ThisCpu, span);
-                let target = self.variable(var, cpu);
-                self.write(target, v, span)?;
-                if whole {
-                    self.push(Inst::Window(Window::PreemptEnable), span);
-                }
-                Ok(Value::Nothing)
-            }
-            // The arguments were made to fit the table's row.
-            (_, _) => Err(crate::parse::Reported),
-        }
-    }
-
-    fn need_number(&mut self, ty: &Type, span: Span) -> Lowered<()> {
-        if crate::decl::Program::is_number(ty) {
-            return Ok(());
-        }
-        self.fail(Fault::at(span, format!("the variable is a `{ty}`")).expected("expected a number"))
+    fn set_online(&mut self, cpu: Val, on: Val, span: Span) -> Lowered<Value> {
+        let Some(Global::Var(var)) = self.p.globals.get(crate::decl::ONLINE_MASK) else {
+            let fault = Fault::at(span, "every pCPU is online for good");
+            return self.fail(fault.help("declare `cpumask_t cpu_online_mask;`, which starts full"));
+        };
+        let mask = MaskRef::Shared(Slot { var: *var, instance: Val::Const(0), word: Val::Const(0) });
+        let (set, clear, after) = (self.new_block(), self.new_block(), self.new_block());
+        self.branch(on, set, clear, set, span);
+        self.mask_bit(mask, cpu, Bit::Set, true, false, span);
+        self.jump(after, clear, span);
+        self.mask_bit(mask, cpu, Bit::Clear, true, false, span);
+        self.jump(after, after, span);
+        Ok(Value::Nothing)
     }
 
     fn option(&mut self, options: i64, span: Span) -> Val {
@@ -514,7 +477,7 @@ impl<'p> Lower<'p, '_, '_> {
         Val::Reg(dst)
     }
 
-    fn prim(&mut self, prim: Prim, args: [Val; 4], mask: Option<LocalMask>, span: Span) -> Val {
+    pub(super) fn prim(&mut self, prim: Prim, args: [Val; 4], mask: Option<LocalMask>, span: Span) -> Val {
         let dst: V = self.new_reg();
         self.push(Inst::Prim { prim, dst, args, mask }, span);
         Val::Reg(dst)

@@ -74,10 +74,9 @@ impl<'p> Lower<'p, '_, '_> {
                 }
                 Ok(Target::Slot(Slot { word, ..slot }, ty))
             }
-            ExprKind::Call { name, args }
-                if builtin::find(&name.name).is_some_and(|b| b.act == Act::PerCpu) =>
-            {
-                self.per_cpu(name, args, e.span)
+            ExprKind::Call { name, args } if per(name).is_some() => {
+                let scope = per(name).unwrap_or(Scope::PerCpu);
+                self.per(scope, name, args, e.span)
             }
             ExprKind::Int(_)
             | ExprKind::Bool(_)
@@ -120,6 +119,10 @@ impl<'p> Lower<'p, '_, '_> {
                     "read it with `this_cpu_read({name})` or `per_cpu({name}, cpu)`, write it with `this_cpu_write`"
                 ));
                 self.fail(fault)
+            }
+            Some(Global::Var(var)) if self.p.vars[usize::from(*var)].scope == Scope::PerAsid => {
+                let fault = Fault::at(span, format!("`{name}` has an instance for each ASID"));
+                self.fail(fault.help(format!("read and write it as `per_asid({name}, asid)`")))
             }
             Some(Global::Var(var)) => Ok(self.variable(*var, Val::Const(0))),
             None => {
@@ -578,4 +581,9 @@ pub(super) fn what(value: &Value) -> String {
         Value::Func(_) => "a function".to_owned(),
         Value::Nothing => "nothing: the call returns `void`".to_owned(),
     }
+}
+
+/// What a call names an instance for, if it is `per_cpu` or `per_asid`.
+fn per(name: &Ident) -> Option<Scope> {
+    if let Act::Per(scope) = builtin::find(&name.name)?.act { Some(scope) } else { None }
 }

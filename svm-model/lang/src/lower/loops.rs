@@ -97,7 +97,7 @@ impl<'p> Lower<'p, '_, '_> {
         let end = self.p.machine.pcpus;
         let mask = match mask {
             MaskRef::Shared(slot) => MaskRef::Shared(self.keep_slot(slot, span)),
-            MaskRef::Local(_) | MaskRef::Full => mask,
+            MaskRef::Local(_) | MaskRef::Fixed(_) | MaskRef::Full => mask,
         };
         self.set(reg, Val::Const(0), span);
         let (head, inside, next, after) =

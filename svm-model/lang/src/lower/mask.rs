@@ -1,6 +1,6 @@
 //! Operations on masks of pCPUs: word by word on shared ones, for nothing on local ones.
 
-use svm_policy::{BinOp, RmwOp, UnOp};
+use svm_policy::{BinOp, RmwOp, Shared, UnOp};
 
 use super::{Lower, MaskRef};
 use crate::ast::Span;
@@ -20,7 +20,7 @@ impl Lower<'_, '_, '_> {
     /// Reads a word; a shared one by a load.
     fn word(&mut self, mask: MaskRef, word: u8, span: Span) -> Val {
         match mask {
-            MaskRef::Local(m) => Val::Reg(m.base + V::from(word)),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => Val::Reg(m.base + V::from(word)),
             MaskRef::Full => Val::Const(self.p.machine.full_word(word)),
             MaskRef::Shared(slot) => {
                 let dst = self.new_word(word);
@@ -37,7 +37,7 @@ impl Lower<'_, '_, '_> {
             MaskRef::Shared(slot) => {
                 self.push(Inst::Store { slot: Self::word_slot(slot, word), src: v }, span)
             }
-            MaskRef::Full => {}
+            MaskRef::Fixed(_) | MaskRef::Full => {}
         }
     }
 
@@ -65,7 +65,7 @@ impl Lower<'_, '_, '_> {
 
     pub(super) fn mask_test(&mut self, mask: MaskRef, cpu: Val, span: Span) -> Val {
         match mask {
-            MaskRef::Local(m) => self.calc(Calc::MaskTest(m, cpu), span),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => self.calc(Calc::MaskTest(m, cpu), span),
             MaskRef::Full => Val::Const(1),
             MaskRef::Shared(slot) => {
                 let (slot, bit) = self.bit_place(slot, cpu, span);
@@ -87,7 +87,7 @@ impl Lower<'_, '_, '_> {
         span: Span,
     ) -> Val {
         let slot = match mask {
-            MaskRef::Full => return Val::Const(1),
+            MaskRef::Fixed(_) | MaskRef::Full => return Val::Const(1),
             MaskRef::Local(m) => {
                 let was = if old { self.calc(Calc::MaskTest(m, cpu), span) } else { Val::Const(0) };
                 let on = Val::Const(i64::from(bit == Bit::Set));
@@ -194,7 +194,7 @@ impl Lower<'_, '_, '_> {
     pub(super) fn mask_empty(&mut self, mask: MaskRef, span: Span) -> Val {
         match mask {
             MaskRef::Full => Val::Const(0),
-            MaskRef::Local(m) => {
+            MaskRef::Local(m) | MaskRef::Fixed(m) => {
                 let weight = self.calc(Calc::MaskWeight(m), span);
                 self.un(UnOp::IsZero, weight, span)
             }
@@ -208,7 +208,7 @@ impl Lower<'_, '_, '_> {
     pub(super) fn mask_weight(&mut self, mask: MaskRef, span: Span) -> Val {
         match mask {
             MaskRef::Full => Val::Const(self.p.machine.pcpus),
-            MaskRef::Local(m) => self.calc(Calc::MaskWeight(m), span),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => self.calc(Calc::MaskWeight(m), span),
             MaskRef::Shared(_) => {
                 let mut sum = Val::Const(0);
                 for w in 0..self.words() {
@@ -226,7 +226,7 @@ impl Lower<'_, '_, '_> {
         let pcpus = self.p.machine.pcpus;
         let known = |l: &mut Self, v| l.calc(Calc::Known { of: v, lo: 0, hi: pcpus }, span);
         match mask {
-            MaskRef::Local(m) => {
+            MaskRef::Local(m) | MaskRef::Fixed(m) => {
                 let after = self.bin(BinOp::Sub, from, Val::Const(1), span);
                 let found = self.calc(Calc::MaskNext(m, after), span);
                 known(self, found)
@@ -318,8 +318,21 @@ impl Lower<'_, '_, '_> {
                     self.set(m.base + V::from(w), src, span);
                     self.set(dst, old, span);
                 }
-                MaskRef::Full => {}
+                MaskRef::Fixed(_) | MaskRef::Full => {}
             }
         }
+    }
+
+    /// The pCPUs that share something with one, or only itself.
+    pub(super) fn mask_of(&mut self, cpu: Val, shared: Option<Shared>, span: Span) -> MaskRef {
+        let mask = self.new_mask();
+        for (word, reg) in (0..).zip(mask.regs()) {
+            let calc = shared.map_or(Calc::Use(Val::Const(0)), |shared| Calc::Siblings(shared, cpu, word));
+            self.push(Inst::Set { dst: reg, calc }, span);
+        }
+        if shared.is_none() {
+            self.push(Inst::MaskPut { mask, bit: cpu, on: Val::Const(1) }, span);
+        }
+        MaskRef::Fixed(mask)
     }
 }

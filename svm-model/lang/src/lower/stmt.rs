@@ -1,12 +1,12 @@
 //! Statements, scopes and jumps.
 
-use svm_policy::{BinOp, Lock, Window};
+use svm_policy::BinOp;
 
-use super::{Cleanup, Label, Loop, Lower, Lowered, MaskRef, Target, Value};
-use crate::ast::{Block, Decl, Expr, GuardKind, Ident, LockType, Span, Stmt, StmtKind, Type};
+use super::{Label, Loop, Lower, Lowered, MaskRef, Target, Value};
+use crate::ast::{Block, Decl, Expr, Ident, Span, Stmt, StmtKind, Type};
 use crate::decl::{ONLINE_MASK, Program};
 use crate::diag::{Fault, nearest};
-use crate::ir::{B, Inst, Val};
+use crate::ir::{B, Val};
 
 impl<'p> Lower<'p, '_, '_> {
     /// Finds the labels of a function's body, before any `goto` is met.
@@ -370,38 +370,9 @@ impl<'p> Lower<'p, '_, '_> {
     }
 
     fn unwind_scope(&mut self, scope: usize, keep: usize, span: Span) {
-        let cleanups: Vec<Cleanup> = self.scopes[scope].cleanups[keep..].to_vec();
-        for cleanup in cleanups.iter().rev() {
-            self.unlock(cleanup.kind, cleanup, span);
-        }
-    }
-
-    fn unlock(&mut self, kind: GuardKind, cleanup: &Cleanup, span: Span) {
-        let (lock, irq) = lock_of(kind);
-        self.push(
-            Inst::Unlock { kind: lock, slot: cleanup.slot },
-            if span.end > 0 { span } else { cleanup.span },
-        );
-        self.windows_after(lock, irq, span);
-    }
-
-    /// What a lock of this kind turns off before it is taken.
-    pub(super) fn windows_before(&mut self, lock: Lock, irq: bool, span: Span) {
-        if irq {
-            self.push(Inst::Window(Window::IrqDisable), span);
-        }
-        if lock != Lock::Mutex {
-            self.push(Inst::Window(Window::PreemptDisable), span);
-        }
-    }
-
-    /// What a lock of this kind turns on after it is given back.
-    pub(super) fn windows_after(&mut self, lock: Lock, irq: bool, span: Span) {
-        if irq {
-            self.push(Inst::Window(Window::IrqEnable), span);
-        }
-        if lock != Lock::Mutex {
-            self.push(Inst::Window(Window::PreemptEnable), span);
+        let cleanups = self.scopes[scope].cleanups[keep..].to_vec();
+        for (held, taken) in cleanups.into_iter().rev() {
+            self.give_back(held, if span.end > 0 { span } else { taken });
         }
     }
 
@@ -473,40 +444,5 @@ impl<'p> Lower<'p, '_, '_> {
         let nowhere = self.new_block();
         self.jump(exit, nowhere, span);
         Ok(())
-    }
-
-    fn guard(&mut self, kind: GuardKind, lock: &'p Expr, span: Span) -> Lowered<()> {
-        let (op, irq) = lock_of(kind);
-        let ty = match kind {
-            GuardKind::Mutex => LockType::Mutex,
-            GuardKind::Spin | GuardKind::SpinIrq => LockType::Spin,
-            GuardKind::Read | GuardKind::Write => LockType::Rwlock,
-        };
-        let value = self.value(lock)?;
-        let slot = match value {
-            Value::Lock(slot, found, true) if found == ty => slot,
-            Value::Num(..) | Value::Mask(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing => {
-                let fault = Fault::at(lock.span, format!("expected a pointer to a `{ty}`"));
-                return self.fail(fault.expected(format!("this is {}", super::expr::what(&value))));
-            }
-        };
-        let slot = self.keep_slot(slot, span);
-        self.windows_before(op, irq, span);
-        self.push(Inst::Lock { kind: op, slot }, span);
-        if let Some(scope) = self.scopes.last_mut() {
-            scope.cleanups.push(Cleanup { kind, slot, span });
-        }
-        Ok(())
-    }
-}
-
-/// The lock of a guard, and whether it turns interrupts off.
-fn lock_of(kind: GuardKind) -> (Lock, bool) {
-    match kind {
-        GuardKind::Mutex => (Lock::Mutex, false),
-        GuardKind::Spin => (Lock::Spin, false),
-        GuardKind::SpinIrq => (Lock::Spin, true),
-        GuardKind::Read => (Lock::Read, false),
-        GuardKind::Write => (Lock::Write, false),
     }
 }

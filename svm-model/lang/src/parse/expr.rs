@@ -130,7 +130,7 @@ impl Parser<'_> {
                     .help("`->` reads a field; a mask or lock is passed on as it is");
                 return self.fail(fault);
             }
-            Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) | Tok::End => return self.postfix(),
+            Tok::Punct(_) | Tok::Word(_) | Tok::Int(_) | Tok::Str(_) | Tok::End => return self.postfix(),
         };
         self.operator()?;
         self.next();
@@ -222,7 +222,7 @@ impl Parser<'_> {
                 let span = span.to(self.need(")")?);
                 Ok(Expr { kind: ExprKind::Call { name, args }, span })
             }
-            Tok::Punct(_) | Tok::End => self.unexpected("an expression"),
+            Tok::Punct(_) | Tok::Str(_) | Tok::End => self.unexpected("an expression"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Parsed, Parser, Reported};
 use crate::ast::{Block, Decl, GuardKind, Ident, Span, Stmt, StmtKind};
-use crate::diag::Fault;
+use crate::diag::{Fault, nearest};
 use crate::lex::Tok;
 
 impl Parser<'_> {
@@ -230,17 +230,12 @@ impl Parser<'_> {
         self.next();
         self.need("(")?;
         let kind: Ident = self.ident("a kind of guard")?;
-        let guard = match kind.name.as_str() {
-            "mutex" => GuardKind::Mutex,
-            "spinlock" => GuardKind::Spin,
-            "spinlock_irq" => GuardKind::SpinIrq,
-            "read_lock" => GuardKind::Read,
-            "write_lock" => GuardKind::Write,
-            other => {
-                let fault = Fault::at(kind.span, format!("there is no `guard({other})`"))
-                    .expected("expected `mutex`, `spinlock`, `spinlock_irq`, `read_lock` or `write_lock`");
-                return self.fail(fault);
-            }
+        let Some((_, guard)) = GuardKind::ALL.into_iter().find(|(word, _)| *word == kind.name) else {
+            let words = GuardKind::ALL.map(|(word, _)| word);
+            let fault = Fault::at(kind.span, format!("there is no `guard({})`", kind.name))
+                .expected(format!("expected one of {}", words.join(", ")))
+                .help_if(nearest(&kind.name, words));
+            return self.fail(fault);
         };
         self.need(")")?;
         self.need("(")?;

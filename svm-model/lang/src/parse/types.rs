@@ -102,13 +102,12 @@ impl Parser<'_> {
                     "page" => Ok(Base::Object(Object::Page)),
                     "cpumask" => plain(Type::Mask),
                     "mutex" => plain(Type::Lock(LockType::Mutex)),
+                    "rw_semaphore" => plain(Type::Lock(LockType::Rwsem)),
+                    "completion" => plain(Type::Lock(LockType::Completion)),
                     other => {
                         let fault = Fault::at(tag.span, format!("unknown `struct {other}`"))
-                            .expected("expected `kvm`, `kvm_vcpu`, `page`, `cpumask` or `mutex`")
-                            .help_if(crate::diag::nearest(
-                                other,
-                                ["kvm", "kvm_vcpu", "page", "cpumask", "mutex"],
-                            ));
+                            .expected(format!("expected one of {}", STRUCTS.join(", ")))
+                            .help_if(crate::diag::nearest(other, STRUCTS));
                         self.fail(fault)
                     }
                 }
@@ -122,6 +121,9 @@ impl Parser<'_> {
         }
     }
 }
+
+/// Names behind `struct`.
+const STRUCTS: [&str; 7] = ["kvm", "kvm_vcpu", "page", "cpumask", "mutex", "rw_semaphore", "completion"];
 
 /// A type before its stars.
 enum Base {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{config, golden};
-use crate::{Diag, Role, Source, compile};
+use crate::{Diag, Role, Source, compile, no_includes};
 
 const KERNEL: &str = "struct kvm { cpumask_t dirty; struct mutex lock; };\n\
     struct kvm_vcpu { int cpu; };\n\
@@ -19,7 +19,12 @@ fn errors(policy: &str) -> Vec<Diag> {
         Source { file: "kernel.c", text: KERNEL, role: Role::Kernel },
         Source { file: "policy.c", text: policy, role: Role::Policy },
     ];
-    compile(&sources, &["enter"], &config(2, 64)).err().unwrap_or_default()
+    compile(&sources, &no_includes, &["enter"], &config(2, 64)).err().unwrap_or_default()
+}
+
+/// The first error of a policy, as it is shown.
+pub(super) fn first(policy: &str) -> String {
+    errors(policy).first().map_or(String::new(), ToString::to_string)
 }
 
 /// Wrong texts, each with what it shows.
@@ -151,7 +156,22 @@ fn what_is_not_of_the_language_is_refused() {
         ("void f(struct kvm *k, struct page *p) { if (k == p) ; }", "no such operation"),
         ("void f(struct kvm *k) { k + 1; }", "no such operation"),
         ("void f(int x) { x(); }", "not a function"),
-        ("void f(void) { mutex_trylock(1); }", "unknown function"),
+        ("void f(void) { mutex_trylok(1); }", "did you mean `mutex_trylock`?"),
+        ("void f(void) { set_cpu_online(1, false); }", "declare `cpumask_t cpu_online_mask;`"),
+        ("void f(void) { cpumask_clear(cpumask_of(1)); }", "struct cpumask *mask"),
+        ("DEFINE_PER_ASID(int, x); int f(void) { return x; }", "per_asid(x, asid)"),
+        ("DEFINE_PER_ASID(int, x); int f(void) { return per_cpu(x, 1); }", "not a per-CPU variable"),
+        (
+            "struct kvm { cpumask_t m; }; void f(struct kvm *k) { zalloc_cpumask_var(&k->m, 0); }",
+            "cpumask_var_t",
+        ),
+        ("int g; void f(void) { try_cmpxchg(&g, &g, 1); }", "address of a local number"),
+        ("const int n;", "is constant"),
+        ("void f(void) { mutex_trylock(1); }", "struct mutex *lock"),
+        ("struct rw_semaphore s; void f(void) { mutex_lock(&s); }", "struct mutex *lock"),
+        ("struct rwsem s;", "rw_semaphore"),
+        ("DECLARE_RWSEM(s); void f(void) { guard(rwsem)(&s); }", "did you mean `rwsem_read`?"),
+        ("DEFINE_SPINLOCK(s); int g; void f(void) { spin_lock_irqsave(&s, g); }", "kept in a local"),
         ("void g(void); void f(void) { g(); }", "never defined"),
         ("#define A(x) x", "macros with arguments"),
         ("#define A 1 2", "end of the line"),
@@ -167,7 +187,7 @@ fn what_is_not_of_the_language_is_refused() {
         ("void f(int a, int b) { } void g(void) { f(1); }", "2 arguments expected, 1 given"),
     ];
     for (text, word) in cases {
-        let found = compile(&[super::litmus(text)], &[], &config(2, 64));
+        let found = compile(&[super::litmus(text)], &no_includes, &[], &config(2, 64));
         let text_of = |diags: &[Diag]| diags.iter().map(|d| format!("{d}\n")).collect::<String>();
         let shown = found.err().map(|d| text_of(&d)).unwrap_or_default();
         assert!(shown.contains(word), "{text}\nwanted: {word}\n{shown}");
@@ -198,7 +218,7 @@ fn what_is_of_the_language_is_not_refused() {
         "void f(unsigned long flags) { local_irq_save(flags); local_irq_restore(flags); }",
     ];
     for text in fine {
-        if let Err(diags) = compile(&[super::litmus(text)], &[], &config(2, 64)) {
+        if let Err(diags) = compile(&[super::litmus(text)], &no_includes, &[], &config(2, 64)) {
             panic!("{text}\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>());
         }
     }
@@ -206,7 +226,8 @@ fn what_is_of_the_language_is_not_refused() {
 
 #[test]
 fn errors_without_a_place_are_shown_too() {
-    let found = compile(&[super::litmus("void guest(void) { }")], &["gest"], &config(2, 64)).unwrap_err();
+    let found = compile(&[super::litmus("void guest(void) { }")], &no_includes, &["gest"], &config(2, 64))
+        .unwrap_err();
     let shown: String = found.iter().map(|d| format!("{d}\n")).collect();
     assert!(shown.contains("no function `gest`") && shown.contains("did you mean `guest`?"), "{shown}");
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::ast::{
-    Ast, Block, Decl, Expr, ExprKind, Function, GuardKind, Ident, Infix, IntType, Item, ItemKind, LockType,
-    Object, Prefix, Span, Stmt, StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, Ident, Infix, IntType, Item, ItemKind,
+    LockType, Object, Prefix, Span, Stmt, StmtKind, Type,
 };
 
 /// Choices to make.
@@ -160,7 +160,7 @@ fn stmt(t: &mut Tape<'_>, depth: usize) -> Stmt {
         14 => StmtKind::Goto(ident(t)),
         15 => StmtKind::Label(ident(t)),
         16 => StmtKind::Return(if t.below(2) == 0 { None } else { Some(expr(t, e)) }),
-        17 => StmtKind::Guard { kind: t.pick(&[GuardKind::Mutex, GuardKind::SpinIrq]), lock: expr(t, e) },
+        17 => StmtKind::Guard { kind: t.pick(&GuardKind::ALL).1, lock: expr(t, e) },
         18 => StmtKind::ForEachCpu { cpu: expr(t, e), mask: expr(t, e), body: block(t, d) },
         19 => StmtKind::ForEachPossibleCpu { cpu: expr(t, e), body: block(t, d) },
         20 => StmtKind::ForEachOnlineCpu { cpu: expr(t, e), body: block(t, d) },
@@ -170,7 +170,8 @@ fn stmt(t: &mut Tape<'_>, depth: usize) -> Stmt {
 }
 
 fn item(t: &mut Tape<'_>) -> Item {
-    let kind = match t.below(8) {
+    let kind = match t.below(9) {
+        7 => ItemKind::Include(ident(t)),
         0 => ItemKind::Define { name: ident(t), value: expr(t, 2) },
         1 => ItemKind::Enum {
             name: if t.below(2) == 0 { None } else { Some(ident(t)) },
@@ -189,12 +190,13 @@ fn item(t: &mut Tape<'_>) -> Item {
                 // A width is no assignment and no `?:`; in parentheses it can be anything.
                 .collect(),
         },
-        3 => ItemKind::PerCpu(decl(t, 2)),
-        4 => ItemKind::Global { is_static: t.below(2) == 0, decl: decl(t, 2) },
-        5 => ItemKind::Lock {
-            kind: t.pick(&[LockType::Mutex, LockType::Spin, LockType::Rwlock]),
-            name: ident(t),
-        },
+        3 => ItemKind::Per { each: t.pick(&Each::DEFINED).1, decl: decl(t, 2) },
+        4 => {
+            let (is_static, decl) = (t.below(2) == 0, decl(t, 2));
+            let number = matches!(decl.ty, Type::Bool | Type::Int(_) | Type::Enum(_));
+            ItemKind::Global { is_static, is_const: number && t.below(3) == 0, decl }
+        }
+        5 => ItemKind::Lock { kind: t.pick(&LockType::DEFINED).1, name: ident(t) },
         _ => ItemKind::Function(Function {
             is_static: t.below(2) == 0,
             is_inline: t.below(2) == 0,
@@ -321,15 +323,16 @@ impl Writer<'_, '_> {
                 let cpu = self.number(1);
                 let _ = writeln!(self.text, "note(&m, {cpu});");
             }
-            6 => self.fixed(
-                &[
-                    "__cpumask_set_cpu(1, &l);",
-                    "a = cpumask_test_and_clear_cpu(1, &m);",
-                    "a = xchg(&g, b);",
-                    "b = cmpxchg(&h, a, 2);",
-                    "this_point: ;",
-                ][..4],
-            ),
+            6 => self.fixed(&[
+                "__cpumask_set_cpu(1, &l);",
+                "a = cpumask_test_and_clear_cpu(1, &m);",
+                "a = xchg(&g, b);",
+                "b = cmpxchg(&h, a, 2);",
+                "d = try_cmpxchg(&h, &a, 3);",
+                "a = atomic_fetch_or(b & 3, &h);",
+                "d = atomic_add_unless(&h, a, b);",
+                "__clear_bit(1, &small);",
+            ]),
             7 => self.fixed(&[
                 "c = v->seq;",
                 "v->last = vcpu1;",

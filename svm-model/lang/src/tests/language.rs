@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{config, errors, golden};
 use crate::builtin::TABLE;
-use crate::{Role, Source, compile, reference};
+use crate::{Role, Source, compile, no_includes, reference};
 
 /// The text with what stands between two marks replaced.
 fn fill(text: &str, mark: &str, with: &str) -> String {
@@ -37,7 +37,7 @@ fn the_example_of_the_documentation_compiles() {
         Source { file: "kernel.c", text: &kernel, role: Role::Kernel },
         Source { file: "LANGUAGE.md", text: policy, role: Role::Policy },
     ];
-    let code = compile(&sources, &["vcpu_thread", "madvise_dontneed"], &config(2, 64));
+    let code = compile(&sources, &no_includes, &["vcpu_thread", "madvise_dontneed"], &config(2, 64));
     assert!(code.is_ok(), "{}", code.unwrap_err()[0]);
 }
 

@@ -1,7 +1,9 @@
 //! A machine of one pCPU at a time that runs compiled programs, and looks whether what `Code` says is true.
 
 use sim_state::{Domain, SlotId};
-use svm_policy::{Answer, Context, Lock, Op, Outcome, Place, Platform, Prim, REGS, Scope, Window, step};
+use svm_policy::{
+    Answer, Context, Lock, LockEvent, Op, Outcome, Place, Platform, Prim, REGS, Scope, Shared, Window, step,
+};
 
 use crate::{Code, Config, Entry};
 
@@ -21,6 +23,8 @@ pub(crate) struct Mock<'c> {
     config: &'c Config,
     pub(crate) cpu: i64,
     choices: Vec<i64>,
+    irq_off: bool,
+    preempt: i64,
     run: Run,
 }
 
@@ -36,11 +40,14 @@ impl<'c> Mock<'c> {
                     Scope::PerVcpu => config.vcpu_vm.len(),
                     Scope::PerCpu => usize::from(config.pcpus),
                     Scope::PerPage => usize::from(config.pages),
+                    Scope::PerAsid => usize::from(config.asids),
                 };
-                vec![v.init; instances * usize::from(v.words)]
+                let words = (0..v.words).map(|w| v.init_of(w, config.pcpus, config.word_bits));
+                words.cycle().take(instances * usize::from(v.words)).collect()
             })
             .collect();
-        Mock { code, config, cpu: 0, choices: Vec::new(), run: Run { values, ..Run::default() } }
+        let run = Run { values, ..Run::default() };
+        Mock { code, config, cpu: 0, choices: Vec::new(), irq_off: false, preempt: 0, run }
     }
 
     /// What the chooser answers, the first first; 0 when they run out.
@@ -135,10 +142,14 @@ impl Platform for Mock<'_> {
         5
     }
 
-    fn lock_event(&mut self, kind: Lock, taken: bool, held_by: i64) {
-        if !taken {
-            self.run.log.push(format!("{kind:?} refused, held by {held_by}"));
+    fn lock_event(&mut self, kind: Lock, event: LockEvent) {
+        if event != LockEvent::Taken {
+            self.run.log.push(format!("{kind:?} {event:?}"));
         }
+    }
+
+    fn waits_in_vain(&self, holder: i64) -> bool {
+        holder == self.holder()
     }
 
     fn this_cpu(&self) -> i64 {
@@ -147,6 +158,17 @@ impl Platform for Mock<'_> {
 
     fn vm_of(&self, vcpu: i64) -> i64 {
         i64::from(self.config.vcpu_vm[usize::try_from(vcpu).expect("a vCPU")])
+    }
+
+    /// Cores of two threads, CCXs of two cores.
+    fn siblings(&self, shared: Shared, cpu: i64, word: i64) -> i64 {
+        let size = if shared == Shared::Core { 2 } else { 4 };
+        let bits = i64::from(self.config.word_bits);
+        let mine = |bit: &i64| {
+            let other = word * bits + bit;
+            other < i64::from(self.config.pcpus) && other / size == cpu / size
+        };
+        (0..bits).filter(mine).fold(0, |mask, bit| mask | 1 << bit)
     }
 
     fn pcpus(&self) -> i64 {
@@ -158,6 +180,12 @@ impl Platform for Mock<'_> {
     }
 
     fn window(&mut self, window: Window) {
+        match window {
+            Window::IrqDisable => self.irq_off = true,
+            Window::IrqEnable => self.irq_off = false,
+            Window::PreemptDisable => self.preempt += 1,
+            Window::PreemptEnable => self.preempt -= 1,
+        }
         self.run.log.push(format!("{window:?}"));
     }
 
@@ -166,6 +194,12 @@ impl Platform for Mock<'_> {
     }
 
     fn primitive(&mut self, prim: Prim, args: [i64; 4], regs: &[i64; REGS]) -> Answer {
+        if prim == Prim::IrqsDisabled {
+            return Answer::Own(i64::from(self.irq_off));
+        }
+        if prim == Prim::InAtomic {
+            return Answer::Own(i64::from(self.preempt > 0));
+        }
         let mut shown = args.to_vec();
         if prim == Prim::WaitCalls {
             let base = usize::try_from(args[0]).expect("a register");

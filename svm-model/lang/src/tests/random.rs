@@ -6,7 +6,7 @@ use super::generate::{Tape, ast, program};
 use super::mock::Mock;
 use super::{config, litmus};
 use crate::compile::{Effort, compile_with};
-use crate::{Ast, Code, parse};
+use crate::{Ast, Code, no_includes, parse};
 
 /// As many cases as `PROPTEST_CASES` asks for, or what a test run has time for.
 fn cases() -> ProptestConfig {
@@ -20,7 +20,7 @@ fn tape(len: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn build(text: &str, effort: Effort) -> Result<Code, String> {
-    compile_with(&[litmus(text)], &["test"], &config(3, 2), effort)
+    compile_with(&[litmus(text)], &no_includes, &["test"], &config(3, 2), effort)
         .map_err(|diags| diags.iter().map(|d| format!("{d}\n")).collect())
 }
 
@@ -83,7 +83,7 @@ proptest! {
         ];
         let text: Vec<_> = bytes.iter().map(|b| words[usize::from(*b) % words.len()]).collect();
         let text = text.join(" ");
-        if let Err(diags) = compile_with(&[litmus(&text)], &["test"], &config(3, 2), Effort::FULL) {
+        if let Err(diags) = compile_with(&[litmus(&text)], &no_includes, &["test"], &config(3, 2), Effort::FULL) {
             for diag in diags {
                 let _ = diag.to_string();
             }
@@ -99,7 +99,7 @@ proptest! {
         let b = (b..text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
         let swap = [";", "}", "{", "(", "x", "goto", "*", "\n#", "for_each_cpu(", "test()"];
         let damaged = format!("{}{}{}", &text[..a], swap[usize::from(cut.2) % swap.len()], &text[b..]);
-        if let Err(diags) = compile_with(&[litmus(&damaged)], &["test"], &config(3, 2), Effort::FULL) {
+        if let Err(diags) = compile_with(&[litmus(&damaged)], &no_includes, &["test"], &config(3, 2), Effort::FULL) {
             for diag in diags {
                 prop_assert!(!diag.to_string().is_empty());
                 prop_assert!(diag.line > 0 || diag.message.contains("no function"), "{}", diag);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, compile};
+use crate::{Code, Config, Role, Source, Type, compile, no_includes};
 
 /// Every policy's text, by file name.
 fn policies() -> Vec<(String, String)> {
@@ -38,6 +38,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
     let config = Config {
         pcpus,
         vms: 1,
+        asids: 2,
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
@@ -47,7 +48,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         ],
     };
     let entries = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in", "guest", "reclaim"];
-    compile(&sources, &entries, &config).unwrap_or_else(|diags| {
+    compile(&sources, &no_includes, &entries, &config).unwrap_or_else(|diags| {
         panic!("{name}:\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>())
     })
 }

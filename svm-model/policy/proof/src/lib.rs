@@ -2,7 +2,7 @@
 #![no_std]
 
 use sim_state::{Packed, Position, SlotId, Store};
-use svm_policy::{Answer, Context, Lock, Op, Outcome, Place, Platform, Prim, REGS, Window, step};
+use svm_policy::{Answer, Context, Lock, LockEvent, Op, Outcome, Place, Platform, Prim, REGS, Shared, Window, step};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -24,12 +24,18 @@ impl Platform for Bare<'_> {
     fn holder(&self) -> i64 {
         1
     }
-    fn lock_event(&mut self, _: Lock, _: bool, _: i64) {}
+    fn lock_event(&mut self, _: Lock, _: LockEvent) {}
+    fn waits_in_vain(&self, _: i64) -> bool {
+        false
+    }
     fn this_cpu(&self) -> i64 {
         0
     }
     fn vm_of(&self, _: i64) -> i64 {
         0
+    }
+    fn siblings(&self, _: Shared, _: i64, _: i64) -> i64 {
+        1
     }
     fn pcpus(&self) -> i64 {
         1

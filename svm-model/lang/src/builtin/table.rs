@@ -1,0 +1,232 @@
+//! The table of built-in calls.
+
+use svm_policy::{Lock, Prim, RmwOp, Scope, Shared, Window};
+
+use super::{Act, Bit, Builtin, Combine, Compare, Gives, Group, Irqs, Par, Sum};
+use crate::ast::LockType;
+
+const fn row(
+    group: Group,
+    name: &'static str,
+    pars: &'static [Par],
+    gives: Gives,
+    act: Act,
+    meaning: &'static str,
+    steps: &'static str,
+) -> Builtin {
+    Builtin { group, name, pars, gives, act, meaning, steps, waits: "", reports: "", litmus: false }
+}
+
+impl Builtin {
+    /// What it waits for.
+    const fn waits(self, waits: &'static str) -> Builtin {
+        Builtin { waits, ..self }
+    }
+
+    /// The events that it can cause by itself.
+    const fn reports(self, reports: &'static str) -> Builtin {
+        Builtin { reports, ..self }
+    }
+
+    /// Only litmus texts may call it.
+    const fn litmus(self) -> Builtin {
+        Builtin { litmus: true, ..self }
+    }
+}
+
+const VAIN: &str = "`deadlock` if this context has it, or the task that this handler interrupted";
+const SLEEPS: &str =
+    "`deadlock` as above; `sleep-in-atomic` if preemption or interrupts are off; `sleep-non-blockable`";
+const SLEEPS_ONLY: &str = "`sleep-in-atomic` if preemption or interrupts are off; `sleep-non-blockable`";
+const NOT_HELD: &str = "`tracking` if this context does not hold it";
+const NO_READER: &str = "`tracking` if nobody holds it for reading";
+const NONE: &str = "none";
+const ONE: &str = "1";
+const WORDS: &str = "1 a word of each shared mask";
+
+#[rustfmt::skip]
+pub(crate) const TABLE: &[Builtin] = {
+    use Group as G;
+    use Gives as R;
+    use Par as P;
+    use LockType as T;
+    use Window as W;
+    &[
+    row(G::Masks, "cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Set), "sets the bit, atomically", ONE),
+    row(G::Masks, "cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Clear), "clears the bit, atomically", ONE),
+    row(G::Masks, "cpumask_test_and_set_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Set), "sets the bit, atomically; gives what it was", ONE),
+    row(G::Masks, "cpumask_test_and_clear_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Clear), "clears the bit, atomically; gives what it was", ONE),
+    row(G::Masks, "cpumask_test_cpu", &[P::Cpu, P::Mask], R::Bool, Act::MaskTest, "whether the bit is set", ONE),
+    row(G::Masks, "__cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Set), "sets the bit by a load and a store of its word: marks made between are lost", "2"),
+    row(G::Masks, "__cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Clear), "clears the bit by a load and a store of its word", "2"),
+    row(G::Masks, "cpumask_copy", &[P::MaskOut, P::Mask], R::Nothing, Act::MaskCopy, "destination = source, word by word", WORDS),
+    row(G::Masks, "cpumask_clear", &[P::MaskOut], R::Nothing, Act::MaskFill(false), "empties the mask, word by word", WORDS),
+    row(G::Masks, "cpumask_setall", &[P::MaskOut], R::Nothing, Act::MaskFill(true), "sets every pCPU's bit, word by word", WORDS),
+    row(G::Masks, "cpumask_or", &[P::MaskOut, P::Mask, P::Mask], R::Nothing, Act::MaskCombine(Combine::Or), "destination = first \\| second, word by word", WORDS),
+    row(G::Masks, "cpumask_and", &[P::MaskOut, P::Mask, P::Mask], R::Bool, Act::MaskCombine(Combine::And), "destination = first & second, word by word; gives whether a bit is set in it", WORDS),
+    row(G::Masks, "cpumask_andnot", &[P::MaskOut, P::Mask, P::Mask], R::Bool, Act::MaskCombine(Combine::AndNot), "destination = first & ~second, word by word; gives whether a bit is set in it", WORDS),
+    row(G::Masks, "cpumask_equal", &[P::Mask, P::Mask], R::Bool, Act::MaskCompare(Compare::Equal), "whether the masks are equal; stops at the first word that differs", WORDS),
+    row(G::Masks, "cpumask_subset", &[P::Mask, P::Mask], R::Bool, Act::MaskCompare(Compare::Subset), "whether every bit of the first is set in the second; stops at the first word that has one more", WORDS),
+    row(G::Masks, "cpumask_intersects", &[P::Mask, P::Mask], R::Bool, Act::MaskCompare(Compare::Intersects), "whether a bit is set in both; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_empty", &[P::Mask], R::Bool, Act::MaskEmpty, "whether no bit is set; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_weight", &[P::Mask], R::Cpu, Act::MaskWeight, "number of bits set", WORDS),
+    row(G::Masks, "cpumask_first", &[P::Mask], R::Cpu, Act::MaskFirst, "the lowest bit set, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_next", &[P::Number, P::Mask], R::Cpu, Act::MaskNext, "the lowest bit set above the number, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_any", &[P::LocalMask], R::Cpu, Act::MaskAny, "any bit that is set: a choice; the mask must not be empty", "none, but the context rests before it"),
+    row(G::Masks, "cpumask_xchg", &[P::LocalMask, P::MaskOut, P::LocalMaskOrNull], R::Nothing, Act::MaskXchg, "local = shared and shared = third (empty if `NULL`), each word by one `xchg`", WORDS),
+    row(G::Masks, "zalloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc, "allocates the mask, empty; gives whether there was memory, which is a choice unless `no-alloc-failure` is assumed (if not, the mask is `NULL`)", ONE).reports("`tracking` if the mask was there, and so leaks; `sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),
+    row(G::Masks, "free_cpumask_var", &[P::MaskVar], R::Nothing, Act::OfMaskVar(Prim::FreeMask), "frees the mask; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before"),
+    row(G::Masks, "cpumask_available", &[P::MaskVar], R::Bool, Act::OfMaskVar(Prim::MaskAvailable), "whether the mask is not `NULL`; a freed one is not", ONE),
+    row(G::Masks, "cpumask_of", &[P::Cpu], R::Mask, Act::MaskOf, "the mask of one pCPU", NONE),
+    row(G::Masks, "cpu_llc_shared_mask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Llc), "the pCPUs of its CCX", NONE),
+    row(G::Masks, "topology_sibling_cpumask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Core), "the threads of its core", NONE),
+    row(G::Masks, "set_cpu_online", &[P::Cpu, P::Bool], R::Nothing, Act::SetOnline, "sets or clears the bit in `cpu_online_mask`, which a text declares", ONE),
+    row(G::Masks, "cpu_online", &[P::Cpu], R::Bool, Act::CpuOnline, "`cpumask_test_cpu(cpu, cpu_online_mask)`", "1 if a text declares `cpu_online_mask`"),
+
+    row(G::Memory, "READ_ONCE", &[P::Place], R::Same, Act::Read, "the value", ONE),
+    row(G::Memory, "WRITE_ONCE", &[P::Place, P::Value], R::Nothing, Act::Write, "writes the value", ONE),
+    row(G::Memory, "smp_load_acquire", &[P::Address], R::Same, Act::Read, "the value", ONE),
+    row(G::Memory, "smp_store_release", &[P::Address, P::Value], R::Nothing, Act::Write, "writes the value", ONE),
+    row(G::Memory, "atomic_read", &[P::Address], R::Same, Act::Read, "the value", ONE),
+    row(G::Memory, "atomic_set", &[P::Address, P::Number], R::Nothing, Act::Write, "writes the value", ONE),
+    row(G::Memory, "atomic_inc", &[P::Address], R::Nothing, Act::Math(RmwOp::Add, 1, Sum::Nothing), "adds 1", ONE),
+    row(G::Memory, "atomic_dec", &[P::Address], R::Nothing, Act::Math(RmwOp::Add, -1, Sum::Nothing), "subtracts 1", ONE),
+    row(G::Memory, "atomic_add", &[P::Number, P::Address], R::Nothing, Act::Math(RmwOp::Add, 1, Sum::Nothing), "adds the number", ONE),
+    row(G::Memory, "atomic_sub", &[P::Number, P::Address], R::Nothing, Act::Math(RmwOp::Add, -1, Sum::Nothing), "subtracts the number", ONE),
+    row(G::Memory, "atomic_inc_return", &[P::Address], R::Same, Act::Math(RmwOp::Add, 1, Sum::New), "adds 1; gives the new value", ONE),
+    row(G::Memory, "atomic_dec_return", &[P::Address], R::Same, Act::Math(RmwOp::Add, -1, Sum::New), "subtracts 1; gives the new value", ONE),
+    row(G::Memory, "atomic_dec_and_test", &[P::Address], R::Bool, Act::Math(RmwOp::Add, -1, Sum::NewIsZero), "subtracts 1; gives whether 0 is left", ONE),
+    row(G::Memory, "atomic_add_return", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::Add, 1, Sum::New), "adds the number; gives the new value", ONE),
+    row(G::Memory, "atomic_sub_return", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::Add, -1, Sum::New), "subtracts the number; gives the new value", ONE),
+    row(G::Memory, "atomic_sub_and_test", &[P::Number, P::Address], R::Bool, Act::Math(RmwOp::Add, -1, Sum::NewIsZero), "subtracts the number; gives whether 0 is left", ONE),
+    row(G::Memory, "atomic_inc_and_test", &[P::Address], R::Bool, Act::Math(RmwOp::Add, 1, Sum::NewIsZero), "adds 1; gives whether that made 0", ONE),
+    row(G::Memory, "atomic_fetch_add", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::Add, 1, Sum::Old), "adds the number; gives the old value", ONE),
+    row(G::Memory, "atomic_fetch_sub", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::Add, -1, Sum::Old), "subtracts the number; gives the old value", ONE),
+    row(G::Memory, "atomic_fetch_inc", &[P::Address], R::Same, Act::Math(RmwOp::Add, 1, Sum::Old), "adds 1; gives the old value", ONE),
+    row(G::Memory, "atomic_fetch_dec", &[P::Address], R::Same, Act::Math(RmwOp::Add, -1, Sum::Old), "subtracts 1; gives the old value", ONE),
+    row(G::Memory, "atomic_or", &[P::Number, P::Address], R::Nothing, Act::Math(RmwOp::Or, 1, Sum::Nothing), "sets the bits", ONE),
+    row(G::Memory, "atomic_and", &[P::Number, P::Address], R::Nothing, Act::Math(RmwOp::And, 1, Sum::Nothing), "keeps those bits only", ONE),
+    row(G::Memory, "atomic_andnot", &[P::Number, P::Address], R::Nothing, Act::Math(RmwOp::AndNot, 1, Sum::Nothing), "clears the bits", ONE),
+    row(G::Memory, "atomic_fetch_or", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::Or, 1, Sum::Old), "sets the bits; gives the old value", ONE),
+    row(G::Memory, "atomic_fetch_and", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::And, 1, Sum::Old), "keeps those bits only; gives the old value", ONE),
+    row(G::Memory, "atomic_fetch_andnot", &[P::Number, P::Address], R::Same, Act::Math(RmwOp::AndNot, 1, Sum::Old), "clears the bits; gives the old value", ONE),
+    row(G::Memory, "atomic_add_unless", &[P::Address, P::Number, P::Number], R::Bool, Act::AddUnless, "adds the first number unless the second is there; gives whether it did", ONE),
+    row(G::Memory, "atomic_inc_not_zero", &[P::Address], R::Bool, Act::AddUnless, "adds 1 unless 0 is there; gives whether it did", ONE),
+    row(G::Memory, "atomic_xchg", &[P::Address, P::Number], R::Same, Act::Xchg, "as `xchg`", ONE),
+    row(G::Memory, "atomic_cmpxchg", &[P::Address, P::Number, P::Number], R::Same, Act::CmpXchg, "as `cmpxchg`", ONE),
+    row(G::Memory, "atomic_try_cmpxchg", &[P::Address, P::LocalAddress, P::Number], R::Bool, Act::TryCmpXchg, "as `try_cmpxchg`", ONE),
+    row(G::Memory, "xchg", &[P::Address, P::Value], R::Same, Act::Xchg, "writes the value; gives the old one", ONE),
+    row(G::Memory, "cmpxchg", &[P::Address, P::Value, P::Value], R::Same, Act::CmpXchg, "writes the second value if the first is there; gives what was there", ONE),
+    row(G::Memory, "try_cmpxchg", &[P::Address, P::LocalAddress, P::Value], R::Bool, Act::TryCmpXchg, "writes the value if what the local holds is there, and gives true; else false, and the local gets what was there", ONE),
+    row(G::Memory, "set_bit", &[P::Number, P::Address], R::Nothing, Act::Bit(Bit::Set), "sets the bit of that number", ONE),
+    row(G::Memory, "clear_bit", &[P::Number, P::Address], R::Nothing, Act::Bit(Bit::Clear), "clears the bit", ONE),
+    row(G::Memory, "test_and_set_bit", &[P::Number, P::Address], R::Bool, Act::Bit(Bit::Set), "sets the bit; gives what it was", ONE),
+    row(G::Memory, "test_and_clear_bit", &[P::Number, P::Address], R::Bool, Act::Bit(Bit::Clear), "clears the bit; gives what it was", ONE),
+    row(G::Memory, "__set_bit", &[P::Number, P::Address], R::Nothing, Act::BitPlain(Bit::Set), "sets the bit by a load and a store", "2"),
+    row(G::Memory, "__clear_bit", &[P::Number, P::Address], R::Nothing, Act::BitPlain(Bit::Clear), "clears the bit by a load and a store", "2"),
+    row(G::Memory, "test_bit", &[P::Number, P::Address], R::Bool, Act::BitTest, "whether the bit is set", ONE),
+    row(G::Memory, "smp_mb", &[], R::Nothing, Act::Barrier, "nothing: memory is sequentially consistent", NONE),
+    row(G::Memory, "smp_rmb", &[], R::Nothing, Act::Barrier, "nothing, as `smp_mb`", NONE),
+    row(G::Memory, "smp_wmb", &[], R::Nothing, Act::Barrier, "nothing, as `smp_mb`", NONE),
+    row(G::Memory, "smp_mb__before_atomic", &[], R::Nothing, Act::Barrier, "nothing, as `smp_mb`", NONE),
+    row(G::Memory, "smp_mb__after_atomic", &[], R::Nothing, Act::Barrier, "nothing, as `smp_mb`", NONE),
+    row(G::Memory, "barrier", &[], R::Nothing, Act::Barrier, "nothing, as `smp_mb`", NONE),
+    row(G::Memory, "likely", &[P::Value], R::Same, Act::Likely, "its argument", NONE),
+    row(G::Memory, "unlikely", &[P::Value], R::Same, Act::Likely, "its argument", NONE),
+
+    row(G::Locks, "mutex_lock", &[P::Lock(T::Mutex)], R::Nothing, Act::Lock(Lock::Mutex, Irqs::Keep), "takes the mutex; `guard(mutex)(&m);` does, and gives it back at the end of the scope", ONE).waits("the mutex is held").reports(SLEEPS),
+    row(G::Locks, "mutex_trylock", &[P::Lock(T::Mutex)], R::Bool, Act::TryLock(Lock::Mutex), "takes the mutex if it is free; gives whether it did", ONE),
+    row(G::Locks, "mutex_unlock", &[P::Lock(T::Mutex)], R::Nothing, Act::Unlock(Lock::Mutex, Irqs::Keep), "gives the mutex back", ONE).reports(NOT_HELD),
+    row(G::Locks, "mutex_is_locked", &[P::Lock(T::Mutex)], R::Bool, Act::IsLocked, "whether anybody holds it", ONE),
+    row(G::Locks, "mutex_init", &[P::Lock(T::Mutex)], R::Nothing, Act::LockInit, "nothing: locks start free", NONE),
+    row(G::Locks, "spin_lock", &[P::Lock(T::Spin)], R::Nothing, Act::Lock(Lock::Spin, Irqs::Keep), "preemption off, takes the lock", ONE).waits("the lock is held").reports(VAIN),
+    row(G::Locks, "spin_trylock", &[P::Lock(T::Spin)], R::Bool, Act::TryLock(Lock::Spin), "takes the lock if it is free, and leaves preemption off if it did; gives whether it did", ONE),
+    row(G::Locks, "spin_unlock", &[P::Lock(T::Spin)], R::Nothing, Act::Unlock(Lock::Spin, Irqs::Keep), "gives the lock back, preemption on", ONE).reports(NOT_HELD),
+    row(G::Locks, "spin_lock_irq", &[P::Lock(T::Spin)], R::Nothing, Act::Lock(Lock::Spin, Irqs::Off), "interrupts and preemption off, takes the lock", ONE).waits("the lock is held").reports(VAIN),
+    row(G::Locks, "spin_unlock_irq", &[P::Lock(T::Spin)], R::Nothing, Act::Unlock(Lock::Spin, Irqs::Off), "gives the lock back, interrupts and preemption on", ONE).reports(NOT_HELD),
+    row(G::Locks, "spin_lock_irqsave", &[P::Lock(T::Spin), P::Flags], R::Nothing, Act::Lock(Lock::Spin, Irqs::Save), "as `spin_lock_irq`; the flags keep whether interrupts were off", ONE).waits("the lock is held").reports(VAIN),
+    row(G::Locks, "spin_unlock_irqrestore", &[P::Lock(T::Spin), P::Flags], R::Nothing, Act::Unlock(Lock::Spin, Irqs::Save), "gives the lock back, interrupts as the flags say, preemption on", ONE).reports(NOT_HELD),
+    row(G::Locks, "spin_is_locked", &[P::Lock(T::Spin)], R::Bool, Act::IsLocked, "whether anybody holds it", ONE),
+    row(G::Locks, "spin_lock_init", &[P::Lock(T::Spin)], R::Nothing, Act::LockInit, "nothing: locks start free", NONE),
+    row(G::Locks, "read_lock", &[P::Lock(T::Rwlock)], R::Nothing, Act::Lock(Lock::Read, Irqs::Keep), "preemption off, takes the lock for reading", ONE).waits("a writer holds the lock").reports(VAIN),
+    row(G::Locks, "read_trylock", &[P::Lock(T::Rwlock)], R::Bool, Act::TryLock(Lock::Read), "as `spin_trylock`, for reading", ONE),
+    row(G::Locks, "read_unlock", &[P::Lock(T::Rwlock)], R::Nothing, Act::Unlock(Lock::Read, Irqs::Keep), "gives the lock back, preemption on", ONE).reports(NO_READER),
+    row(G::Locks, "write_lock", &[P::Lock(T::Rwlock)], R::Nothing, Act::Lock(Lock::Write, Irqs::Keep), "preemption off, takes the lock for writing", ONE).waits("anybody holds the lock").reports(VAIN),
+    row(G::Locks, "write_trylock", &[P::Lock(T::Rwlock)], R::Bool, Act::TryLock(Lock::Write), "as `spin_trylock`, for writing", ONE),
+    row(G::Locks, "write_unlock", &[P::Lock(T::Rwlock)], R::Nothing, Act::Unlock(Lock::Write, Irqs::Keep), "gives the lock back, preemption on", ONE).reports(NOT_HELD),
+    row(G::Locks, "rwlock_init", &[P::Lock(T::Rwlock)], R::Nothing, Act::LockInit, "nothing: locks start free", NONE),
+    row(G::Locks, "down_read", &[P::Lock(T::Rwsem)], R::Nothing, Act::Lock(Lock::DownRead, Irqs::Keep), "takes the semaphore for reading", ONE).waits("a writer holds the semaphore").reports(SLEEPS),
+    row(G::Locks, "down_read_trylock", &[P::Lock(T::Rwsem)], R::Bool, Act::TryLock(Lock::DownRead), "takes it for reading if no writer has it; gives whether it did", ONE),
+    row(G::Locks, "up_read", &[P::Lock(T::Rwsem)], R::Nothing, Act::Unlock(Lock::DownRead, Irqs::Keep), "gives the semaphore back", ONE).reports(NO_READER),
+    row(G::Locks, "down_write", &[P::Lock(T::Rwsem)], R::Nothing, Act::Lock(Lock::DownWrite, Irqs::Keep), "takes the semaphore for writing", ONE).waits("anybody holds the semaphore").reports(SLEEPS),
+    row(G::Locks, "down_write_trylock", &[P::Lock(T::Rwsem)], R::Bool, Act::TryLock(Lock::DownWrite), "takes it for writing if it is free; gives whether it did", ONE),
+    row(G::Locks, "up_write", &[P::Lock(T::Rwsem)], R::Nothing, Act::Unlock(Lock::DownWrite, Irqs::Keep), "gives the semaphore back", ONE).reports(NOT_HELD),
+    row(G::Locks, "rwsem_is_locked", &[P::Lock(T::Rwsem)], R::Bool, Act::IsLocked, "whether anybody holds it", ONE),
+    row(G::Locks, "init_rwsem", &[P::Lock(T::Rwsem)], R::Nothing, Act::LockInit, "nothing: locks start free", NONE),
+    row(G::Locks, "wait_for_completion", &[P::Lock(T::Completion)], R::Nothing, Act::Lock(Lock::Completion, Irqs::Keep), "takes one `complete` away", ONE).waits("nothing is complete").reports(SLEEPS_ONLY),
+    row(G::Locks, "try_wait_for_completion", &[P::Lock(T::Completion)], R::Bool, Act::TryLock(Lock::Completion), "takes one `complete` away if there is one; gives whether it did", ONE),
+    row(G::Locks, "complete", &[P::Lock(T::Completion)], R::Nothing, Act::Unlock(Lock::Completion, Irqs::Keep), "lets one waiter go on, now or later", ONE),
+    row(G::Locks, "complete_all", &[P::Lock(T::Completion)], R::Nothing, Act::Unlock(Lock::CompleteAll, Irqs::Keep), "lets all waiters go on, now and later", ONE),
+    row(G::Locks, "completion_done", &[P::Lock(T::Completion)], R::Bool, Act::IsLocked, "whether a waiter could go on", ONE),
+    row(G::Locks, "init_completion", &[P::Lock(T::Completion)], R::Nothing, Act::LockInit, "nothing: completions start with nothing done", NONE),
+    row(G::Locks, "reinit_completion", &[P::Lock(T::Completion)], R::Nothing, Act::Reinit, "nothing is complete any more", ONE),
+
+    row(G::Cpu, "local_irq_disable", &[], R::Nothing, Act::Windows(&[W::IrqDisable]), "interrupts wait", "none, but the context rests before it"),
+    row(G::Cpu, "local_irq_enable", &[], R::Nothing, Act::Windows(&[W::IrqEnable]), "interrupts are taken again", NONE),
+    row(G::Cpu, "local_irq_save", &[P::Flags], R::Nothing, Act::IrqSave, "as `local_irq_disable`; the flags keep whether interrupts were off", "none, but the context rests before it"),
+    row(G::Cpu, "local_irq_restore", &[P::Flags], R::Nothing, Act::IrqRestore, "interrupts as the flags say", NONE),
+    row(G::Cpu, "irqs_disabled", &[], R::Bool, Act::Prim(Prim::IrqsDisabled), "whether interrupts wait", NONE),
+    row(G::Cpu, "in_atomic", &[], R::Bool, Act::Prim(Prim::InAtomic), "whether preemption is off, as in a handler", NONE),
+    row(G::Cpu, "in_interrupt", &[], R::Bool, Act::Prim(Prim::InInterrupt), "whether this is the handler of an IPI", NONE),
+    row(G::Cpu, "preemptible", &[], R::Bool, Act::Preemptible, "`!in_atomic() && !irqs_disabled()`", NONE),
+    row(G::Cpu, "might_sleep", &[], R::Nothing, Act::Prim(Prim::MightSleep), "nothing, where the task may sleep", NONE).reports(SLEEPS_ONLY),
+    row(G::Cpu, "non_block_start", &[], R::Nothing, Act::NonBlock(1), "the task may not sleep from here on (the OOM reaper)", NONE),
+    row(G::Cpu, "non_block_end", &[], R::Nothing, Act::NonBlock(0), "it may again", NONE),
+    row(G::Cpu, "preempt_disable", &[], R::Nothing, Act::Windows(&[W::PreemptDisable]), "the task stays on its pCPU, and no other runs there", "none, but the context rests before it"),
+    row(G::Cpu, "preempt_enable", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "other tasks may run again", NONE),
+    row(G::Cpu, "get_cpu", &[], R::Cpu, Act::GetCpu, "`preempt_disable()`; gives the pCPU", "none, but the context rests before it"),
+    row(G::Cpu, "put_cpu", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "`preempt_enable()`", NONE),
+    row(G::Cpu, "smp_processor_id", &[], R::Cpu, Act::ThisCpu, "the pCPU this runs on", NONE),
+    row(G::Cpu, "raw_smp_processor_id", &[], R::Cpu, Act::ThisCpu, "the pCPU this runs on", NONE),
+    row(G::Cpu, "this_cpu_read", &[P::PerCpu], R::Same, Act::PerCpuRead(true), "the pCPU's own instance; nobody moves the task meanwhile", ONE),
+    row(G::Cpu, "this_cpu_write", &[P::PerCpu, P::Value], R::Nothing, Act::PerCpuWrite(true), "writes the pCPU's own instance; nobody moves the task meanwhile", ONE),
+    row(G::Cpu, "__this_cpu_read", &[P::PerCpu], R::Same, Act::PerCpuRead(false), "the instance of the pCPU that the task was on when it came here", ONE),
+    row(G::Cpu, "__this_cpu_write", &[P::PerCpu, P::Value], R::Nothing, Act::PerCpuWrite(false), "writes the instance of the pCPU that the task was on when it came here", ONE),
+    row(G::Cpu, "per_cpu", &[P::PerCpu, P::Cpu], R::Same, Act::Per(Scope::PerCpu), "a pCPU's instance: can be read, written, and `&per_cpu(...)` taken", ONE),
+    row(G::Cpu, "per_asid", &[P::PerAsid, P::Number], R::Same, Act::Per(Scope::PerAsid), "an ASID's instance, as `per_cpu`; `nr_asids` is the number of ASIDs, the host's 0 included", ONE),
+    row(G::Cpu, "sev_get_asid", &[P::Vm], R::Number, Act::AsidOf, "the ASID of the VM", NONE),
+
+    row(G::Choice, "any_of", &[P::Options], R::Number, Act::AnyOf, "any number from 0 up to, not including, n", "none, but the context rests before it"),
+    row(G::Choice, "maybe", &[], R::Bool, Act::Maybe, "false or true", "none, but the context rests before it"),
+
+    row(G::Flush, "wbinvd", &[], R::Nothing, Act::Flush(0), "writes back and invalidates this pCPU's caches: begin (own), private caches, L3, end", "3").waits("at its end: write-backs are in flight"),
+    row(G::Flush, "wbnoinvd", &[], R::Nothing, Act::Flush(1), "as `wbinvd`, and the lines stay valid", "3").waits("at its end: write-backs are in flight"),
+    row(G::Flush, "trace_sev_writeback", &[P::Bool], R::Nothing, Act::Prim(Prim::TraceWriteback), "a tracepoint around a policy's writeback, for the flush latency: true where it begins, false where it ends", NONE),
+    row(G::Flush, "oracle_update", &[P::Vm], R::Nothing, Act::Prim(Prim::OracleUpdate), "writes the cheapest set of pCPUs whose flush scope covers every dirty line of the VM into the global mask `oracle_cpus`, in no time: no kernel can", ONE),
+    row(G::Flush, "clflush_page", &[P::Page], R::Nothing, Act::Prim(Prim::ClflushPage), "CLFLUSH of each line of the page through the host's mapping", ONE),
+
+    row(G::Ipi, "call_single_queue", &[P::Cpu, P::Func, P::Opaque, P::Bool], R::Nothing, Act::SendCall, "queues `fn(info)` for the pCPU and sends the IPI; the last argument says whether the sender will wait", ONE).waits("an earlier call of this sender to that pCPU has not been taken"),
+    row(G::Ipi, "csd_lock_wait_mask", &[P::LocalMask], R::Nothing, Act::WaitCalls, "until every call that this context sent to the pCPUs of the mask is done", ONE).waits("one of these calls is not done"),
+
+    row(G::Guest, "vmrun", &[P::Vcpu], R::Reason, Act::Prim(Prim::VmRun), "enters the guest, gives the exit's reason (2 + n: a nested page fault of page n); the context stays here while the guest runs", "1 to enter, each of the guest's, 1 to exit"),
+    row(G::Guest, "guest_read", &[P::Page], R::Nothing, Act::Prim(Prim::GuestRead), "the guest reads its page", ONE).litmus(),
+    row(G::Guest, "guest_write", &[P::Page], R::Nothing, Act::Prim(Prim::GuestWrite), "the guest writes its page", ONE).litmus(),
+    row(G::Guest, "vcpu_flush_tlb", &[P::Vcpu], R::Nothing, Act::Prim(Prim::VcpuFlushTlb), "forgets every cached translation of the vCPU", ONE),
+    row(G::Guest, "vcpu_fault_page", &[P::Number], R::Page, Act::Prim(Prim::FaultPage), "the page of the nested page fault that `vmrun` gave as its reason", NONE),
+    row(G::Guest, "vcpu_sched_park", &[], R::Nothing, Act::Prim(Prim::SchedPark), "the last step of being scheduled out; the pCPU is free afterwards", ONE),
+    row(G::Guest, "vcpu_set_loaded", &[P::Vcpu, P::Bool], R::Nothing, Act::Prim(Prim::SetLoaded), "registers or unregisters the preempt notifier", NONE),
+
+    row(G::Guest, "kvm_arch_free_vm", &[P::Vm], R::Nothing, Act::Prim(Prim::FreeVm), "frees the VM's structure, its vCPUs' and all that only they refer to", ONE).reports("`tracking` for an allocated mask of the VM that was not freed: a leak"),
+
+    row(G::Pages, "zap_spte", &[P::Vm, P::Page], R::Bool, Act::Prim(Prim::ZapSpte), "clears the nested page table entry; gives whether it was present", ONE),
+    row(G::Pages, "install_spte", &[P::Vm, P::Page], R::Nothing, Act::Prim(Prim::InstallSpte), "writes the nested page table entry", ONE),
+    row(G::Pages, "user_pte_present", &[P::Page], R::Bool, Act::Prim(Prim::UserPtePresent), "whether the VMM's own mapping still has the page (`hva_to_pfn` succeeds)", ONE),
+    row(G::Pages, "zap_user_pte", &[P::Page], R::Nothing, Act::Prim(Prim::ZapUserPte), "the mm core clears the VMM's own mapping", ONE),
+    row(G::Pages, "free_page", &[P::Page], R::Nothing, Act::Prim(Prim::FreePage), "back to the allocator; anybody may own it next", ONE),
+    row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE),
+    row(G::Pages, "host_read", &[P::Page], R::Nothing, Act::Prim(Prim::HostRead), "reads the page through the host's C=0 mapping", ONE),
+    row(G::Pages, "host_write", &[P::Page], R::Nothing, Act::Prim(Prim::HostWrite), "writes the page through the host's C=0 mapping", ONE),
+    row(G::Pages, "dma_read", &[P::Page], R::Nothing, Act::Prim(Prim::DmaRead), "a device reads the page", ONE),
+    row(G::Pages, "dma_write", &[P::Page], R::Nothing, Act::Prim(Prim::DmaWrite), "a device writes the page", ONE),
+    ]
+};

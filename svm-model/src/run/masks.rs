@@ -1,0 +1,100 @@
+//! Masks that texts allocate: null, there, freed.
+
+use cache_model::event::EventKind;
+use sim_core::choice::Chooser;
+use sim_core::state::Store;
+use svm_lang::{MASK_FREED, MASK_LIVE, MASK_NULL};
+use svm_policy::{Answer, Place, Scope, VarId};
+
+use super::Runner;
+use crate::memory::Memory;
+
+impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
+    /// Reports the use of a mask that is null or freed; what is read of it is empty, what is written is lost.
+    pub(super) fn mask_is_gone(&mut self, place: Place, instance: i64) -> bool {
+        let Some(state) = self.machine.mask_state(place.var, instance) else { return false };
+        let gone = self.store.get(state) != MASK_LIVE;
+        if gone {
+            self.report(EventKind::Tracking);
+        }
+        gone
+    }
+
+    /// The slot of a mask's state; a mask that does not exist (of the null reference) is reported.
+    fn state_of(&mut self, var: i64, instance: i64) -> Option<sim_core::state::SlotId> {
+        let state = u16::try_from(var).ok().and_then(|var| self.machine.mask_state(VarId(var), instance));
+        if state.is_none() {
+            self.report(EventKind::Tracking);
+        }
+        state
+    }
+
+    pub(super) fn zalloc_mask(&mut self, [var, instance, may_sleep, _]: [i64; 4]) -> Answer {
+        if may_sleep != 0 {
+            self.may_sleep();
+        }
+        let fails = !self.machine.spec.assumptions.no_alloc_failure && self.ask(2) == 0;
+        if var < 0 {
+            return Answer::Done(i64::from(!fails));
+        }
+        let Some(state) = self.state_of(var, instance) else { return Answer::Done(0) };
+        if self.store.get(state) == MASK_LIVE {
+            self.report(EventKind::Tracking);
+        }
+        self.store.set(state, if fails { MASK_NULL } else { MASK_LIVE });
+        self.empty_mask(var, instance);
+        Answer::Done(i64::from(!fails))
+    }
+
+    pub(super) fn free_mask(&mut self, var: i64, instance: i64) -> Answer {
+        if let Some(state) = self.state_of(var, instance) {
+            match self.store.get(state) {
+                MASK_LIVE => {
+                    self.store.set(state, MASK_FREED);
+                    self.empty_mask(var, instance);
+                }
+                MASK_FREED => self.report(EventKind::Tracking),
+                _ => {}
+            }
+        }
+        Answer::Done(0)
+    }
+
+    pub(super) fn mask_available(&self, var: i64, instance: i64) -> Answer {
+        let known = u16::try_from(var).ok().and_then(|var| self.machine.mask_state(VarId(var), instance));
+        Answer::Done(i64::from(known.is_none_or(|state| self.store.get(state) != MASK_NULL)))
+    }
+
+    /// The structures of a VM and of its vCPUs are freed: what only they pointed at is lost.
+    pub(super) fn free_vm(&mut self, vm: i64) -> Answer {
+        let machine = self.machine;
+        for (at, var) in machine.vars.iter().enumerate() {
+            for instance in 0..i64::from(var.instances) {
+                let owner = match var.scope {
+                    Scope::PerVm => instance,
+                    Scope::PerVcpu => svm_policy::Platform::vm_of(self, instance),
+                    Scope::Global | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => continue,
+                };
+                let id = VarId(u16::try_from(at).unwrap_or(u16::MAX));
+                let Some(state) = machine.mask_state(id, instance).filter(|_| owner == vm) else { continue };
+                if self.store.get(state) == MASK_LIVE {
+                    self.report(EventKind::Tracking);
+                }
+                self.store.set(state, MASK_FREED);
+                self.empty_mask(i64::from(id.0), instance);
+            }
+        }
+        Answer::Done(0)
+    }
+
+    /// A mask that is not there has no bits: equal states are equal words.
+    fn empty_mask(&mut self, var: i64, instance: i64) {
+        let Ok(var) = u16::try_from(var) else { return };
+        let words = self.machine.vars[usize::from(var)].words;
+        for word in 0..i64::from(words) {
+            if let Some(slot) = self.machine.var_slot(VarId(var), instance, word) {
+                self.store.set(slot, 0);
+            }
+        }
+    }
+}

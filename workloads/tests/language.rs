@@ -1,0 +1,159 @@
+//! What texts do wrong is an event of the run: each kind by a text of two tasks, over every order of their steps.
+
+use cache_model::event::EventKind;
+use sim_explore::Limits;
+use svm_model::text::{KERNELS, POLICIES};
+use workloads::check::{CheckCase, NamedText};
+use workloads::litmus::Litmus;
+
+fn built_in(texts: &[svm_model::text::Text], name: &str) -> NamedText {
+    let found = texts.iter().find(|t| t.name == name).expect("a built-in text");
+    NamedText { name: name.to_owned(), file: found.file.to_owned(), text: found.text.to_owned() }
+}
+
+/// Every event that tasks `a` (on pCPU 0) and `b` (on pCPU 1) of a body can reach, in the order of their names.
+fn events_under(assume: &str, body: &str) -> Vec<&'static str> {
+    // No text here meets an RMP: the search goes through the whole space.
+    let front = format!(
+        "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\nassume = [{assume}]\n\
+         pages = [{{ name = \"P\" }}]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n[[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n"
+    );
+    let litmus = Litmus::parse("test.litmus", &format!("{front}{body}")).expect("a litmus test");
+    let (policy, kernel) = (built_in(POLICIES, "no-flush"), built_in(KERNELS, "linux-6.17"));
+    let case =
+        CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent: false };
+    let report = case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{body}\n{e}"));
+    let mut events: Vec<&str> = report.events.iter().map(|c| c.event.name()).collect();
+    events.sort_unstable();
+    assert!(events.iter().all(|e| EventKind::from_name(e).is_some()));
+    events
+}
+
+fn events(body: &str) -> Vec<&'static str> {
+    events_under("", body)
+}
+
+const IDLE: &str = "void b(void) { }";
+const MASK: &str = "struct kvm { cpumask_var_t m; struct mutex l; struct rw_semaphore rw; struct completion c; };\n\
+    DEFINE_SPINLOCK(s); static void spin(void *info) { spin_lock(&s); spin_unlock(&s); }\n\
+    static void sleeper(void *info) { down_read(&vm0->rw); up_read(&vm0->rw); }\n";
+
+fn one(body: &str) -> Vec<&'static str> {
+    events(&format!("{MASK}void a(void) {{ {body} }}\n{IDLE}"))
+}
+
+fn two(a: &str, b: &str) -> Vec<&'static str> {
+    events(&format!("{MASK}void a(void) {{ {a} }}\nvoid b(void) {{ {b} }}"))
+}
+
+const NONE: [&str; 0] = [];
+
+#[test]
+fn masks_that_are_null_freed_or_leaked_are_tracking() {
+    let alloc = "if (!zalloc_cpumask_var(&vm0->m, GFP_KERNEL)) return;";
+    let fine =
+        format!("{alloc} cpumask_set_cpu(1, vm0->m); cpumask_clear(vm0->m); free_cpumask_var(vm0->m);");
+    assert_eq!(one(&fine), NONE);
+    assert_eq!(one(&format!("{fine} kvm_arch_free_vm(vm0);")), NONE);
+    assert_eq!(one(&format!("{alloc} free_cpumask_var(vm0->m); free_cpumask_var(vm0->m);")), ["tracking"]);
+    assert_eq!(one(&format!("{alloc} free_cpumask_var(vm0->m); cpumask_test_cpu(0, vm0->m);")), ["tracking"]);
+    assert_eq!(one(&format!("{alloc} kvm_arch_free_vm(vm0);")), ["tracking"], "leaked");
+    assert_eq!(
+        one(&format!("{alloc} {alloc} free_cpumask_var(vm0->m);")),
+        ["tracking"],
+        "the first one leaks"
+    );
+    assert_eq!(one(&format!("cpumask_set_cpu(0, vm0->m); {alloc} free_cpumask_var(vm0->m);")), ["tracking"]);
+    assert_eq!(one(&format!("free_cpumask_var(vm0->m); {alloc} free_cpumask_var(vm0->m);")), NONE);
+    let ask = "if (cpumask_available(vm0->m)) cpumask_set_cpu(0, vm0->m);";
+    assert_eq!(one(&format!("{ask} {alloc} {ask} free_cpumask_var(vm0->m);")), NONE);
+}
+
+#[test]
+fn a_mask_that_nobody_allocates_is_there() {
+    assert_eq!(one("cpumask_set_cpu(1, vm0->m);"), NONE);
+    assert_eq!(one("cpumask_set_cpu(1, vm0->m); free_cpumask_var(vm0->m);"), NONE);
+    assert_eq!(one("free_cpumask_var(vm0->m); cpumask_set_cpu(1, vm0->m);"), ["tracking"]);
+    assert_eq!(two("free_cpumask_var(vm0->m);", "cpumask_set_cpu(1, vm0->m);"), ["tracking"], "in one order");
+    let locked = "mutex_lock(&vm0->l); if (cpumask_available(vm0->m)) cpumask_set_cpu(1, vm0->m); mutex_unlock(&vm0->l);";
+    assert_eq!(two("cpumask_clear(vm0->m);", locked), NONE);
+}
+
+#[test]
+fn an_allocation_may_fail_unless_that_is_assumed_away() {
+    let body = format!(
+        "{MASK}void a(void) {{ zalloc_cpumask_var(&vm0->m, GFP_KERNEL); cpumask_set_cpu(0, vm0->m); }}\n{IDLE}"
+    );
+    assert_eq!(events(&body), ["tracking"]);
+    assert_eq!(events_under("\"no-alloc-failure\"", &body), NONE);
+}
+
+#[test]
+fn who_must_not_sleep_and_does_is_told() {
+    for sleep in [
+        "mutex_lock(&vm0->l);",
+        "down_read(&vm0->rw);",
+        "down_write(&vm0->rw);",
+        "complete(&vm0->c); wait_for_completion(&vm0->c);",
+        "might_sleep();",
+        "zalloc_cpumask_var(&vm0->m, GFP_KERNEL);",
+    ] {
+        assert_eq!(one(sleep), NONE, "{sleep}");
+        assert_eq!(
+            one(&format!("preempt_disable(); {sleep} preempt_enable();")),
+            ["sleep-in-atomic"],
+            "{sleep}"
+        );
+        assert_eq!(
+            one(&format!("local_irq_disable(); {sleep} local_irq_enable();")),
+            ["sleep-in-atomic"],
+            "{sleep}"
+        );
+        assert_eq!(one(&format!("spin_lock(&s); {sleep} spin_unlock(&s);")), ["sleep-in-atomic"], "{sleep}");
+        assert_eq!(
+            one(&format!("non_block_start(); {sleep} non_block_end();")),
+            ["sleep-non-blockable"],
+            "{sleep}"
+        );
+        assert_eq!(one(&format!("non_block_start(); non_block_end(); {sleep}")), NONE, "{sleep}");
+    }
+    let atomic = "preempt_disable(); mutex_trylock(&vm0->l); zalloc_cpumask_var(&vm0->m, GFP_ATOMIC); preempt_enable();";
+    assert_eq!(one(atomic), NONE);
+    assert_eq!(one("smp_call_function_single(1, sleeper, NULL, true);"), ["sleep-in-atomic"], "in a handler");
+}
+
+#[test]
+fn who_cannot_go_on_is_told() {
+    let pair = |x: &str, y: &str| {
+        format!(
+            "mutex_lock(&vm{x}->l); mutex_lock(&vm{y}->l); mutex_unlock(&vm{y}->l); mutex_unlock(&vm{x}->l);"
+        )
+    };
+    assert_eq!(two(&pair("0", "0"), ""), ["deadlock", "tracking"], "with itself");
+    let crossed =
+        two("mutex_lock(&vm0->l); down_write(&vm0->rw);", "down_write(&vm0->rw); mutex_lock(&vm0->l);");
+    assert_eq!(crossed, ["deadlock"]);
+    assert_eq!(two("wait_for_completion(&vm0->c);", "complete(&vm0->c);"), NONE);
+    assert_eq!(two("wait_for_completion(&vm0->c);", ""), ["deadlock"]);
+    let handler = two("spin_lock(&s); spin_unlock(&s);", "smp_call_function_single(0, spin, NULL, true);");
+    assert_eq!(handler.first(), Some(&"deadlock"), "a handler waits for the task under it");
+    let irqs =
+        two("spin_lock_irq(&s); spin_unlock_irq(&s);", "smp_call_function_single(0, spin, NULL, true);");
+    assert_eq!(irqs, NONE);
+}
+
+#[test]
+fn what_is_not_held_is_tracking_when_given_back() {
+    assert_eq!(one("mutex_unlock(&vm0->l);"), ["tracking"]);
+    assert_eq!(two("mutex_lock(&vm0->l);", "mutex_unlock(&vm0->l);"), ["tracking"], "by another");
+    assert_eq!(one("down_read(&vm0->rw); up_write(&vm0->rw);"), ["tracking"]);
+    assert_eq!(
+        two("down_read(&vm0->rw); up_read(&vm0->rw);", "down_write(&vm0->rw); up_write(&vm0->rw);"),
+        NONE
+    );
+    assert_eq!(
+        one("struct kvm *none = NULL; cpumask_set_cpu(1, none->m);"),
+        ["tracking"],
+        "the null reference"
+    );
+}
