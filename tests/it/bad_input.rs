@@ -100,7 +100,11 @@ fn litmus_files_that_are_wrong() {
         ("too many pCPUs", good.replace("pcpus = 2", "pcpus = 17"), "expected 1 to 16"),
         ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), "pCPU 7 of 0 to 1"),
         ("unknown part", good.replace("\"rome\", \"genoa\"", "\"rom\""), "did you mean `rome`?"),
-        ("an actor without its function", good.replace("run = \"reclaim\"", "run = \"reclam\""), "reclam"),
+        (
+            "an actor without its function",
+            good.replace("run = \"reclaim\"", "run = \"reclam\""),
+            "bad.litmus:12:7",
+        ),
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
         ("a closing line that is missing", good.replace("\n+++\nvoid", "\nvoid"), ":1:1"),

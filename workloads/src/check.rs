@@ -125,7 +125,24 @@ impl CheckCase<'_> {
             Source { file: &self.policy.file, text: &self.policy.text, role: Role::Policy },
             Source { file: &self.litmus.file, text: &self.litmus.body, role: Role::Litmus },
         ];
-        Machine::build(self.litmus.spec(self.sme_coherent), &sources, memory).map_err(CheckError::Text)
+        let built = Machine::build(self.litmus.spec(self.sme_coherent), &sources, memory);
+        built.map_err(|diags| CheckError::Text(diags.into_iter().map(|d| self.placed(d)).collect()))
+    }
+
+    /// An error without a place in the texts is about a function that the litmus test's front matter names.
+    fn placed(&self, diag: Diag) -> Diag {
+        let named = || diag.message.split('`').nth(1).and_then(|function| self.litmus.names(function));
+        let found = if diag.line == 0 { named() } else { None };
+        match found {
+            Some((line, column, text)) => {
+                let (file, source_line) = (self.litmus.file.clone(), text.to_owned());
+                Diag { file, line, column, source_line, ..diag }
+            }
+            None if diag.line == 0 => {
+                Diag { message: format!("{}: {}", self.litmus.file, diag.message), ..diag }
+            }
+            None => diag,
+        }
     }
 
     /// Explores every interleaving.

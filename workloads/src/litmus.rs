@@ -128,12 +128,14 @@ fn default_reuse() -> Vec<String> {
 /// A litmus test.
 #[derive(Clone, Debug)]
 pub struct Litmus {
-    /// Its name: that of the file without its ending.
+    /// What it is called: its built-in name, or the file as the user named it, so that a schedule finds it again.
     pub name: String,
     /// The file, for errors and stories.
     pub file: String,
     /// The C body, with the front matter blanked out, so that its line numbers are the file's.
     pub body: String,
+    /// All of the file.
+    text: String,
     front: Front,
 }
 
@@ -170,7 +172,8 @@ impl Litmus {
             let (line, column) = position(text, offset);
             LitmusError { file: file.to_owned(), line, column, message }
         };
-        let name = std::path::Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file).to_owned();
+        let builtin = BUILTIN.iter().find(|b| (b.1, b.2) == (file, text));
+        let name = builtin.map_or(file, |b| b.0).to_owned();
         let Some(rest) = text.strip_prefix("+++\n") else {
             return Err(fail(
                 0,
@@ -188,7 +191,7 @@ impl Litmus {
         let body_start = 4 + end + 5;
         let newlines = text[..body_start].matches('\n').count();
         let body = format!("{}{}", "\n".repeat(newlines), &text[body_start..]);
-        let litmus = Litmus { name, file: file.to_owned(), body, front };
+        let litmus = Litmus { name, file: file.to_owned(), body, text: text.to_owned(), front };
         litmus.validate(text, &fail)?;
         Ok(litmus)
     }
@@ -257,6 +260,19 @@ impl Litmus {
             return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
         }
         Ok(())
+    }
+
+    /// Where the front matter names a function that the body should have: line and column from 1, and the line.
+    pub(crate) fn names(&self, function: &str) -> Option<(u32, u32, &str)> {
+        let quoted = format!("\"{function}\"");
+        let (number, line, at) = (1u32..)
+            .zip(self.text.lines())
+            .filter(|(_, line)| {
+                line.trim_start().starts_with("run") || line.trim_start().starts_with("guest")
+            })
+            .find_map(|(number, line)| Some((number, line, line.find(&quoted)?)))?;
+        let column = line[..at].chars().count() + 1;
+        Some((number, u32::try_from(column).unwrap_or(1), line))
     }
 
     /// What it is about, in a sentence.
