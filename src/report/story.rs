@@ -11,7 +11,7 @@ use super::style;
 use super::table::{columns, pad, styled, wrap};
 
 /// The statement's column at most; shorter ones are filled up so that what they did is aligned.
-const WHAT: usize = 52;
+const WHAT: usize = 64;
 /// What is left of a statement at least.
 const SHORT: usize = 12;
 /// A place's column at most.
@@ -55,7 +55,12 @@ fn clip(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return text.to_owned();
     }
-    let text = ["if (", "while (", "return "].iter().find_map(|head| text.strip_prefix(head)).unwrap_or(text);
+    // The condition matters more than that it is one.
+    let condition = ["if (", "while ("].iter().find_map(|head| text.strip_prefix(head)?.strip_suffix(')'));
+    let text = condition.or_else(|| text.strip_prefix("return ")).unwrap_or(text);
+    if columns(text) <= width {
+        return text.to_owned();
+    }
     let kept: String = text.chars().take(width.saturating_sub(2)).collect();
     format!("{}..", kept.trim_end())
 }
