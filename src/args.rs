@@ -332,6 +332,9 @@ pub(crate) struct ShowArgs {
     /// Its name
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
+    /// table prints the text as it is, json puts it into one object; a text has no csv
+    #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = true, value_name = "FORMAT")]
+    pub(crate) format: Format,
 }
 
 /// `completions`.

@@ -140,9 +140,6 @@ impl From<LitmusError> for Failure {
 
 impl From<PartError> for Failure {
     fn from(error: PartError) -> Failure {
-        if error.line == 0 {
-            return Failure::input(format!("{}; {}", error.message, error.help));
-        }
         Failure::input(error.to_string())
     }
 }

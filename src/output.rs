@@ -10,7 +10,7 @@ use terminal_size::{Width, terminal_size};
 use crate::exit::Exit;
 
 /// Columns where standard output is no terminal.
-const COLUMNS: usize = 120;
+const COLUMNS: usize = 100;
 
 /// Standard output and standard error.
 #[derive(Debug)]

@@ -2,13 +2,19 @@
 
 use svm_model::lang::{self, Role, Source};
 
-use crate::args::{Cli, CompletionsArgs, ShowArgs, ShowWhat};
+use crate::args::{Cli, CompletionsArgs, Format, ShowArgs, ShowWhat};
 use crate::exit::{Exit, Failure};
 use crate::names::{self, Kind};
 use crate::output::Output;
+use crate::report::json;
 
 /// Prints a text.
 pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
+    if args.format == Format::Csv {
+        return Err(Failure::input(
+            "--format csv: a text has no rows; `show` knows table (as it is) and json",
+        ));
+    }
     let kind = match args.what {
         ShowWhat::Policy | ShowWhat::Ast => Kind::Policy,
         ShowWhat::Kernel => Kind::Kernel,
@@ -17,12 +23,22 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
         ShowWhat::Scenario => Kind::Scenario,
     };
     let found = names::find(kind, &args.name)?;
-    if args.what == ShowWhat::Ast {
+    let text = if args.what == ShowWhat::Ast {
         let source = Source { file: &found.file, text: &found.text, role: Role::Policy };
         let tree = lang::parse(&source).map_err(|diags| Failure::diags(&diags, &found.file))?;
-        out.print(&tree.to_string());
+        tree.to_string()
     } else {
-        out.print(&found.text);
+        found.text
+    };
+    match args.format {
+        Format::Table | Format::Csv => out.print(&text),
+        Format::Json => out.print(&json::line(&json::Shown {
+            schema: "sevsim.show/1",
+            kind: if args.what == ShowWhat::Ast { "ast" } else { kind.plural() },
+            name: &found.name,
+            file: &found.file,
+            text: &text,
+        })),
     }
     Ok(Exit::Done)
 }

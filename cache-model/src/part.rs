@@ -14,9 +14,9 @@ pub use timing::Timing;
 
 /// A part file that is wrong, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}; {help}")]
+#[error("{}{message}; {help}", self.place())]
 pub struct PartError {
-    /// The file's name, as given.
+    /// The file's name, as given; empty when the error is not about a file.
     pub file: String,
     /// Line, from 1; 0 when the error is not about a place in a file.
     pub line: usize,
@@ -317,7 +317,12 @@ impl Part {
 
 impl PartError {
     fn placeless(message: String, help: String) -> PartError {
-        PartError { file: "part".to_owned(), line: 0, column: 0, message, help }
+        PartError { file: String::new(), line: 0, column: 0, message, help }
+    }
+
+    /// `FILE:LINE:COLUMN: `, or nothing.
+    fn place(&self) -> String {
+        if self.line == 0 { String::new() } else { format!("{}:{}:{}: ", self.file, self.line, self.column) }
     }
 }
 

@@ -152,7 +152,10 @@ pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories)
     let mut lines: Vec<String> = Vec::new();
     match saved {
         Some(path) => lines.push(format!("sevsim replay {path}")),
-        None => lines.push(format!("{} --save-schedule FILE; sevsim replay FILE", first.command())),
+        None => {
+            lines.push(format!("{} --save-schedule FILE", first.command()));
+            lines.push("sevsim replay FILE".to_owned());
+        }
     }
     if stories != Stories::All && first.report.events.len() > 1 {
         lines.push(format!("{} --stories all", first.command()));

@@ -120,6 +120,16 @@ pub(crate) struct Listed<'a> {
     pub(crate) summary: &'a str,
 }
 
+/// `sevsim.show/1`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown<'a> {
+    pub(crate) schema: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) name: &'a str,
+    pub(crate) file: &'a str,
+    pub(crate) text: &'a str,
+}
+
 /// Percentiles of the flush latency.
 #[derive(Debug, Serialize)]
 struct Latency {

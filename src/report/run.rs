@@ -64,7 +64,6 @@ const COLUMNS: &[Column] = &[
     },
     Column { head: Head::right("flush", "p50"), value: |r| r.flush_latency.p50, show: time },
     Column { head: Head::right("time", "p99"), value: |r| r.flush_latency.p99, show: time },
-    Column { head: Head::right("", "max"), value: |r| r.flush_latency.max, show: time },
     Column { head: Head::right("", "IPIs"), value: |r| r.outcome.cost.ipis, show: short },
     Column {
         head: Head::right("stolen", "time"),

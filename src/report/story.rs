@@ -1,7 +1,7 @@
-//! A story: one line a step, in aligned columns; what a step changed stands beside it, or below it if it is long.
+//! A story: one line a step, in aligned columns: who, on which pCPU, the statement, and what it did.
 //!
-//! Steps of one statement in a row, of which only the last changes anything (a load and its store, a mask tested bit
-//! by bit), stand on one line.
+//! A statement that is too long for what stands beside it is cut: its place says where to read it. What a step did is
+//! never cut; if it is too long even so, it goes on below.
 
 use std::path::Path;
 
@@ -10,19 +10,20 @@ use svm_model::story::StoryStep;
 use super::style;
 use super::table::{columns, pad, styled, wrap};
 
-/// The statement's column, in which shorter ones are filled up so that what they change is aligned.
-const WHAT: usize = 40;
+/// The statement's column at most; shorter ones are filled up so that what they did is aligned.
+const WHAT: usize = 64;
+/// What is left of a statement at least.
+const SHORT: usize = 12;
 /// A place's column at most.
-const PLACE: usize = 22;
+const PLACE: usize = 18;
 /// What a line of text needs at least, however narrow the terminal.
 const LEAST: usize = 28;
 /// Before each line.
 const MARGIN: usize = 1;
 /// Between two columns.
 const GAP: usize = 2;
-
-/// Steps that stand on one line.
-type Group<'s> = &'s [StoryStep];
+/// Between a statement and what it did.
+const BAR: &str = " | ";
 
 /// The columns' widths.
 #[derive(Debug)]
@@ -49,41 +50,49 @@ fn place(step: &StoryStep) -> String {
     format!("{stem}{dot}{ending}{rest}")
 }
 
-/// The steps' numbers: `27`, or `27-28`.
-fn numbers(group: Group<'_>) -> String {
-    match group {
-        [] => String::new(),
-        [only] => only.step.to_string(),
-        [first, .., last] => format!("{}-{}", first.step, last.step),
+/// A statement in at most `width` columns.
+fn clip(text: &str, width: usize) -> String {
+    if columns(text) <= width {
+        return text.to_owned();
     }
-}
-
-/// Cuts a story into lines.
-fn groups(story: &[StoryStep]) -> Vec<Group<'_>> {
-    let joined = |a: &StoryStep, b: &StoryStep| {
-        a.effect.is_empty()
-            && a.events.is_empty()
-            && a.line.is_some()
-            && (&a.actor, a.pcpu, &a.file, a.line, &a.text) == (&b.actor, b.pcpu, &b.file, b.line, &b.text)
-    };
-    story.chunk_by(joined).collect()
+    // The condition matters more than that it is one.
+    let condition = ["if (", "while ("].iter().find_map(|head| text.strip_prefix(head)?.strip_suffix(')'));
+    let text = condition.or_else(|| text.strip_prefix("return ")).unwrap_or(text);
+    if columns(text) <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(2)).collect();
+    format!("{}..", kept.trim_end())
 }
 
 impl Widths {
-    fn of(groups: &[Group<'_>], all: usize) -> Widths {
-        let longest = |f: &dyn Fn(&StoryStep) -> usize, least: usize| {
-            groups.iter().filter_map(|g| g.last()).map(f).max().unwrap_or(0).max(least)
-        };
-        let step = groups.iter().map(|g| numbers(g).len()).max().unwrap_or(0).max(4);
+    fn of(steps: &[StoryStep], all: usize) -> Widths {
+        let longest =
+            |f: &dyn Fn(&StoryStep) -> usize, least: usize| steps.iter().map(f).max().unwrap_or(0).max(least);
+        let step = longest(&|s| s.step.to_string().len(), 4);
         let actor = longest(&|s| columns(&s.actor), 3);
-        let place = longest(&|s| columns(&place(s)), 5);
-        let what = longest(&|s| columns(&s.text), 4).min(WHAT);
-        Widths { step, actor, place, what, all }
+        let placed = steps.iter().any(|s| s.file.is_some());
+        let place = longest(&|s| columns(&place(s)), if placed { 5 } else { 0 });
+        let mut w = Widths { step, actor, place, what: WHAT, all };
+        // As wide as the statements are, but most of what they did finds its room beside them.
+        let taken = |s: &StoryStep| if s.file.is_some() || !placed { 0 } else { place + GAP };
+        let what = longest(&|s| columns(&s.text).saturating_sub(taken(s)), SHORT);
+        let mut effects: Vec<usize> =
+            steps.iter().map(|s| s.effect.split("; ").map(columns).max().unwrap_or(0)).collect();
+        effects.sort_unstable();
+        let effect = effects.get(effects.len() * 2 / 3).copied().unwrap_or(0);
+        w.what = w.room().saturating_sub(columns(BAR) + effect).clamp(SHORT, what.clamp(SHORT, WHAT));
+        w
+    }
+
+    /// Where the column of places begins.
+    fn before_place(&self) -> usize {
+        MARGIN + self.step + GAP + self.actor + GAP + 4 + GAP
     }
 
     /// Where the statement's column begins.
     fn indent(&self) -> usize {
-        MARGIN + self.step + GAP + self.actor + GAP + 4 + GAP + self.place + GAP
+        self.before_place() + if self.place > 0 { self.place + GAP } else { 0 }
     }
 
     /// Columns from there to the end.
@@ -94,12 +103,12 @@ impl Widths {
 
 /// The columns' names.
 fn head(w: &Widths) -> String {
+    let place = if w.place > 0 { pad("where", w.place + GAP, false) } else { String::new() };
     let line = format!(
-        "{}{}  {}  pCPU  {}  {} | what it changed",
+        "{}{}  {}  pCPU  {place}{}{BAR}what it did",
         " ".repeat(MARGIN),
         pad("step", w.step, true),
         pad("who", w.actor, false),
-        pad("where", w.place, false),
         pad("what", w.what, false),
     );
     styled(&line, style::strong()) + "\n"
@@ -107,54 +116,58 @@ fn head(w: &Widths) -> String {
 
 /// Tells the steps from the one with index `from` on.
 pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
-    let groups = groups(story.get(from..).unwrap_or_default());
-    let w = Widths::of(&groups, width);
+    let steps = story.get(from..).unwrap_or_default();
+    let w = Widths::of(steps, width);
     let mut text = head(&w);
     if from > 0 {
         let above = format!("steps 1 to {from} as above");
-        text.push_str(&format!("{}{}\n", " ".repeat(w.indent()), styled(&above, style::aside())));
+        text.push_str(&format!("{}{}\n", " ".repeat(w.before_place()), styled(&above, style::aside())));
     }
-    for group in groups {
-        push_group(group, &w, &mut text);
+    for step in steps {
+        push_step(step, &w, &mut text);
     }
     text
 }
 
-fn push_group(group: Group<'_>, w: &Widths, text: &mut String) {
-    let Some(step) = group.last() else { return };
-    let beside = if step.effect.is_empty() && step.events.is_empty() {
-        style::aside()
-    } else {
-        owo_colors::Style::new()
-    };
+fn push_step(step: &StoryStep, w: &Widths, text: &mut String) {
     let pcpu = step.pcpu.map_or_else(|| "-".to_owned(), |p| p.to_string());
     text.push_str(&format!(
-        "{}{}  {}  {}  {}  ",
+        "{}{}  {}  {}  ",
         " ".repeat(MARGIN),
-        pad(&numbers(group), w.step, true),
+        pad(&step.step.to_string(), w.step, true),
         pad(&step.actor, w.actor, false),
         pad(&pcpu, 4, true),
-        styled(&pad(&place(step), w.place, false), style::aside()),
     ));
-    let (indent, room) = (w.indent(), w.room());
-    let filled = columns(&step.text).max(w.what);
-    if step.effect.is_empty() {
-        text.push_str(
-            &styled(&wrap(&step.text, room, 4), beside).replace('\n', &format!("\n{}", " ".repeat(indent))),
-        );
+    // What is no statement has no place, and takes its column too.
+    if step.file.is_some() {
+        text.push_str(&styled(&pad(&place(step), w.place, false), style::aside()));
+        text.push_str("  ");
+    }
+    // What is no statement can be read nowhere else: it is not cut if that helps.
+    let whole = columns(&step.text).saturating_sub(if w.place > 0 { w.place + GAP } else { 0 });
+    let kept = if step.file.is_some() { SHORT } else { whole.clamp(SHORT, w.what.max(SHORT)) };
+    let room = w.all.saturating_sub(w.indent() + kept + columns(BAR)).max(LEAST);
+    let lines = pieces(&step.effect, room);
+    // What it did begins further left if it needs to; a statement that did nothing may go on.
+    let wide = lines.iter().map(|l| columns(l)).max().unwrap_or(0);
+    let end = w.all.saturating_sub(w.indent() + columns(BAR) + wide).clamp(SHORT, w.what.max(SHORT));
+    let column = if step.file.is_some() { end } else { end + w.indent() - w.before_place() };
+    let free = if lines.is_empty() { column + w.room().saturating_sub(end) } else { column };
+    let said = clip(&step.text, free);
+    let indent = w.indent() + end;
+    if lines.is_empty() {
+        text.push_str(&said);
         text.push('\n');
-    } else if filled + 3 + columns(&step.effect) <= room {
-        text.push_str(&format!("{} | {}\n", pad(&step.text, filled, false), step.effect));
-    } else {
-        text.push_str(&wrap(&step.text, room, 4).replace('\n', &format!("\n{}", " ".repeat(indent))));
-        text.push('\n');
-        for line in pieces(&step.effect, room.saturating_sub(4)) {
-            text.push_str(&format!("{}| {line}\n", " ".repeat(indent + 2)));
+    }
+    for (i, line) in lines.iter().enumerate() {
+        match i {
+            0 => text.push_str(&pad(&said, column, false)),
+            _ => text.push_str(&" ".repeat(indent)),
         }
+        text.push_str(&format!("{BAR}{line}\n"));
     }
     for (event, said) in &step.events {
-        let name = event.kind.name();
-        push_event(name, said.strip_prefix(name).and_then(|s| s.strip_prefix(':')).unwrap_or(said), w, text);
+        push_event(event.kind.name(), said, w, text);
     }
 }
 
@@ -173,7 +186,7 @@ fn push_event(name: &str, said: &str, w: &Widths, text: &mut String) {
 /// The line for an event that is a state rather than a step.
 pub(crate) fn state_event(name: &str, meaning: &str, story: &[StoryStep], width: usize) -> String {
     let mut text = String::new();
-    push_event(name, meaning, &Widths::of(&groups(story), width), &mut text);
+    push_event(name, meaning, &Widths::of(story, width), &mut text);
     text
 }
 
@@ -222,13 +235,18 @@ mod tests {
     }
 
     #[test]
-    fn a_load_and_its_store_stand_on_one_line_and_two_stores_on_two() {
-        let story = [step(1, "n++;", ""), step(2, "n++;", "n: 0 -> 1"), step(3, "n++;", "n: 1 -> 2")];
+    fn each_step_has_one_line_and_long_statements_give_way_to_what_they_did() {
+        let long = "if (cmpxchg(&vcpu->mode, IN_GUEST_MODE, EXITING_GUEST_MODE) != OUTSIDE_GUEST_MODE)";
+        let story = [step(1, "n++;", "n is 0"), step(2, long, "vcpu0.mode is 0, not 1"), step(3, long, "")];
         let text = anstream::adapter::strip_str(&tell(&story, 0, 80)).to_string();
         let lines: Vec<&str> = text.lines().skip(1).collect();
         assert_eq!(
             lines,
-            ["  1-2  vcpu0     0  k.c:7  n++; | n: 0 -> 1", "    3  vcpu0     0  k.c:7  n++; | n: 1 -> 2"]
+            [
+                "    1  vcpu0     0  k.c:7  n++;                         | n is 0",
+                "    2  vcpu0     0  k.c:7  cmpxchg(&vcpu->mode, IN_GU.. | vcpu0.mode is 0, not 1",
+                "    3  vcpu0     0  k.c:7  cmpxchg(&vcpu->mode, IN_GUEST_MODE, EXITING_GUEST_M.."
+            ]
         );
     }
 
@@ -236,7 +254,7 @@ mod tests {
     fn no_line_is_wider_than_the_terminal_unless_one_word_is() {
         let long = "if (cmpxchg(&vcpu->mode, IN_GUEST_MODE, EXITING_GUEST_MODE) != OUTSIDE_GUEST_MODE)";
         let story = [step(1, long, "aaaa: 0 -> 1; bbbb: 0 -> 1; cccc: 0 -> 1; dddd: 0 -> 1")];
-        for width in [60, 80, 120] {
+        for width in [72, 80, 100, 120] {
             let text = anstream::adapter::strip_str(&tell(&story, 0, width)).to_string();
             assert!(text.lines().skip(1).all(|l| columns(l) <= width), "{width}\n{text}");
         }

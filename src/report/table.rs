@@ -44,7 +44,7 @@ impl Head {
     }
 }
 
-/// Spaces between two columns.
+/// Spaces between two columns; one, if the table then fits and otherwise would not.
 const GAP: usize = 2;
 
 /// Columns that a text takes, colours not counted.
@@ -69,16 +69,18 @@ pub(crate) fn table(heads: &[Head], rows: &[Vec<Cell>], width: usize) -> String 
         })
         .collect();
     let mut text = String::new();
+    let narrow = widths.iter().sum::<usize>() + widths.len().saturating_sub(1);
+    let gap = if narrow <= width && narrow + widths.len() > width { 1 } else { GAP };
     let mut from = 1;
     loop {
         let mut used = widths.first().copied().unwrap_or(0);
         let mut shown = vec![0];
-        while from < heads.len() && (shown.len() == 1 || used + GAP + widths[from] <= width) {
-            used += GAP + widths[from];
+        while from < heads.len() && (shown.len() == 1 || used + gap + widths[from] <= width) {
+            used += gap + widths[from];
             shown.push(from);
             from += 1;
         }
-        section(heads, rows, &widths, &shown, &mut text);
+        section(heads, rows, (&widths, gap), &shown, &mut text);
         if from >= heads.len() {
             return text;
         }
@@ -86,7 +88,13 @@ pub(crate) fn table(heads: &[Head], rows: &[Vec<Cell>], width: usize) -> String 
     }
 }
 
-fn section(heads: &[Head], rows: &[Vec<Cell>], widths: &[usize], shown: &[usize], text: &mut String) {
+fn section(
+    heads: &[Head],
+    rows: &[Vec<Cell>],
+    widths: (&[usize], usize),
+    shown: &[usize],
+    text: &mut String,
+) {
     let bold = Style::new().bold();
     for line in 0..2 {
         if shown.iter().any(|c| !heads[*c].lines[line].is_empty()) {
@@ -100,11 +108,16 @@ fn section(heads: &[Head], rows: &[Vec<Cell>], widths: &[usize], shown: &[usize]
     }
 }
 
-fn push_line(heads: &[Head], widths: &[usize], cells: &[(usize, &str, Style)], text: &mut String) {
+fn push_line(
+    heads: &[Head],
+    (widths, gap): (&[usize], usize),
+    cells: &[(usize, &str, Style)],
+    text: &mut String,
+) {
     let mut pending = 0;
     for (i, (column, cell, style)) in cells.iter().copied().enumerate() {
         let fill = widths[column].saturating_sub(columns(cell));
-        pending += if i > 0 { GAP } else { 0 };
+        pending += if i > 0 { gap } else { 0 };
         pending += if heads[column].right { fill } else { 0 };
         if !cell.is_empty() {
             text.push_str(&" ".repeat(pending));
@@ -160,6 +173,14 @@ mod tests {
         let rows = vec![vec!["x".into(), "1".into(), "2".into()]];
         let text = anstream::adapter::strip_str(&table(&heads, &rows, 8)).to_string();
         assert_eq!(text, "p  aaaa\nx     1\n\np  bbbb\nx     2\n");
+    }
+
+    #[test]
+    fn columns_move_together_before_a_table_is_cut() {
+        let heads = [Head::left("", "p"), Head::right("", "aaaa"), Head::right("", "bbbb")];
+        let rows = vec![vec!["x".into(), "1".into(), "2".into()]];
+        let text = anstream::adapter::strip_str(&table(&heads, &rows, 11)).to_string();
+        assert_eq!(text, "p aaaa bbbb\nx    1    2\n");
     }
 
     #[test]

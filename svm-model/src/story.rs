@@ -1,16 +1,19 @@
 //! Tells a schedule as a story: one line a step, with the kernel line and what it did to each line's copies.
 
 use cache_model::event::{Event, EventKind};
-use cache_model::lattice::{Copy, Held, MoveKind, Place};
-use sev_arch::Access;
+use cache_model::lattice::{MoveKind, Place};
+use sev_arch::{Access, Tag};
 use sim_core::choice::Scripted;
-use sim_core::state::{Class, Domain, Plain};
+use sim_core::state::Plain;
 use svm_policy::Pc;
 
 use crate::explore::ScheduledStep;
 use crate::label::{Actor, NewOwner, Notes, What};
 use crate::machine::{Machine, Owner};
 use crate::run::Stepped;
+use effect::{Seen, Watched, place_name};
+
+mod effect;
 
 /// One line of a story.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,7 +30,7 @@ pub struct StoryStep {
     pub line: Option<u32>,
     /// The statement, or what the hardware did.
     pub text: String,
-    /// What it changed: shared variables, copies of lines, memory.
+    /// What it did: shared variables that it read or changed, copies of lines, memory. Empty if nothing can be said.
     pub effect: String,
     /// Events, each in words.
     pub events: Vec<(Event, String)>,
@@ -40,25 +43,6 @@ pub struct ReplayError {
     pub step: usize,
     /// What was wrong.
     pub message: String,
-}
-
-/// A copy in words.
-fn held(copy: Copy) -> &'static str {
-    match (copy.held, copy.old) {
-        (Held::Absent, _) => "-",
-        (Held::Clean, false) => "clean",
-        (Held::Clean, true) => "clean but old",
-        (Held::Dirty, false) => "dirty",
-        (Held::Dirty, true) => "dirty and old",
-    }
-}
-
-fn place_name(place: Place) -> String {
-    match place {
-        Place::Private(c) => format!("{c}"),
-        Place::L3(x) => format!("L3 of {x}"),
-        Place::Flight(x) => format!("leaving {x}"),
-    }
 }
 
 impl Machine {
@@ -78,8 +62,9 @@ impl Machine {
             let before = words.clone();
             let pcpu_before = self.pcpu_of(&Plain { words: &mut words }, step.actor);
             let mut chooser = Scripted::new(&step.answers);
-            let mut store = Plain { words: &mut words };
+            let mut store = Watched::new(&mut words);
             let done = self.step(&mut store, &mut memory, step.actor, &mut chooser, &mut notes);
+            let touched = store.touched.into_inner();
             let name = self.actor_name(step.actor);
             let fail = |message: String| ReplayError { step: i + 1, message };
             match done {
@@ -95,7 +80,14 @@ impl Machine {
             }
             let pcpu = pcpu_before.or_else(|| self.pcpu_of(&Plain { words: &mut words }, step.actor));
             let (file, line, text) = self.in_words(step.actor, notes.what);
-            let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &before))).collect();
+            let seen = Seen {
+                actor: step.actor,
+                what: notes.what,
+                before: &before,
+                after: &words,
+                touched: &touched,
+            };
+            let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &seen))).collect();
             story.push(StoryStep {
                 step: i + 1,
                 actor: name,
@@ -103,7 +95,7 @@ impl Machine {
                 file,
                 line,
                 text,
-                effect: self.changes(&before, &words),
+                effect: self.effect(&seen),
                 events,
             });
         }
@@ -171,64 +163,71 @@ impl Machine {
         }
     }
 
-    /// An event in words, with the victim.
-    fn event_text(&self, event: Event, before: &[i64]) -> String {
-        let meaning = event.kind.meaning();
-        let Some(line) = event.line else { return format!("{}: {meaning}", event.kind.name()) };
-        let mut words = before.to_vec();
-        let owner = self.owner(&Plain { words: &mut words }, self.page_of(line));
-        let victim = match owner {
-            Owner::Vm(vm) if event.tag == Some(sev_arch::Tag::of_vm(vm)) => format!("{vm} itself"),
-            Owner::Vm(vm) => vm.to_string(),
-            Owner::Free | Owner::Host => "the host".to_owned(),
-            Owner::Device => "the host (device data)".to_owned(),
+    /// An event in one sentence: what it is about here, and why it is damage.
+    fn event_text(&self, event: Event, seen: &Seen<'_>) -> String {
+        let (Some(line), Some(tag)) = (event.line, event.tag) else { return event.kind.meaning().to_owned() };
+        let name = self.line_name(line);
+        let owner_in = |words: &[i64]| {
+            let mut words = words.to_vec();
+            self.owner(&Plain { words: &mut words }, self.page_of(line))
         };
-        let victim =
-            if event.kind == EventKind::Latent { "whoever owns the page next".to_owned() } else { victim };
-        format!("{}: {meaning} ({}; victim: {victim})", event.kind.name(), self.line_name(line))
-    }
-
-    /// What changed between two states, apart from actors' own slots.
-    fn changes(&self, before: &[i64], after: &[i64]) -> String {
-        let mut parts = Vec::new();
-        if let Some(lines) = &self.lines {
-            for line in 0..lines.lines() {
-                for tag in self.spec.shape.all_tags() {
-                    for place in self.spec.shape.places() {
-                        let slot = lines.cell(line, place, tag).0 as usize;
-                        let (old, new) = (Copy::from_code(before[slot]), Copy::from_code(after[slot]));
-                        if old != new {
-                            let name = self.line_name(line);
-                            let place = place_name(place);
-                            parts.push(format!("{name}/{tag} {place}: {} -> {}", held(old), held(new)));
-                        }
-                    }
-                }
+        let (was, is) = (owner_in(seen.before), owner_in(seen.after));
+        let whose = |owner: Owner| match owner {
+            Owner::Vm(vm) => format!("{vm}'s"),
+            Owner::Free => "nobody's".to_owned(),
+            Owner::Host => "the host's".to_owned(),
+            Owner::Device => "a device's".to_owned(),
+        };
+        let data = match was {
+            Owner::Vm(vm) if tag == Tag::of_vm(vm) => format!("newer data of {vm} itself"),
+            Owner::Free => "data of the page's next owner".to_owned(),
+            Owner::Vm(_) | Owner::Host | Owner::Device => format!("{} newer data", whose(was)),
+        };
+        match event.kind {
+            EventKind::Latent => {
+                let page = &self.spec.pages[self.page_of(line) as usize].0;
+                let now = match is {
+                    Owner::Free => "is free".to_owned(),
+                    Owner::Vm(_) | Owner::Host | Owner::Device => format!("is {} now", whose(is)),
+                };
+                let places = self.dirty_places(line, tag, seen.after);
+                let at = |p: &Place| match p {
+                    Place::Private(_) | Place::L3(_) => format!("in {}", place_name(*p)),
+                    Place::Flight(_) => place_name(*p),
+                };
+                let places: Vec<String> = places.iter().map(at).collect();
+                let victim = match (self.spec.shape.sme_coherent, is) {
+                    (true, _) => "what a device writes there by DMA",
+                    (false, Owner::Host | Owner::Device) => "what its new owner has stored there",
+                    (false, Owner::Free | Owner::Vm(_)) => "whatever its next owner stores there",
+                };
+                format!(
+                    "page {page} {now}, but {tag}'s dirty line of it is still {}: its write-back will \
+                     overwrite {victim}",
+                    places.join(" and "),
+                )
             }
+            EventKind::Clobber => format!("{tag}'s old dirty line of {name} was written back over {data}"),
+            EventKind::HostDirty => format!("the host's dirty line of {name} was written back over {data}"),
+            EventKind::Stale => {
+                format!("{name} was read under {tag}'s tag and gave data older than its owner's last write")
+            }
+            EventKind::Garbage => {
+                let named = |t: Tag| if t == Tag::HOST { "the host's".to_owned() } else { format!("{t}'s") };
+                let key = self.dram(line, seen.after).map(|d| d.key).filter(|key| *key != tag);
+                let key = key.map_or_else(|| "another".to_owned(), named);
+                format!(
+                    "{name} was read under {} key, but memory holds it under {key}: the reader gets garbage",
+                    named(tag)
+                )
+            }
+            EventKind::Leak
+            | EventKind::Tracking
+            | EventKind::Firmware
+            | EventKind::RmpFault
+            | EventKind::Deadlock
+            | EventKind::SleepInAtomic
+            | EventKind::SleepNonBlockable => format!("{} ({name})", event.kind.meaning()),
         }
-        for (i, slot) in self.layout.slots().iter().enumerate() {
-            if before[i] == after[i] || slot.class != Class::Shared {
-                continue;
-            }
-            let show = |v: i64| match slot.domain {
-                Domain::Mask { bits } => {
-                    let set: Vec<String> =
-                        (0..bits).filter(|b| v >> b & 1 == 1).map(|b| b.to_string()).collect();
-                    format!("{{{}}}", set.join(","))
-                }
-                Domain::Range { .. } if slot.name.ends_with(".owner") => match self.owner_of_code(v) {
-                    Owner::Vm(vm) => vm.to_string(),
-                    Owner::Free => "free".to_owned(),
-                    Owner::Host => "host".to_owned(),
-                    Owner::Device => "device".to_owned(),
-                },
-                Domain::Range { .. } => v.to_string(),
-            };
-            let hidden = slot.name.contains(".call") || slot.name.ends_with(".read_back");
-            if !hidden {
-                parts.push(format!("{}: {} -> {}", slot.name, show(before[i]), show(after[i])));
-            }
-        }
-        parts.join("; ")
     }
 }

@@ -99,8 +99,32 @@ fn litmus_files_that_are_wrong() {
         ("no pCPU", good.replace("pcpus = 2", "pcpus = 0"), "expected 1 to 16"),
         ("too many pCPUs", good.replace("pcpus = 2", "pcpus = 17"), "expected 1 to 16"),
         ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), "pCPU 7 of 0 to 1"),
+        ("a core too many", good.replace("pcpus = 2", "pcpus = 2\ncores = [0, 65535]"), ":5:1: core 65535"),
+        ("a CCX too many", good.replace("pcpus = 2", "pcpus = 2\nccxs = [0, 65535]"), ":5:1: CCX 65535"),
+        (
+            "a huge number",
+            good.replace("pcpus = 2", "pcpus = 99999999999"),
+            "expected a whole number from 0 to",
+        ),
+        ("a negative number", good.replace("pcpus = [1]", "pcpus = [-1]"), ":13:10"),
+        ("a pCPU twice", good.replace("pcpus = [1]", "pcpus = [1, 1]"), "pCPU 1 is named twice"),
+        ("a page without a C name", good.replace("\"P\"", "\"P-1\""), "`P-1`: expected a name as in C"),
+        (
+            "a page twice",
+            good.replace("pages = [", "pages = [{ name = \"P\" }, "),
+            "two pages are called `P`",
+        ),
+        (
+            "an actor with parameters",
+            good.replace("run = \"reclaim\"", "run = \"vcpu_thread\""),
+            "bad.litmus:12:7",
+        ),
         ("unknown part", good.replace("\"rome\", \"genoa\"", "\"rom\""), "did you mean `rome`?"),
-        ("an actor without its function", good.replace("run = \"reclaim\"", "run = \"reclam\""), "reclam"),
+        (
+            "an actor without its function",
+            good.replace("run = \"reclaim\"", "run = \"reclam\""),
+            "bad.litmus:12:7",
+        ),
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
         ("a closing line that is missing", good.replace("\n+++\nvoid", "\nvoid"), ":1:1"),
@@ -114,6 +138,39 @@ fn litmus_files_that_are_wrong() {
             ran.ends(2).says(&["bad.litmus", said]);
         }
     }
+}
+
+#[test]
+fn a_litmus_file_may_have_the_line_ends_of_windows() {
+    let folder = Folder::new();
+    let good = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).ends(0).out;
+    folder.file("dos.litmus", good.replace('\n', "\r\n"));
+    sevsim_in(&folder, &["check", "dos.litmus", "--part", "rome", "--policy", "no-flush"]).ends(3);
+}
+
+#[test]
+fn nothing_but_a_policy_is_read_where_a_policy_should_be() {
+    let folder = Folder::new();
+    folder.file("deep.c", policy(&"(".repeat(5000)));
+    folder.file("elf.c", b"\x7fELF\x01\x02\0\0");
+    folder.file("comment.c", "void sev_vcpu_put(struct kvm_vcpu *v) {} /* never ends");
+    folder.file("huge.c", "int x = 99999999999999999999999999;\n");
+    for (name, said) in [
+        ("deep.c", "deep.c:3:48"),
+        ("elf.c", "elf.c:1:1"),
+        ("comment.c", "comment.c:1:42"),
+        ("huge.c", "huge.c:1:9"),
+        ("/dev/null", "the file is empty"),
+        ("-", "there is no policy `-`"),
+        ("", "there is no policy ``"),
+    ] {
+        let ran = sevsim_in(&folder, &["check", "reclaim-one-vcpu", "--part", "rome", "--policy", name]);
+        assert!(ran.out.is_empty(), "{name}");
+        ran.ends(2).says(&[said]);
+    }
+    let twice =
+        ["check", "reclaim-one-vcpu", "--part", "rome", "--policy", "no-flush", "--policy", "no-flush"];
+    assert_eq!(sevsim(&twice).ends(3).out.matches("VIOLATED").count(), 1);
 }
 
 #[test]

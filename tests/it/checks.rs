@@ -48,13 +48,25 @@ fn the_second_flusher_of_clear_remark_is_told() {
         "latent",
         "reclaim_p",
         "reclaim_q",
-        "cpumask_test_and_clear_cpu",
+        "cpumask_test_and_",
         "free_page",
-        ">>> LATENT",
+        "0 was clear in vm0.dirty_cpus {}",
+        ">>> LATENT: page P is free, but vm0's dirty line of it is still in core0",
     ] {
         assert!(ran.out.contains(word), "no {word} in\n{}", ran.out);
     }
+    assert!(ran.out.lines().all(|l| l.chars().count() <= 100), "{}", ran.out);
     sevsim(&["check", "two-flushers", "--policy", "clear-remark-mutex"]).ends(0);
+}
+
+#[test]
+fn each_access_of_a_story_says_what_was_read_or_written() {
+    let args = ["check", "reclaim-while-running", "--policy", "clear-remark-mutex-copy", "--part", "rome"];
+    let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(3).json();
+    for step in json[0]["trace"].as_array().unwrap() {
+        let hardware = step["file"] == Value::Null || step["text"] == "vcpu_sched_park();";
+        assert!(hardware || step["effect"] != "", "{step}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checks;
+mod docs;
 mod goldens;
 mod names;
 mod output;

@@ -126,6 +126,20 @@ fn an_interruption_with_results_printed_says_what_to_type_and_ends_with_75() {
     assert_eq!(ran.json()[0]["litmus"], "reclaim-one-vcpu");
 }
 
+#[cfg(unix)]
+#[test]
+fn interrupted_tests_and_comparisons_print_what_is_done() {
+    let folder = Folder::new();
+    endless(&folder);
+    let args = ["test", "reclaim-one-vcpu", "long.litmus", "--policy", "sticky-wbnoinvd", "--part", "rome"];
+    let ran = interrupted(&folder, &args, Duration::from_secs(3)).ends(75);
+    let ran = ran.says(&["interrupted: 1 of 2 cases done", "sevsim test long.litmus"]);
+    assert!(ran.out.contains("reclaim-one-vcpu  rome  -"), "{}", ran.out);
+    let args = ["compare", "--policy", "no-flush", "--accesses", "18446744073709551615"];
+    let ran = interrupted(&folder, &args, Duration::from_secs(2)).ends(130).says(&["interrupted"]);
+    assert!(ran.out.is_empty(), "{}", ran.out);
+}
+
 #[test]
 fn a_results_file_of_another_run_is_no_input() {
     let folder = Folder::new();

@@ -192,7 +192,7 @@ fn the_table_says_what_was_run_and_how_far_to_trust_it() {
     {
         assert!(ran.out.contains(word), "no `{word}` in\n{}", ran.out);
     }
-    assert!(ran.out.lines().all(|l| l.chars().count() <= 120), "{}", ran.out);
+    assert!(ran.out.lines().all(|l| l.chars().count() <= 100), "{}", ran.out);
 }
 
 #[test]

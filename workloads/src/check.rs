@@ -6,6 +6,7 @@ use cache_model::event::EventKind;
 use sim_explore::{Bound, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of};
 use svm_model::lang::{Diag, Role, Source};
+use svm_model::spec::{Guest, TaskKind};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
 
@@ -131,7 +132,47 @@ impl CheckCase<'_> {
             Source { file: &self.litmus.file, text: &self.litmus.body, role: Role::Litmus },
         ];
         let spec = self.litmus.spec(self.sme_coherent);
-        Machine::build_with(spec, &sources, &crate::include::find, memory).map_err(CheckError::Text)
+        let built = Machine::build_with(spec, &sources, &crate::include::find, memory);
+        let placed = |diags: Vec<Diag>| CheckError::Text(diags.into_iter().map(|d| self.placed(d)).collect());
+        let machine = built.map_err(placed)?;
+        for task in &machine.spec().tasks {
+            let function = match &task.kind {
+                TaskKind::Vcpu { guest: Guest::Program(function), .. }
+                | TaskKind::Host { entry: function }
+                | TaskKind::Device { entry: function } => function,
+                TaskKind::Vcpu { guest: Guest::Any, .. } | TaskKind::Reclaimer { .. } => continue,
+            };
+            let entry = machine.code().entries.iter().find(|e| e.name == *function);
+            if entry.is_some_and(|e| !e.params.is_empty()) {
+                return Err(placed(vec![Diag {
+                    file: self.litmus.file.clone(),
+                    line: 0,
+                    column: 0,
+                    len: u32::try_from(function.len() + 2).unwrap_or(1),
+                    message: format!("`{function}` has parameters, and an actor has nothing to give it"),
+                    source_line: String::new(),
+                    expected: Some("a function of the body that takes nothing".to_owned()),
+                    help: None,
+                }]));
+            }
+        }
+        Ok(machine)
+    }
+
+    /// An error without a place in the texts is about a function that the litmus test's front matter names.
+    fn placed(&self, diag: Diag) -> Diag {
+        let named = || diag.message.split('`').nth(1).and_then(|function| self.litmus.names(function));
+        let found = if diag.line == 0 { named() } else { None };
+        match found {
+            Some((line, column, text)) => {
+                let (file, source_line) = (self.litmus.file.clone(), text.to_owned());
+                Diag { file, line, column, source_line, ..diag }
+            }
+            None if diag.line == 0 => {
+                Diag { message: format!("{}: {}", self.litmus.file, diag.message), ..diag }
+            }
+            None => diag,
+        }
     }
 
     /// Explores every interleaving.

@@ -128,12 +128,14 @@ fn default_reuse() -> Vec<String> {
 /// A litmus test.
 #[derive(Clone, Debug)]
 pub struct Litmus {
-    /// Its name: that of the file without its ending.
+    /// What it is called: its built-in name, or the file as the user named it, so that a schedule finds it again.
     pub name: String,
     /// The file, for errors and stories.
     pub file: String,
     /// The C body, with the front matter blanked out, so that its line numbers are the file's.
     pub body: String,
+    /// All of the file.
+    text: String,
     front: Front,
 }
 
@@ -159,6 +161,21 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     (line, column)
 }
 
+/// What TOML's reader says, without the names of this program's types.
+fn in_words(message: &str) -> String {
+    let types = [("u16", "a whole number from 0 to 65535"), ("u8", "a whole number from 0 to 255")];
+    types.iter().fold(message.to_owned(), |text, (name, words)| {
+        text.replace(&format!("expected {name}"), &format!("expected {words}"))
+    })
+}
+
+/// Whether a text is a name in C.
+fn is_name(text: &str) -> bool {
+    let mut chars = text.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 impl Litmus {
     /// Reads a litmus test.
     ///
@@ -166,11 +183,15 @@ impl Litmus {
     ///
     /// What is wrong in the front matter, with its place. Errors in the body come when it is compiled.
     pub fn parse(file: &str, text: &str) -> Result<Litmus, LitmusError> {
+        // Lines that end as on Windows have the same numbers.
+        let unix = if text.contains('\r') { text.replace("\r\n", "\n") } else { String::new() };
+        let text = if unix.is_empty() { text } else { &unix };
         let fail = |offset: usize, message: String| {
             let (line, column) = position(text, offset);
             LitmusError { file: file.to_owned(), line, column, message }
         };
-        let name = std::path::Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file).to_owned();
+        let builtin = BUILTIN.iter().find(|b| (b.1, b.2) == (file, text));
+        let name = builtin.map_or(file, |b| b.0).to_owned();
         let Some(rest) = text.strip_prefix("+++\n") else {
             return Err(fail(
                 0,
@@ -183,12 +204,12 @@ impl Litmus {
         let toml_text = &rest[..=end];
         let front: Front = toml::from_str(toml_text).map_err(|e| {
             let offset = e.span().map_or(0, |s| s.start) + 4;
-            fail(offset, e.message().to_owned())
+            fail(offset, in_words(e.message()))
         })?;
         let body_start = 4 + end + 5;
         let newlines = text[..body_start].matches('\n').count();
         let body = format!("{}{}", "\n".repeat(newlines), &text[body_start..]);
-        let litmus = Litmus { name, file: file.to_owned(), body, front };
+        let litmus = Litmus { name, file: file.to_owned(), body, text: text.to_owned(), front };
         litmus.validate(text, &fail)?;
         Ok(litmus)
     }
@@ -211,6 +232,12 @@ impl Litmus {
         {
             return Err(fail(at("cores"), format!("cores lists {} of {} pCPUs", cores.len(), f.pcpus)));
         }
+        if let Some(core) = f.cores.iter().flatten().find(|c| **c >= f.pcpus) {
+            return Err(fail(
+                at("cores"),
+                format!("core {core} of 0 to {}: there are no more cores than pCPUs", f.pcpus - 1),
+            ));
+        }
         let cores = f
             .cores
             .as_ref()
@@ -221,6 +248,23 @@ impl Litmus {
         {
             return Err(fail(at("ccxs"), format!("ccxs lists {} of {cores} cores", ccxs.len())));
         }
+        if let Some(ccx) = f.ccxs.iter().flatten().find(|x| usize::from(**x) >= cores) {
+            let last = cores - 1;
+            return Err(fail(
+                at("ccxs"),
+                format!("CCX {ccx} of 0 to {last}: there are no more CCXs than cores"),
+            ));
+        }
+        for (i, page) in f.pages.iter().enumerate() {
+            let name = &page.name;
+            let place = at("pages");
+            if !is_name(name) {
+                return Err(fail(place, format!("a page called `{name}`: expected a name as in C")));
+            }
+            if f.pages[..i].iter().any(|p| p.name == *name) {
+                return Err(fail(place, format!("two pages are called `{name}`")));
+            }
+        }
         let places = f.vcpu.iter().map(|v| &v.pcpus).chain(f.task.iter().map(|t| &t.pcpus));
         for list in places {
             if list.is_empty() {
@@ -229,6 +273,9 @@ impl Litmus {
             if let Some(p) = list.iter().find(|p| **p >= f.pcpus) {
                 let last = f.pcpus - 1;
                 return Err(fail(at("pcpus = ["), format!("pCPU {p} of 0 to {last}")));
+            }
+            if let Some((_, p)) = list.iter().enumerate().find(|(i, p)| list[..*i].contains(p)) {
+                return Err(fail(at("pcpus = ["), format!("pCPU {p} is named twice")));
             }
         }
         if f.pages.is_empty() {
@@ -258,6 +305,19 @@ impl Litmus {
             return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
         }
         Ok(())
+    }
+
+    /// Where the front matter names a function that the body should have: line and column from 1, and the line.
+    pub(crate) fn names(&self, function: &str) -> Option<(u32, u32, &str)> {
+        let quoted = format!("\"{function}\"");
+        let (number, line, at) = (1u32..)
+            .zip(self.text.lines())
+            .filter(|(_, line)| {
+                line.trim_start().starts_with("run") || line.trim_start().starts_with("guest")
+            })
+            .find_map(|(number, line)| Some((number, line, line.find(&quoted)?)))?;
+        let column = line[..at].chars().count() + 1;
+        Some((number, u32::try_from(column).unwrap_or(1), line))
     }
 
     /// What it is about, in a sentence.

@@ -58,7 +58,8 @@ fn fewer_pcpus_lose_siblings_first() {
         let t = *genoa.topology();
         Topology { sockets: 1, cores: 96, pcpus: 192, ..t }
     });
-    assert!(genoa.with_pcpus(0).is_err());
+    let none = genoa.with_pcpus(0).unwrap_err().to_string();
+    assert_eq!(none, "part `genoa` cannot run 0 pCPUs; expected 1 to 384");
     assert!(genoa.with_pcpus(385).is_err());
     assert!(genoa.with_sockets(3).is_err());
 }

@@ -1,0 +1,394 @@
+//! What a step did, in words: the variables it read or changed, the copies of lines, memory.
+
+use std::cell::RefCell;
+
+use cache_model::lattice::{Copy, Dram, Held, Lines as _, MoveKind, Place};
+use cache_model::shadow::Shadow;
+use sim_core::state::{Class, Domain, Plain, SlotId, Store};
+use svm_lang::VarKind;
+use svm_lang::ast::{Object, Type};
+use svm_policy::{Context, Lock, Op, Operand, Pc, Prim, RmwOp, VarId};
+
+use crate::context::ContextSlots;
+use crate::label::{Actor, What};
+use crate::machine::{Machine, Owner};
+
+/// A plain store that remembers which slots were touched, in order.
+#[derive(Debug)]
+pub(super) struct Watched<'a> {
+    pub(super) words: &'a mut [i64],
+    pub(super) touched: RefCell<Vec<SlotId>>,
+}
+
+impl<'a> Watched<'a> {
+    pub(super) fn new(words: &'a mut [i64]) -> Watched<'a> {
+        Watched { words, touched: RefCell::default() }
+    }
+}
+
+impl Store for Watched<'_> {
+    fn get(&self, slot: SlotId) -> i64 {
+        self.touched.borrow_mut().push(slot);
+        self.words[slot.0 as usize]
+    }
+
+    fn set(&mut self, slot: SlotId, value: i64) {
+        self.touched.borrow_mut().push(slot);
+        self.words[slot.0 as usize] = value;
+    }
+}
+
+/// One step, as it is told.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) actor: Actor,
+    pub(super) what: Option<What>,
+    /// Every slot before and after it.
+    pub(super) before: &'a [i64],
+    pub(super) after: &'a [i64],
+    /// Slots that it touched.
+    pub(super) touched: &'a [SlotId],
+}
+
+/// A copy in words.
+const fn held(copy: Copy) -> &'static str {
+    match (copy.held, copy.old) {
+        (Held::Absent, _) => "-",
+        (Held::Clean, false) => "clean",
+        (Held::Clean, true) => "clean but old",
+        (Held::Dirty, false) => "dirty",
+        (Held::Dirty, true) => "dirty and old",
+    }
+}
+
+/// A place in words.
+pub(super) fn place_name(place: Place) -> String {
+    match place {
+        Place::Private(c) => format!("{c}"),
+        Place::L3(x) => format!("L3 of {x}"),
+        Place::Flight(x) => format!("leaving {x}"),
+    }
+}
+
+impl Machine {
+    /// What a step did.
+    pub(super) fn effect(&self, seen: &Seen<'_>) -> String {
+        let mut parts = Vec::new();
+        let op = match seen.what {
+            Some(What::Text { pc }) => Some((pc, self.code.ops[usize::from(pc)])),
+            _ => None,
+        };
+        let mut told = None;
+        if let Some((pc, op)) = op {
+            told = self.accessed(seen, op);
+            if let Some(slot) = told {
+                parts.push(self.access(seen, pc, op, slot));
+            }
+        }
+        self.lines_changed(seen, &mut parts);
+        self.slots_changed(seen, told, &mut parts);
+        if parts.is_empty() {
+            parts.extend(self.nothing_changed(seen, op.map(|o| o.1)));
+        }
+        self.handlers_ended(seen, &mut parts);
+        parts.join("; ")
+    }
+
+    /// The shared slot that an operation is about.
+    fn accessed(&self, seen: &Seen<'_>, op: Op) -> Option<SlotId> {
+        let (Op::Load { place, .. }
+        | Op::Store { place, .. }
+        | Op::Rmw { place, .. }
+        | Op::Lock { place, .. }
+        | Op::Unlock { place, .. }) = op
+        else {
+            return None;
+        };
+        let var = &self.vars[usize::from(place.var.0)];
+        let slots = var.base..var.base + var.words * var.instances;
+        seen.touched.iter().copied().find(|s| slots.contains(&s.0))
+    }
+
+    /// An access to a variable: what it was and what it became.
+    fn access(&self, seen: &Seen<'_>, pc: Pc, op: Op, slot: SlotId) -> String {
+        let at = slot.0 as usize;
+        let name = &self.layout.slots()[at].name;
+        let (old, new) = (seen.before[at], seen.after[at]);
+        let (was, is) = (self.value_name(slot, old), self.value_name(slot, new));
+        let changed = old != new;
+        let plain = || format!("{name} stays {is}");
+        match op {
+            Op::Lock { kind: Lock::Read | Lock::DownRead, .. } => format!("{name}: taken to read"),
+            Op::Lock { kind: Lock::Write | Lock::DownWrite, .. } => format!("{name}: taken to write"),
+            Op::Lock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: done"),
+            Op::Unlock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: completed"),
+            Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } => format!("{name}: taken"),
+            Op::Unlock { kind: Lock::Read | Lock::DownRead, .. } if new > 0 => {
+                format!("{name}: released; others still read")
+            }
+            Op::Unlock { .. } => format!("{name}: released"),
+            Op::Store { .. } | Op::Rmw { .. } if changed => format!("{name}: {was} -> {is}"),
+            Op::Rmw { op: RmwOp::AndNot, src, .. } => self
+                .bit(seen, pc, slot, src)
+                .map_or_else(plain, |bit| format!("{bit} was clear in {name} {is}")),
+            Op::Rmw { op: RmwOp::Or, src, .. } => self
+                .bit(seen, pc, slot, src)
+                .map_or_else(plain, |bit| format!("{bit} was set in {name} {is}")),
+            Op::Rmw { op: RmwOp::CmpXchg, expected, .. } => {
+                match self.operand(seen, pc, expected).filter(|value| *value != old) {
+                    Some(value) => format!("{name} is {is}, not {}", self.value_name(slot, value)),
+                    None => plain(),
+                }
+            }
+            Op::Rmw { op: RmwOp::TryLock(_), .. } => format!("{name}: not to be had"),
+            Op::Store { .. } | Op::Rmw { .. } => plain(),
+            Op::Load { .. }
+            | Op::Set { .. }
+            | Op::MaskPut { .. }
+            | Op::Jump(_)
+            | Op::Branch { .. }
+            | Op::Window(_)
+            | Op::Choose { .. }
+            | Op::ChooseBit { .. }
+            | Op::Prim { .. }
+            | Op::Halt => format!("{name} is {is}"),
+        }
+    }
+
+    /// The one bit of a mask that an operand has.
+    fn bit(&self, seen: &Seen<'_>, pc: Pc, slot: SlotId, operand: Operand) -> Option<u32> {
+        let value = self.operand(seen, pc, operand)?.cast_unsigned();
+        let (var, word) = self.var_of(slot)?;
+        let is_mask = self.code.vars[usize::from(var.0)].kind == VarKind::Mask;
+        let first = word * u32::from(self.spec.assumptions.word_bits);
+        (is_mask && value.is_power_of_two()).then(|| first + value.trailing_zeros())
+    }
+
+    /// An operand's value, if the context rested at its operation, so that its registers are known.
+    fn operand(&self, seen: &Seen<'_>, pc: Pc, operand: Operand) -> Option<i64> {
+        let reg = match operand {
+            Operand::Const(value) => return Some(value),
+            Operand::Reg(reg) => reg,
+        };
+        let context = self.context_at(seen)?;
+        (context.pc == pc).then(|| context.regs[usize::from(reg)])
+    }
+
+    /// The context that made the step, as it was before it.
+    fn context_at(&self, seen: &Seen<'_>) -> Option<Context> {
+        let mut words = seen.before.to_vec();
+        let store = Plain { words: &mut words };
+        let mut context = ContextSlots::blank();
+        let mut load = |slots: &ContextSlots| slots.load(&store, &mut context);
+        let found = match seen.actor {
+            Actor::Task(t) => {
+                let task = &self.tasks[usize::from(t)];
+                task.vcpu.as_ref().is_some_and(|v| load(&v.sched)) || load(&task.main)
+            }
+            Actor::Irq(p) => load(&self.pcpus[usize::from(p)].handler),
+            Actor::Preempt(_) | Actor::Cache | Actor::World => false,
+        };
+        found.then_some(context)
+    }
+
+    /// The variable that a slot is of, and which word of it.
+    fn var_of(&self, slot: SlotId) -> Option<(VarId, u32)> {
+        let at = self.vars.iter().position(|v| (v.base..v.base + v.words * v.instances).contains(&slot.0))?;
+        let var = &self.vars[at];
+        Some((VarId(u16::try_from(at).ok()?), (slot.0 - var.base) % var.words.max(1)))
+    }
+
+    /// A slot's value in words.
+    fn value_name(&self, slot: SlotId, value: i64) -> String {
+        let described = &self.layout.slots()[slot.0 as usize];
+        let number = usize::try_from(value);
+        if let Some((var, word)) = self.var_of(slot) {
+            let first = word * u32::from(self.spec.assumptions.word_bits);
+            return match (&self.code.vars[usize::from(var.0)].kind, described.domain) {
+                (VarKind::Ref(_), _) if value < 0 => "NULL".to_owned(),
+                (VarKind::Ref(Type::Ref(Object::Vm)), _) => format!("vm{value}"),
+                (VarKind::Ref(Type::Ref(Object::Vcpu)), _) => format!("vcpu{value}"),
+                (VarKind::Ref(Type::Ref(Object::Page)), _) => match number {
+                    Ok(page) if page < self.spec.pages.len() => self.spec.pages[page].0.clone(),
+                    Ok(_) | Err(_) => value.to_string(),
+                },
+                (VarKind::Mask, Domain::Mask { bits }) => {
+                    let set = (0..u32::from(bits)).filter(|b| value >> b & 1 == 1);
+                    let set: Vec<String> = set.map(|b| (first + b).to_string()).collect();
+                    format!("{{{}}}", set.join(","))
+                }
+                (_, _) => value.to_string(),
+            };
+        }
+        if described.name.ends_with(".owner") {
+            return owner_name(self.owner_of_code(value));
+        }
+        if described.name.ends_with("pte") || described.name.contains(".spte.") {
+            return if value == 0 { "none" } else { "present" }.to_owned();
+        }
+        value.to_string()
+    }
+
+    /// Copies of lines, and memory.
+    fn lines_changed(&self, seen: &Seen<'_>, parts: &mut Vec<String>) {
+        let Some(lines) = &self.lines else { return };
+        if let Some(What::Move(m)) = seen.what {
+            let (from, to) = self.ends(m.kind);
+            let copy = Copy::from_code(seen.before[lines.cell(m.line, from, m.tag).0 as usize]);
+            let to = to.map_or_else(|| "gone".to_owned(), |to| to.map_or("memory".to_owned(), place_name));
+            let (name, from) = (self.line_name(m.line), place_name(from));
+            parts.push(format!("{name}/{} {}: {from} -> {to}", m.tag, held(copy)));
+            return;
+        }
+        for line in 0..lines.lines() {
+            let name = self.line_name(line);
+            for tag in self.spec.shape.all_tags() {
+                for place in self.spec.shape.places() {
+                    let slot = lines.cell(line, place, tag).0 as usize;
+                    let (old, new) = (Copy::from_code(seen.before[slot]), Copy::from_code(seen.after[slot]));
+                    if old != new {
+                        let place = place_name(place);
+                        parts.push(format!("{name}/{tag} {place}: {} -> {}", held(old), held(new)));
+                    }
+                }
+            }
+            let (old, new) = (self.dram(line, seen.before), self.dram(line, seen.after));
+            if new.is_some_and(|new| new.old && old.is_some_and(|old| old.key != new.key)) {
+                parts.push(format!("{name} in memory: older than the truth"));
+            }
+        }
+    }
+
+    /// From where a copy moves, and where to: a place, memory, or nowhere.
+    fn ends(&self, kind: MoveKind) -> (Place, Option<Option<Place>>) {
+        match kind {
+            MoveKind::PrivateToL3(c) => {
+                (Place::Private(c), Some(Some(Place::L3(self.spec.shape.ccx_of_core[c.index()]))))
+            }
+            MoveKind::PrivateDrop(c) => (Place::Private(c), None),
+            MoveKind::L3ToFlight(x) => (Place::L3(x), Some(Some(Place::Flight(x)))),
+            MoveKind::L3Drop(x) => (Place::L3(x), None),
+            MoveKind::FlightToDram(x) => (Place::Flight(x), Some(None)),
+        }
+    }
+
+    pub(super) fn dram(&self, line: u32, words: &[i64]) -> Option<Dram> {
+        let mut words = words.to_vec();
+        let slots = self.lines.as_ref()?;
+        Some(Shadow { slots, store: &mut Plain { words: &mut words } }.dram(line))
+    }
+
+    /// Shared slots that changed, but for the one that was told already.
+    fn slots_changed(&self, seen: &Seen<'_>, told: Option<SlotId>, parts: &mut Vec<String>) {
+        for (id, slot) in (0u32..).zip(self.layout.slots()) {
+            let (old, new) = (seen.before[id as usize], seen.after[id as usize]);
+            let hidden = slot.name.contains(".call") || slot.name.ends_with(".read_back");
+            if old == new || slot.class != Class::Shared || hidden || told == Some(SlotId(id)) {
+                continue;
+            }
+            let (old, new) = (self.value_name(SlotId(id), old), self.value_name(SlotId(id), new));
+            parts.push(format!("{}: {old} -> {new}", slot.name));
+        }
+    }
+
+    /// What is worth saying of a step that changed nothing that others share.
+    fn nothing_changed(&self, seen: &Seen<'_>, op: Option<Op>) -> Option<String> {
+        let prim = match (seen.what, op) {
+            (Some(What::Guest { line, .. }), _) => return self.hit(seen, line),
+            (_, Some(Op::Prim { prim, .. })) => prim,
+            (_, _) => return None,
+        };
+        let read = |slots: &[SlotId]| {
+            let slot = seen.touched.iter().copied().find(|s| slots.contains(s))?;
+            let value = self.value_name(slot, seen.after[slot.0 as usize]);
+            Some(format!("{} is {value}", self.layout.slots()[slot.0 as usize].name))
+        };
+        match prim {
+            Prim::VmRun => Some("enters the guest".to_owned()),
+            Prim::UserPtePresent | Prim::ZapUserPte => read(&self.user_ptes),
+            Prim::ZapSpte | Prim::InstallSpte => read(&self.sptes),
+            Prim::SendCall => {
+                let sent = |p: &&crate::machine::PcpuSlots| {
+                    seen.after[p.pending.0 as usize] > seen.before[p.pending.0 as usize]
+                };
+                let to = self.pcpus.iter().find(sent)?;
+                let name = &self.layout.slots()[to.pending.0 as usize].name;
+                Some(format!("IPI to {}", name.strip_suffix(".pending").unwrap_or(name)))
+            }
+            Prim::WaitCalls => Some("all have answered".to_owned()),
+            Prim::VcpuFlushTlb => {
+                let gone =
+                    |(tlb, _): &(&SlotId, usize)| seen.before[tlb.0 as usize] != seen.after[tlb.0 as usize];
+                let pages = self.tlbs.iter().zip((0..self.spec.pages.len()).cycle()).filter(gone);
+                let pages: Vec<&str> = pages.map(|(_, p)| self.spec.pages[p].0.as_str()).collect();
+                let what = if pages.is_empty() { "nothing".to_owned() } else { pages.join(", ") };
+                Some(format!("translations forgotten: {what}"))
+            }
+            Prim::FlushPrivate => Some("nothing to write back".to_owned()),
+            Prim::FlushShared => Some("nothing to write back in the L3".to_owned()),
+            Prim::FlushEnd => Some("nothing left in flight".to_owned()),
+            Prim::GuestRead
+            | Prim::GuestWrite
+            | Prim::FaultPage
+            | Prim::FreePage
+            | Prim::HostRead
+            | Prim::HostWrite
+            | Prim::DmaRead
+            | Prim::DmaWrite
+            | Prim::AllocPage
+            | Prim::FlushBegin
+            | Prim::ClflushPage
+            | Prim::SchedPark
+            | Prim::SetLoaded
+            | Prim::ZallocMask
+            | Prim::FreeMask
+            | Prim::MaskAvailable
+            | Prim::FreeVm
+            | Prim::MightSleep
+            | Prim::NonBlock
+            | Prim::IrqsDisabled
+            | Prim::InAtomic
+            | Prim::InInterrupt
+            | Prim::TraceWriteback
+            | Prim::OracleUpdate => None,
+        }
+    }
+
+    /// A guest's access that changed no copy: what it found.
+    fn hit(&self, seen: &Seen<'_>, line: u32) -> Option<String> {
+        let Actor::Task(t) = seen.actor else { return None };
+        let vm = self.tasks[usize::from(t)].vcpu.as_ref()?.vm;
+        let tag = sev_arch::Tag::of_vm(vm);
+        let lines = self.lines.as_ref()?;
+        let copy = |p: Place| Copy::from_code(seen.after[lines.cell(line, p, tag).0 as usize]);
+        let place = self.spec.shape.places().find(|p| copy(*p).held != Held::Absent)?;
+        let copy = copy(place);
+        Some(format!("{}/{tag} {} stays {}", self.line_name(line), place_name(place), held(copy)))
+    }
+
+    /// IPI handlers that returned with the step.
+    fn handlers_ended(&self, seen: &Seen<'_>, parts: &mut Vec<String>) {
+        let ended = |slot: SlotId| seen.before[slot.0 as usize] != 0 && seen.after[slot.0 as usize] == 0;
+        if self.pcpus.iter().any(|p| ended(p.handling)) {
+            parts.push("the handler returns".to_owned());
+        }
+    }
+
+    /// The places that hold a dirty copy of a line under a tag.
+    pub(super) fn dirty_places(&self, line: u32, tag: sev_arch::Tag, words: &[i64]) -> Vec<Place> {
+        let Some(lines) = &self.lines else { return Vec::new() };
+        let dirty =
+            |p: &Place| Copy::from_code(words[lines.cell(line, *p, tag).0 as usize]).held == Held::Dirty;
+        self.spec.shape.places().filter(dirty).collect()
+    }
+}
+
+/// An owner in words.
+pub(super) fn owner_name(owner: Owner) -> String {
+    match owner {
+        Owner::Vm(vm) => vm.to_string(),
+        Owner::Free => "free".to_owned(),
+        Owner::Host => "host".to_owned(),
+        Owner::Device => "device".to_owned(),
+    }
+}
