@@ -271,6 +271,21 @@ impl Each {
         [("DEFINE_PER_CPU", Each::Cpu), ("DEFINE_PER_ASID", Each::Asid)];
 }
 
+/// What a second mask does to a loop over a first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Filter {
+    /// `for_each_cpu_and`: only the pCPUs in both.
+    And,
+    /// `for_each_cpu_andnot`: only those not in the second.
+    AndNot,
+}
+
+impl Filter {
+    /// Each with the loop's word.
+    pub(crate) const LOOPS: [(&'static str, Filter); 2] =
+        [("for_each_cpu_and", Filter::And), ("for_each_cpu_andnot", Filter::AndNot)];
+}
+
 impl GuardKind {
     /// Each with the word in its parentheses.
     pub(crate) const ALL: [(&'static str, GuardKind); 8] = [
@@ -318,7 +333,7 @@ pub enum StmtKind {
     Label(Ident),
     Return(Option<Expr>),
     Guard { kind: GuardKind, lock: Expr },
-    ForEachCpu { cpu: Expr, mask: Expr, body: Block },
+    ForEachCpu { cpu: Expr, mask: Expr, filter: Option<(Filter, Expr)>, body: Block },
     ForEachPossibleCpu { cpu: Expr, body: Block },
     ForEachOnlineCpu { cpu: Expr, body: Block },
     ForEachVcpu { index: Expr, vcpu: Expr, vm: Expr, body: Block },

@@ -169,6 +169,8 @@ pub(crate) enum Act {
     MaskWeight,
     MaskFirst,
     MaskNext,
+    MaskFirstAnd,
+    MaskNextAnd,
     MaskAny,
     MaskXchg,
     Zalloc,

@@ -40,7 +40,7 @@ pub(crate) struct Parser<'a> {
 }
 
 /// Words that cannot be names.
-const RESERVED: [&str; 45] = [
+const RESERVED: [&str; 47] = [
     "void",
     "bool",
     "_Bool",
@@ -81,6 +81,8 @@ const RESERVED: [&str; 45] = [
     "float",
     "double",
     "for_each_cpu",
+    "for_each_cpu_and",
+    "for_each_cpu_andnot",
     "for_each_possible_cpu",
     "for_each_online_cpu",
     "kvm_for_each_vcpu",

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use crate::ast::{
-    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, IntType, ItemKind, LockType, Object, Prefix,
-    Stmt, StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Filter, Function, GuardKind, IntType, ItemKind, LockType, Object,
+    Prefix, Stmt, StmtKind, Type,
 };
 use crate::parse::INFIX;
 
@@ -255,8 +255,14 @@ fn stmt(f: &mut Formatter<'_>, s: &Stmt, depth: usize) -> fmt::Result {
             let kind = GuardKind::ALL.iter().find(|(_, k)| k == kind).map_or("", |(word, _)| word);
             write!(f, "guard({kind})({lock});")?;
         }
-        StmtKind::ForEachCpu { cpu, mask, body: block } => {
-            write!(f, "for_each_cpu({cpu}, {mask})")?;
+        StmtKind::ForEachCpu { cpu, mask, filter, body: block } => {
+            match filter {
+                None => write!(f, "for_each_cpu({cpu}, {mask})")?,
+                Some((filter, other)) => {
+                    let word = Filter::LOOPS.iter().find(|(_, l)| l == filter).map_or("", |(word, _)| word);
+                    write!(f, "{word}({cpu}, {mask}, {other})")?;
+                }
+            }
             body(f, block, depth)?;
         }
         StmtKind::ForEachPossibleCpu { cpu, body: block } => {

@@ -72,6 +72,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Masks, "cpumask_weight", &[P::Mask], R::Cpu, Act::MaskWeight, "number of bits set", WORDS),
     row(G::Masks, "cpumask_first", &[P::Mask], R::Cpu, Act::MaskFirst, "the lowest bit set, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
     row(G::Masks, "cpumask_next", &[P::Number, P::Mask], R::Cpu, Act::MaskNext, "the lowest bit set above the number, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_first_and", &[P::Mask, P::Mask], R::Cpu, Act::MaskFirstAnd, "the lowest bit set in both, `nr_cpu_ids` if none; stops at the first word with one", WORDS),
+    row(G::Masks, "cpumask_next_and", &[P::Number, P::Mask, P::Mask], R::Cpu, Act::MaskNextAnd, "the lowest bit above the number set in both, `nr_cpu_ids` if none", WORDS),
     row(G::Masks, "cpumask_any", &[P::LocalMask], R::Cpu, Act::MaskAny, "any bit that is set: a choice; the mask must not be empty", "none, but the context rests before it"),
     row(G::Masks, "cpumask_xchg", &[P::LocalMask, P::MaskOut, P::LocalMaskOrNull], R::Nothing, Act::MaskXchg, "local = shared and shared = third (empty if `NULL`), each word by one `xchg`", WORDS),
     row(G::Masks, "zalloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc, "allocates the mask, empty; gives whether there was memory, which is a choice unless `no-alloc-failure` is assumed (if not, the mask is `NULL`)", ONE).reports("`tracking` if the mask was there, and so leaks; `sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),

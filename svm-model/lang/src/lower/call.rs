@@ -5,7 +5,7 @@ use svm_policy::{BinOp, Prim, Scope, Window};
 use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
-use crate::ast::{Expr, ExprKind, Ident, IntType, Object, Span, Type};
+use crate::ast::{Expr, ExprKind, Filter, Ident, IntType, Object, Span, Type};
 use crate::builtin::{self, Act, Bit, Builtin, Gives, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
@@ -367,6 +367,14 @@ impl<'p> Lower<'p, '_, '_> {
                 let from = self.bin(BinOp::Add, n, Val::Const(1), span);
                 let from = self.clamp(from, span);
                 num(self.next_from(m, from, span))
+            }
+            (Act::MaskFirstAnd, [Arg::Mask(x), Arg::Mask(y), ..]) => {
+                num(self.next_of(Filter::And, x, y, Val::Const(0), span))
+            }
+            (Act::MaskNextAnd, [Arg::Num(n, _), Arg::Mask(x), Arg::Mask(y), ..]) => {
+                let from = self.bin(BinOp::Add, n, Val::Const(1), span);
+                let from = self.clamp(from, span);
+                num(self.next_of(Filter::And, x, y, from, span))
             }
             (Act::MaskAny, [Arg::Local(Some(mask)), ..]) => {
                 let dst = self.new_reg();

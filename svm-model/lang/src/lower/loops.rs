@@ -2,8 +2,8 @@
 
 use svm_policy::BinOp;
 
-use super::{Loop, Lower, Lowered, MaskRef, Target};
-use crate::ast::{Block, Expr, ExprKind, Object, Span, Stmt, Type};
+use super::{Loop, Lower, Lowered, MaskRef, Target, Value};
+use crate::ast::{Block, Expr, ExprKind, Filter, Object, Span, Stmt, Type};
 use crate::diag::Fault;
 use crate::ir::{B, Calc, Inst, V, Val};
 
@@ -80,6 +80,28 @@ impl<'p> Lower<'p, '_, '_> {
         self.fail(fault.expected(format!("expected a local variable that is {wanted}")))
     }
 
+    /// A mask that an expression names.
+    pub(super) fn mask(&mut self, e: &'p Expr) -> Lowered<MaskRef> {
+        match self.value(e)? {
+            Value::Mask(m, Type::MaskPtr | Type::MaskVar) => Ok(m),
+            Value::Mask(..) => {
+                let fault = Fault::at(e.span, "expected a pointer to a mask");
+                self.fail(fault.help(format!("take its address: `&{e}`")))
+            }
+            Value::Num(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing => {
+                self.fail(Fault::at(e.span, format!("`{e}` is not a mask")))
+            }
+        }
+    }
+
+    /// The mask as it is named now, whatever happens to the variables that name it.
+    fn keep_mask(&mut self, mask: MaskRef, span: Span) -> MaskRef {
+        match mask {
+            MaskRef::Shared(slot) => MaskRef::Shared(self.keep_slot(slot, span)),
+            MaskRef::Local(_) | MaskRef::Fixed(_) | MaskRef::Full => mask,
+        }
+    }
+
     pub(super) fn hold(&mut self, name: &str, held: bool) {
         if let Some(binding) = self.local(name) {
             binding.held = held;
@@ -90,20 +112,22 @@ impl<'p> Lower<'p, '_, '_> {
         &mut self,
         cpu: &'p Expr,
         mask: MaskRef,
+        filter: Option<(Filter, MaskRef)>,
         body: &'p Block,
         span: Span,
     ) -> Lowered<()> {
         let (name, reg) = self.moved(cpu, None)?;
         let end = self.p.machine.pcpus;
-        let mask = match mask {
-            MaskRef::Shared(slot) => MaskRef::Shared(self.keep_slot(slot, span)),
-            MaskRef::Local(_) | MaskRef::Fixed(_) | MaskRef::Full => mask,
-        };
+        let mask = self.keep_mask(mask, span);
+        let filter = filter.map(|(filter, other)| (filter, self.keep_mask(other, span)));
         self.set(reg, Val::Const(0), span);
         let (head, inside, next, after) =
             (self.new_block(), self.new_block(), self.new_block(), self.new_block());
         self.jump(head, head, span);
-        let found = self.next_from(mask, Val::Reg(reg), span);
+        let found = match filter {
+            None => self.next_from(mask, Val::Reg(reg), span),
+            Some((filter, other)) => self.next_of(filter, mask, other, Val::Reg(reg), span),
+        };
         self.push(Inst::Set { dst: reg, calc: Calc::Known { of: found, lo: 0, hi: end } }, span);
         let more = self.bin(BinOp::Lt, Val::Reg(reg), Val::Const(end), span);
         self.branch(more, inside, after, inside, span);

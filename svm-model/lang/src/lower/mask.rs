@@ -3,7 +3,7 @@
 use svm_policy::{BinOp, RmwOp, Shared, UnOp};
 
 use super::{Lower, MaskRef};
-use crate::ast::Span;
+use crate::ast::{Filter, Span};
 use crate::builtin::{Bit, Combine, Compare};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
 
@@ -273,6 +273,45 @@ impl Lower<'_, '_, '_> {
                 Val::Reg(result)
             }
         }
+    }
+
+    /// As [`Lower::next_from`], of the bits of one mask that are, or are not, in another: both are read up to the
+    /// word that has one.
+    pub(super) fn next_of(
+        &mut self,
+        filter: Filter,
+        mask: MaskRef,
+        other: MaskRef,
+        from: Val,
+        span: Span,
+    ) -> Val {
+        let (pcpus, bits) = (self.p.machine.pcpus, self.p.machine.word_bits);
+        let (result, after) = (self.new_reg(), self.new_block());
+        for w in 0..self.words() {
+            let start = i64::from(w) * bits;
+            let (look, hit, next) = (self.new_block(), self.new_block(), self.new_block());
+            let here = self.bin(BinOp::Lt, from, Val::Const((start + bits).min(pcpus)), span);
+            self.branch(here, look, next, look, span);
+            let x = self.word(mask, w, span);
+            let y = self.word(other, w, span);
+            let y = if filter == Filter::AndNot { self.un(UnOp::Not, y, span) } else { y };
+            let both = self.bin(BinOp::And, x, y, span);
+            // Without the bits below `from`, if it is in this word.
+            let above = self.bin(BinOp::Sub, from, Val::Const(start), span);
+            let inside = self.bin(BinOp::Ge, above, Val::Const(0), span);
+            let skip = self.bin(BinOp::Mul, above, inside, span);
+            let down = self.bin(BinOp::Shr, both, skip, span);
+            let left = self.bin(BinOp::Shl, down, skip, span);
+            self.branch(left, hit, next, hit, span);
+            let lowest = self.un(UnOp::LowestBit, left, span);
+            let cpu = self.bin(BinOp::Add, lowest, Val::Const(start), span);
+            let cpu = self.calc(Calc::Known { of: cpu, lo: 0, hi: pcpus }, span);
+            self.set(result, cpu, span);
+            self.jump(after, next, span);
+        }
+        self.set(result, Val::Const(pcpus), span);
+        self.jump(after, after, span);
+        Val::Reg(result)
     }
 
     /// A number of the text as [`Lower::next_from`] takes it.

@@ -171,24 +171,22 @@ impl<'p> Lower<'p, '_, '_> {
             }
             StmtKind::Return(value) => self.ret(value.as_ref(), span),
             StmtKind::Guard { kind, lock } => self.guard(*kind, lock, span),
-            StmtKind::ForEachCpu { cpu, mask, body } => match self.value(mask)? {
-                Value::Mask(m, Type::MaskPtr | Type::MaskVar) => self.each_cpu(cpu, m, body, span),
-                Value::Mask(..) => {
-                    let fault = Fault::at(mask.span, format!("`{mask}` is a mask, not a pointer to one"));
-                    self.fail(fault.expected(format!("expected `&{mask}`")))
-                }
-                Value::Num(..) | Value::Lock(..) | Value::Func(_) | Value::Nothing => {
-                    self.fail(Fault::at(mask.span, format!("`{mask}` is not a mask")))
-                }
-            },
-            StmtKind::ForEachPossibleCpu { cpu, body } => self.each_cpu(cpu, MaskRef::Full, body, span),
+            StmtKind::ForEachCpu { cpu, mask, filter, body } => {
+                let mask = self.mask(mask)?;
+                let filter = match filter {
+                    Some((filter, other)) => Some((*filter, self.mask(other)?)),
+                    None => None,
+                };
+                self.each_cpu(cpu, mask, filter, body, span)
+            }
+            StmtKind::ForEachPossibleCpu { cpu, body } => self.each_cpu(cpu, MaskRef::Full, None, body, span),
             StmtKind::ForEachOnlineCpu { cpu, body } => {
                 let mask = match self.p.globals.get(ONLINE_MASK) {
                     Some(crate::decl::Global::Var(var)) => self.variable(*var, Val::Const(0)),
                     Some(_) | None => Target::Value(Value::Mask(MaskRef::Full, Type::MaskPtr)),
                 };
                 match mask {
-                    Target::Value(Value::Mask(m, _)) => self.each_cpu(cpu, m, body, span),
+                    Target::Value(Value::Mask(m, _)) => self.each_cpu(cpu, m, None, body, span),
                     Target::Value(_) | Target::Reg(..) | Target::Slot(..) | Target::Array(..) => Ok(()),
                 }
             }

@@ -1,7 +1,7 @@
 //! Statements.
 
 use super::{Parsed, Parser, Reported};
-use crate::ast::{Block, Decl, GuardKind, Ident, Span, Stmt, StmtKind};
+use crate::ast::{Block, Decl, Filter, GuardKind, Ident, Span, Stmt, StmtKind};
 use crate::diag::{Fault, nearest};
 use crate::lex::Tok;
 
@@ -140,7 +140,12 @@ impl Parser<'_> {
                 StmtKind::Return(if self.is(";") { None } else { Some(self.expr()?) })
             }
             "guard" => self.guard()?,
-            "for_each_cpu" | "for_each_possible_cpu" | "for_each_online_cpu" | "kvm_for_each_vcpu" => {
+            "for_each_cpu"
+            | "for_each_cpu_and"
+            | "for_each_cpu_andnot"
+            | "for_each_possible_cpu"
+            | "for_each_online_cpu"
+            | "kvm_for_each_vcpu" => {
                 return self.for_each(word, start, out);
             }
             "else" => {
@@ -248,13 +253,14 @@ impl Parser<'_> {
         self.next();
         self.need("(")?;
         let cpu = self.expr()?;
-        let second = if matches!(word, "for_each_cpu" | "kvm_for_each_vcpu") {
+        let filter = Filter::LOOPS.into_iter().find(|(name, _)| *name == word).map(|(_, filter)| filter);
+        let second = if filter.is_some() || matches!(word, "for_each_cpu" | "kvm_for_each_vcpu") {
             self.need(",")?;
             Some(self.expr()?)
         } else {
             None
         };
-        let third = if word == "kvm_for_each_vcpu" {
+        let third = if filter.is_some() || word == "kvm_for_each_vcpu" {
             self.need(",")?;
             Some(self.expr()?)
         } else {
@@ -263,8 +269,11 @@ impl Parser<'_> {
         let span = start.to(self.need(")")?);
         let body = self.body()?;
         let kind = match (second, third) {
+            (Some(mask), Some(other)) if filter.is_some() => {
+                StmtKind::ForEachCpu { cpu, mask, filter: filter.map(|f| (f, other)), body }
+            }
             (Some(vcpu), Some(vm)) => StmtKind::ForEachVcpu { index: cpu, vcpu, vm, body },
-            (Some(mask), None) => StmtKind::ForEachCpu { cpu, mask, body },
+            (Some(mask), None) => StmtKind::ForEachCpu { cpu, mask, filter: None, body },
             (None, _) if word == "for_each_online_cpu" => StmtKind::ForEachOnlineCpu { cpu, body },
             (None, _) => StmtKind::ForEachPossibleCpu { cpu, body },
         };

@@ -152,6 +152,9 @@ fn masks_cost_a_step_a_word_where_they_are_shared() {
     assert_eq!(two("cpumask_weight(&a);"), 2);
     assert_eq!(two("cpumask_empty(&a);"), 2);
     assert_eq!(two("cpumask_set_cpu(0, &a); cpumask_empty(&a);"), 2, "the first word has one");
+    assert_eq!(two("cpumask_first_and(&a, &b);"), 4, "a word of each, twice");
+    assert_eq!(two("int cpu; for_each_cpu_and(cpu, &a, cpu_online_mask) out = 1;"), 2);
+    assert_eq!(two("cpumask_set_cpu(0, &a); cpumask_first_and(&a, cpu_online_mask);"), 2);
     assert_eq!(two("cpumask_t l; cpumask_setall(&l); __cpumask_clear_cpu(1, &l); cpumask_weight(&l);"), 0);
     let one = |body: &str| steps(decls, body, 3, 64);
     assert_eq!(one("cpumask_copy(&a, &b);"), 2);
@@ -189,6 +192,27 @@ fn masks_hold_what_they_should() {
         assert_eq!(run("for_each_online_cpu(cpu) { if (cpu > 1) break; out += 5; }"), 10);
         assert_eq!(run("cpumask_xchg(&l, &a, NULL); out = cpumask_empty(&a) * 10 + cpumask_weight(&l);"), 12);
         assert_eq!(run("cpumask_set_cpu(1, &b); cpumask_or(&b, &b, &a); out = cpumask_weight(&b);"), 3);
+        assert_eq!(
+            run(
+                "cpumask_set_cpu(1, &b); cpumask_set_cpu(2, &b); for_each_cpu_and(cpu, &a, &b) out = out * 10 + cpu;"
+            ),
+            2
+        );
+        assert_eq!(
+            run("cpumask_set_cpu(2, &b); for_each_cpu_andnot(cpu, &a, &b) out = out * 10 + cpu + 1;"),
+            1
+        );
+        assert_eq!(run("for_each_cpu_and(cpu, &a, cpu_online_mask) out = out * 10 + cpu + 1;"), 13);
+        assert_eq!(
+            run("out = cpumask_first_and(&a, &a) * 10 + cpumask_next_and(0, &a, cpu_possible_mask);"),
+            2
+        );
+        assert_eq!(
+            run(
+                "out = cpumask_first_and(&a, &b) == nr_cpu_ids && cpumask_next_and(2, &a, &a) == nr_cpu_ids;"
+            ),
+            1
+        );
         assert_eq!(
             run("cpumask_set_cpu(2, &b); out = cpumask_and(&l, &a, &b) * 10 + cpumask_first(&l);"),
             12

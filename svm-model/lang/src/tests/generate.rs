@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::ast::{
-    Ast, Block, Decl, Each, Expr, ExprKind, Function, GuardKind, Ident, Infix, IntType, Item, ItemKind,
-    LockType, Object, Prefix, Span, Stmt, StmtKind, Type,
+    Ast, Block, Decl, Each, Expr, ExprKind, Filter, Function, GuardKind, Ident, Infix, IntType, Item,
+    ItemKind, LockType, Object, Prefix, Span, Stmt, StmtKind, Type,
 };
 
 /// Choices to make.
@@ -161,7 +161,12 @@ fn stmt(t: &mut Tape<'_>, depth: usize) -> Stmt {
         15 => StmtKind::Label(ident(t)),
         16 => StmtKind::Return(if t.below(2) == 0 { None } else { Some(expr(t, e)) }),
         17 => StmtKind::Guard { kind: t.pick(&GuardKind::ALL).1, lock: expr(t, e) },
-        18 => StmtKind::ForEachCpu { cpu: expr(t, e), mask: expr(t, e), body: block(t, d) },
+        18 => StmtKind::ForEachCpu {
+            cpu: expr(t, e),
+            mask: expr(t, e),
+            filter: if t.below(2) == 0 { None } else { Some((t.pick(&Filter::LOOPS).1, expr(t, e))) },
+            body: block(t, d),
+        },
         19 => StmtKind::ForEachPossibleCpu { cpu: expr(t, e), body: block(t, d) },
         20 => StmtKind::ForEachOnlineCpu { cpu: expr(t, e), body: block(t, d) },
         _ => StmtKind::ForEachVcpu { index: expr(t, e), vcpu: expr(t, e), vm: expr(t, e), body: block(t, d) },
@@ -361,7 +366,12 @@ impl Writer<'_, '_> {
                 let i = self.loops;
                 self.loops += 1;
                 let mask = self.tape.pick(&["&l", "&m", "cpu_possible_mask"]);
-                let _ = writeln!(self.text, "{{ int k{i}; for_each_cpu(k{i}, {mask}) {{ b += k{i};");
+                let other = self.tape.pick(&["", "_and", "_andnot"]);
+                let second = if other.is_empty() { "" } else { ", &n" };
+                let _ = writeln!(
+                    self.text,
+                    "{{ int k{i}; for_each_cpu{other}(k{i}, {mask}{second}) {{ b += k{i};"
+                );
                 self.stmts(2, depth - 1);
                 self.text.push_str("} }\n");
             }
