@@ -1,117 +1,27 @@
-//! The event loop: who is next, what each step costs, and the guests' fast path.
+//! The event loop: who is next, and what becomes of each actor after its step.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache_model::event::Event;
-use cache_model::hierarchy::LineRef;
-use cache_model::lattice::Move;
 use cache_model::part::{Timing, Topology};
-use sev_arch::{Access as Kind, CoreId, PcpuId, Tag};
-use sim_core::choice::{Chooser, Scripted};
+use sev_arch::{Access as Kind, PcpuId};
+use sim_core::choice::Chooser;
 use sim_core::random::Stream;
 use sim_core::state::{SlotId, Store as _};
-use svm_policy::{Op, Pc, Prim};
+use svm_policy::Op;
 
+use super::guest::Vcpu;
 use super::memory::TimedMemory;
+use super::plan::{Finished, GuestStream, Plan, Recorded, TimedError};
+use super::reclaim::Reclaimer;
 use super::stats::Outcome;
 use super::store::Watched;
 use crate::explore::ScheduledStep;
-use crate::label::{Actor, NewOwner, Notes, What};
+use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::run::Stepped;
 use crate::spec::TaskKind;
-
-/// One access of a guest, by guest page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Access {
-    /// Guest frame number, dense from 0.
-    pub gfn: u32,
-    /// Line within the page, 0 to 63.
-    pub line: u32,
-    /// Read or write.
-    pub kind: Kind,
-    /// Instructions before it.
-    pub instructions: u32,
-}
-
-/// Where a guest's accesses come from.
-pub trait GuestStream {
-    /// The next access; never ends.
-    fn next_access(&mut self) -> Access;
-
-    /// What went wrong at the source while it was read, if anything.
-    fn fault(&self) -> Option<String> {
-        None
-    }
-}
-
-/// What a timed run does beside the machine's own description.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Root of every random stream.
-    pub seed: u64,
-    /// Accesses that each vCPU makes before it halts.
-    pub accesses: u64,
-    /// Guest frames of each VM.
-    pub guest_pages: Vec<u32>,
-    /// Cycles between two reclaims of a reclaimer, on average; the first after half of it. 0: none.
-    pub reclaim_every: u64,
-    /// Cycles after which a vCPU moves to another of its pCPUs, on average. 0: never.
-    pub migrate_every: u64,
-    /// Of a hundred freed pages, how many go to a device; the others go to the host.
-    pub device_percent: u64,
-    /// Cycles from a page's release to its new owner's first write.
-    pub reuse_after: u64,
-    /// Whether each step is recorded, for the check against the explorer's machine.
-    pub record: bool,
-}
-
-/// One entry of a recorded run.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Recorded {
-    /// A step, with what it was, its events, and a digest of the slots after it.
-    Step {
-        /// Who, and which choices.
-        step: ScheduledStep,
-        /// What it was.
-        what: What,
-        /// Events judged.
-        events: Vec<Event>,
-        /// The slots after it.
-        slots: Vec<i64>,
-        /// A digest of the lines' copies after it.
-        copies: u64,
-        /// The actor's own count of its steps, from 1.
-        count: u32,
-        /// Moves of copies since the step before.
-        moves: u32,
-    },
-    /// A move of a copy that the caches made on their own.
-    Move(Move, Vec<Event>),
-}
-
-/// Why a timed run stopped before its end.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum TimedError {
-    /// Nobody can go on, and a vCPU has not finished.
-    Deadlock {
-        /// When, in cycles.
-        at: u64,
-        /// Who waits for what.
-        waiting: String,
-    },
-    /// A text loops without an access.
-    Runaway(Pc),
-    /// A guest's source failed.
-    Source(String),
-}
-
-/// Cycles of a statement's own work and of a hit; the policy's instructions are few beside what they wait for.
-const STEP: u64 = 6;
-/// Accesses that a guest may make in one go before the queue is looked at again.
-const BATCH: u32 = 4096;
 
 /// Events without an access of any guest after which a run is given up.
 const STALLED: u64 = 50_000_000;
@@ -119,7 +29,7 @@ const STALLED: u64 = 50_000_000;
 /// Answers the machine's questions in the timed run: the kernel's own choices are fixed, the engine gives the
 /// others in advance.
 #[derive(Debug, Default)]
-struct Answers {
+pub(super) struct Answers {
     given: Vec<u32>,
     asked: Vec<u32>,
 }
@@ -137,67 +47,46 @@ impl Chooser for Answers {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Agent {
+pub(super) enum Agent {
     Task(u16),
     Irq(u16),
     World,
 }
 
-/// A guest's running state.
-struct Vcpu<G> {
-    source: G,
-    pending: Option<Access>,
-    left: u64,
-    move_at: u64,
-    /// When each outstanding miss is served; a ring.
-    misses: Vec<u64>,
-    next_miss: usize,
-    milli: u64,
-    moves: Stream,
-    halted_at: Option<u64>,
-}
-
-struct Reclaimer {
-    next_at: u64,
-    stream: Stream,
-    writeback_since: Option<u64>,
-    page: u32,
-}
-
 /// One timed run.
 pub struct Run<'a, G> {
-    machine: &'a Machine,
-    store: Watched,
-    memory: TimedMemory,
-    timing: Timing,
-    topology: Topology,
-    plan: Plan,
-    queue: BinaryHeap<Reverse<(u64, u32, u64)>>,
-    counts: Vec<u64>,
-    agents: Vec<Agent>,
-    vcpus: Vec<Option<Vcpu<G>>>,
-    reclaimers: Vec<Option<Reclaimer>>,
-    lock_since: Vec<Option<u64>>,
-    taken_at: Vec<(u64, bool)>,
-    ipi_at: Vec<u64>,
-    sender: Option<u16>,
-    frames: Vec<Vec<Option<u32>>>,
-    spare: Vec<Vec<u32>>,
-    world: Vec<(u64, u32, Option<Kind>)>,
-    world_stream: Stream,
-    slot_kinds: Vec<SlotKind>,
-    last_writer: Vec<u16>,
-    notes: Notes,
-    answers: Answers,
-    out: Outcome,
-    recorded: Vec<Recorded>,
-    own_counts: BTreeMap<Actor, u32>,
-    error: Option<TimedError>,
-    running: usize,
+    pub(super) machine: &'a Machine,
+    pub(super) store: Watched,
+    pub(super) memory: TimedMemory,
+    pub(super) timing: Timing,
+    pub(super) topology: Topology,
+    pub(super) plan: Plan,
+    pub(super) queue: BinaryHeap<Reverse<(u64, u32, u64)>>,
+    pub(super) counts: Vec<u64>,
+    pub(super) agents: Vec<Agent>,
+    pub(super) vcpus: Vec<Option<Vcpu<G>>>,
+    pub(super) reclaimers: Vec<Option<Reclaimer>>,
+    pub(super) lock_since: Vec<Option<u64>>,
+    pub(super) taken_at: Vec<(u64, bool)>,
+    pub(super) ipi_at: Vec<u64>,
+    pub(super) sender: Option<u16>,
+    pub(super) frames: Vec<Vec<Option<u32>>>,
+    pub(super) spare: Vec<Vec<u32>>,
+    pub(super) world: Vec<(u64, u32, Option<Kind>)>,
+    pub(super) world_stream: Stream,
+    pub(super) slot_kinds: Vec<SlotKind>,
+    pub(super) last_writer: Vec<u16>,
+    pub(super) notes: Notes,
+    pub(super) answers: Answers,
+    pub(super) out: Outcome,
+    pub(super) recorded: Vec<Recorded>,
+    pub(super) own_counts: BTreeMap<Actor, u32>,
+    pub(super) error: Option<TimedError>,
+    pub(super) running: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum SlotKind {
+pub(super) enum SlotKind {
     Other,
     Pending(u16),
     Call,
@@ -328,7 +217,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         run
     }
 
-    fn schedule(&mut self, agent: usize, at: u64) {
+    pub(super) fn schedule(&mut self, agent: usize, at: u64) {
         self.counts[agent] += 1;
         let id = u32::try_from(agent).unwrap_or(u32::MAX);
         self.queue.push(Reverse((at, id, self.counts[agent])));
@@ -425,7 +314,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
     }
 
     /// Makes a step of the machine and books it; the step's cycles if it was made.
-    fn step(&mut self, actor: Actor, now: u64, given: &[u32]) -> Result<u64, Stepped> {
+    pub(super) fn step(&mut self, actor: Actor, now: u64, given: &[u32]) -> Result<u64, Stepped> {
         self.answers.given.clear();
         self.answers.given.extend_from_slice(given);
         self.answers.asked.clear();
@@ -470,7 +359,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         Ok(cycles)
     }
 
-    fn book_moves(&mut self) {
+    pub(super) fn book_moves(&mut self) {
         if self.memory.moved.is_empty() {
             return;
         }
@@ -485,74 +374,6 @@ impl<'a, G: GuestStream> Run<'a, G> {
     }
 
     /// Cycles of a step apart from what memory took, and the counters it moves.
-    fn cost(&mut self, actor: Actor, what: What, pcpu: Option<PcpuId>) -> u64 {
-        match what {
-            What::Text { pc } => {
-                let op = self.machine.code().ops[usize::from(pc)];
-                self.text_cost(actor, op, pcpu)
-            }
-            What::Guest { .. } | What::Reuse { .. } | What::Move(_) | What::Started { .. } => 0,
-            What::Fault { .. } | What::Exit | What::Halted => {
-                self.out.cost.guest_exits += 1;
-                self.timing.vm_run_exit_sev / 2
-            }
-            What::Placed { .. } | What::Preempted => self.timing.context_switch / 2,
-            What::Take { .. } => STEP,
-        }
-    }
-
-    fn text_cost(&mut self, actor: Actor, op: Op, pcpu: Option<PcpuId>) -> u64 {
-        let place = match op {
-            Op::Load { place, .. } | Op::Store { place, .. } => Some((place, 0)),
-            Op::Rmw { place, .. } | Op::Lock { place, .. } | Op::Unlock { place, .. } => {
-                Some((place, u64::from(self.timing.atomic_rmw)))
-            }
-            Op::Prim { prim, .. } => {
-                if prim == Prim::SendCall {
-                    self.out.cost.ipis += 1;
-                    if let Actor::Task(t) = actor {
-                        self.sender = Some(t);
-                    }
-                    return self.timing.ipi_per_pcpu;
-                }
-                if prim == Prim::FlushPrivate {
-                    self.out.cost.pcpus_flushed += 1;
-                }
-                return if prim == Prim::VmRun { self.timing.vm_run_exit_sev / 2 } else { STEP };
-            }
-            Op::Set { .. }
-            | Op::MaskPut { .. }
-            | Op::Jump(_)
-            | Op::Branch { .. }
-            | Op::Window(_)
-            | Op::Choose { .. }
-            | Op::ChooseBit { .. }
-            | Op::Halt => None,
-        };
-        let Some((place, locked)) = place else { return STEP };
-        // Where the variable's line was last written decides how far it comes.
-        let var = &self.machine.vars[usize::from(place.var.0)];
-        let core = pcpu.map_or(0, |p| self.topology.core_of(p).0);
-        let last = &mut self.last_writer[var.base as usize];
-        let far = if *last == u16::MAX || *last == core {
-            0
-        } else {
-            let (a, b) = (self.topology.ccx_of(CoreId(*last)), self.topology.ccx_of(CoreId(core)));
-            let latency = if a == b {
-                self.timing.same_ccx
-            } else if self.topology.socket_of(a) == self.topology.socket_of(b) {
-                self.timing.other_ccx
-            } else {
-                self.timing.other_socket
-            };
-            u64::from(latency)
-        };
-        if !matches!(op, Op::Load { .. }) {
-            *last = core;
-        }
-        STEP + far + locked
-    }
-
     fn task(&mut self, agent: usize, t: u16, now: u64) {
         let index = usize::from(t);
         if self.machine.in_guest(&self.store, t)
@@ -626,7 +447,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         Some(Vec::new())
     }
 
-    fn after_task(&mut self, agent: usize, t: u16, now: u64, cycles: u64) {
+    pub(super) fn after_task(&mut self, agent: usize, t: u16, now: u64, cycles: u64) {
         let index = usize::from(t);
         let mut next = now + cycles;
         if let Some(reclaimer) = &mut self.reclaimers[index] {
@@ -680,70 +501,6 @@ impl<'a, G: GuestStream> Run<'a, G> {
         self.schedule(agent, next);
     }
 
-    /// The VMM's mapping and the allocator follow the reclaim.
-    fn page_life(&mut self, prim: Prim, page: u32, next: u64) {
-        if prim == Prim::ZapUserPte {
-            for frames in &mut self.frames {
-                for frame in frames.iter_mut().filter(|f| **f == Some(page)) {
-                    *frame = None;
-                }
-            }
-        }
-        if prim == Prim::FreePage {
-            self.world.push((next + self.plan.reuse_after, page, Some(Kind::Write)));
-            self.world.sort_unstable_by(|a, b| b.cmp(a));
-            self.schedule_world();
-        }
-    }
-
-    fn schedule_world(&mut self) {
-        if let Some((at, _, _)) = self.world.last() {
-            let at = *at;
-            self.schedule(self.agents.len() - 1, at);
-        }
-    }
-
-    /// A freed page's new owner writes it, then reads it, then gives it back.
-    fn world(&mut self, _: usize, now: u64) {
-        while let Some((at, page, access)) = self.world.last().copied() {
-            if at > now {
-                break;
-            }
-            self.world.pop();
-            let options = self.machine.world_options(&mut self.store, &self.memory);
-            let device = self.world_stream.percent(self.plan.device_percent);
-            let wanted = |o: &(u32, NewOwner, Kind)| {
-                o.0 == page
-                    && match (access, o.1) {
-                        (None, by) => by == NewOwner::Vm,
-                        (Some(a), NewOwner::Device) => device && o.2 == a,
-                        (Some(a), NewOwner::Host(_)) => !device && o.2 == a,
-                        (Some(_), NewOwner::Vm) => false,
-                    }
-            };
-            let fits: Vec<usize> =
-                options.iter().enumerate().filter(|(_, o)| wanted(o)).map(|(i, _)| i).collect();
-            let pick = self.world_stream.below(u64::try_from(fits.len().max(1)).unwrap_or(1));
-            if let Some(choice) = fits.get(usize::try_from(pick).unwrap_or(0)) {
-                let choice = u32::try_from(*choice).unwrap_or(0);
-                if self.step(Actor::World, now, &[choice]).is_err() {
-                    continue;
-                }
-            }
-            let later = now + self.plan.reuse_after.max(1);
-            match access {
-                Some(Kind::Write) => self.world.push((later, page, Some(Kind::Read))),
-                Some(Kind::Read) => self.world.push((later, page, None)),
-                None => {
-                    let vm = self.machine.spec().pages[page as usize].1;
-                    self.spare[vm.index()].push(page);
-                }
-            }
-            self.world.sort_unstable_by(|a, b| b.cmp(a));
-        }
-        self.schedule_world();
-    }
-
     fn irq(&mut self, agent: usize, p: u16, now: u64) {
         let index = usize::from(p);
         let handling = self.machine.pcpus[index].handling;
@@ -770,177 +527,9 @@ impl<'a, G: GuestStream> Run<'a, G> {
             Err(_) => {}
         }
     }
-
-    /// Runs a guest until something else must happen first.
-    fn guest(&mut self, agent: usize, t: u16, pcpu: PcpuId, now: u64) {
-        let index = usize::from(t);
-        let machine = self.machine;
-        let Some(slots) = &machine.tasks[index].vcpu else { return };
-        let core = self.topology.core_of(pcpu);
-        let tag = Tag::of_vm(slots.vm);
-        let pages = machine.spec().pages.len();
-        let tlb = slots.vcpu.index() * pages;
-        let horizon = self.queue.peek().map_or(u64::MAX, |r| r.0.0);
-        // Hits disturb nobody before the smallest request could arrive.
-        let ahead = horizon.saturating_add(u64::from(self.timing.l3_hit));
-        let mut at = now;
-        for _ in 0..BATCH {
-            let Some(vcpu) = self.vcpus[index].as_mut() else { return };
-            if self.ipi_at[pcpu.index()] <= at || at >= vcpu.move_at || vcpu.left == 0 {
-                let halt = vcpu.left == 0 && self.ipi_at[pcpu.index()] > at;
-                let drained = vcpu.misses.iter().copied().max().unwrap_or(0).max(at);
-                match self.step(Actor::Task(t), drained, &[if halt { 2 } else { 1 }]) {
-                    Ok(cycles) => self.after_task(agent, t, drained, cycles),
-                    Err(_) => self.schedule(agent, drained + 1),
-                }
-                return;
-            }
-            let access = match vcpu.pending {
-                Some(access) => access,
-                None => {
-                    let access = vcpu.source.next_access();
-                    vcpu.milli += u64::from(access.instructions) * self.timing.per_instruction_milli;
-                    at += vcpu.milli / 1000;
-                    vcpu.milli %= 1000;
-                    vcpu.pending = Some(access);
-                    access
-                }
-            };
-            let frames = &self.frames[slots.vm.index()];
-            let gfn = access.gfn as usize % frames.len().max(1);
-            let Some(page) = frames[gfn] else {
-                // The VMM maps a fresh page when the guest first touches it.
-                if at > horizon {
-                    break;
-                }
-                match self.spare[slots.vm.index()].pop() {
-                    Some(page) => self.frames[slots.vm.index()][gfn] = Some(page),
-                    None => at += self.plan.reuse_after.max(1),
-                }
-                continue;
-            };
-            let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
-            let mapped = self.store.words[machine.tlbs[tlb + page as usize].0 as usize] != 0;
-            if !mapped || self.memory.tracked(line) {
-                if at > horizon {
-                    break;
-                }
-                let rank = machine.vm_pages[slots.vm.index()].binary_search(&page).unwrap_or(0);
-                at = self.tracked_access(agent, t, at, (rank, access));
-                if at == u64::MAX {
-                    return;
-                }
-                continue;
-            }
-            let request = LineRef { phys: line, tag };
-            if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
-                // A hit's latency is hidden, but for the time to issue it.
-                at += u64::from(cycles > self.timing.l1_hit);
-                vcpu.pending = None;
-                vcpu.left -= 1;
-                self.out.guest_accesses += 1;
-                if at > ahead {
-                    break;
-                }
-                continue;
-            }
-            if at > horizon {
-                break;
-            }
-            let slot = &mut vcpu.misses[vcpu.next_miss];
-            at = at.max(*slot);
-            let served = self.memory.caches.access(core, request, access.kind, at);
-            *slot = at + u64::from(served.cycles);
-            vcpu.next_miss = (vcpu.next_miss + 1) % vcpu.misses.len();
-            vcpu.pending = None;
-            vcpu.left -= 1;
-            self.out.guest_accesses += 1;
-            at += 1;
-            if !self.memory.tracks_nothing() {
-                self.memory.follow_moves();
-                self.book_moves();
-            }
-        }
-        self.schedule(agent, at);
-    }
-
-    /// An access that must be a step of the machine: its page is not in the TLB, or events can concern its line.
-    /// Returns when the guest goes on, or `u64::MAX` if it has left guest mode.
-    fn tracked_access(&mut self, agent: usize, t: u16, at: u64, (rank, access): (usize, Access)) -> u64 {
-        let per_page = self.machine.spec().lines_per_page;
-        let count = self.machine.tasks[usize::from(t)]
-            .vcpu
-            .as_ref()
-            .map_or(1, |v| self.machine.vm_pages[v.vm.index()].len());
-        let mut given = vec![0];
-        if count > 1 {
-            given.push(u32::try_from(rank).unwrap_or(0));
-        }
-        if per_page > 1 {
-            given.push(access.line % per_page);
-        }
-        given.push(u32::from(access.kind == Kind::Write));
-        match self.step(Actor::Task(t), at, &given) {
-            Ok(cycles) => {
-                if matches!(self.notes.what, Some(What::Guest { .. })) {
-                    if let Some(vcpu) = self.vcpus[usize::from(t)].as_mut() {
-                        vcpu.pending = None;
-                        vcpu.left -= 1;
-                    }
-                    self.out.guest_accesses += 1;
-                    return at + cycles;
-                }
-                self.after_task(agent, t, at, cycles);
-                u64::MAX
-            }
-            Err(_) => at + 1,
-        }
-    }
 }
 
 /// A time around `mean`, from half of it to one and a half.
-fn span(stream: &mut Stream, mean: u64) -> u64 {
+pub(super) fn span(stream: &mut Stream, mean: u64) -> u64 {
     if mean == 0 { u64::MAX } else { mean / 2 + stream.below(mean) }
-}
-
-/// A run that has ended.
-#[derive(Debug)]
-pub struct Finished {
-    /// What it counted.
-    pub outcome: Outcome,
-    /// Its steps, if they were recorded.
-    pub recorded: Vec<Recorded>,
-    /// The caches as they were left.
-    pub memory: TimedMemory,
-}
-
-/// Replays a schedule of the explorer over the timed caches, one step after the other, and returns the events of
-/// each step.
-///
-/// # Errors
-///
-/// The first step, from 1, that could not be made as scheduled, and why.
-pub fn replay_timed(
-    machine: &Machine,
-    memory: &mut TimedMemory,
-    schedule: &[ScheduledStep],
-) -> Result<Vec<Vec<Event>>, (usize, String)> {
-    let mut store = Watched::new(machine.layout().initial());
-    let mut notes = Notes::default();
-    let mut events = Vec::new();
-    let mut now = 0u64;
-    for (i, step) in schedule.iter().enumerate() {
-        memory.now = now;
-        let mut chooser = Scripted::new(&step.answers);
-        let done = machine.step(&mut store, memory, step.actor, &mut chooser, &mut notes);
-        if done != Stepped::Done || !chooser.fitted() {
-            return Err((i + 1, format!("{} {done:?}", machine.actor_name(step.actor))));
-        }
-        if !memory.moved.is_empty() {
-            return Err((i + 1, "the caches moved a line on their own".to_owned()));
-        }
-        now += 1 + notes.cycles;
-        events.push(notes.events.clone());
-    }
-    Ok(events)
 }
