@@ -9,12 +9,12 @@ use sev_arch::{Access as Kind, PcpuId};
 use sim_core::choice::Chooser;
 use sim_core::random::Stream;
 use sim_core::state::{SlotId, Store as _};
-use svm_policy::Op;
 
 use super::guest::Vcpu;
+use super::locks::LockWait;
 use super::memory::TimedMemory;
 use super::plan::{Finished, GuestStream, Plan, Recorded, TimedError};
-use super::reclaim::Reclaimer;
+use super::reclaim::{Due, Reclaimer};
 use super::stats::Outcome;
 use super::store::Watched;
 use crate::explore::ScheduledStep;
@@ -23,8 +23,11 @@ use crate::machine::Machine;
 use crate::run::Stepped;
 use crate::spec::TaskKind;
 
-/// Events without an access of any guest after which a run is given up.
-const STALLED: u64 = 50_000_000;
+/// Nanoseconds without an access of any guest after which a run is given up.
+const STARVED_NS: u64 = 200_000_000;
+/// Among so many events, guests that get on make so many accesses at least; else the run is given up. An access
+/// is one event at most, a flush by one pCPU some thirty.
+const WINDOW: (u64, u64) = (4_000_000, 250_000);
 
 /// Answers the machine's questions in the timed run: the kernel's own choices are fixed, the engine gives the
 /// others in advance.
@@ -66,7 +69,7 @@ pub struct Run<'a, G> {
     pub(super) agents: Vec<Agent>,
     pub(super) vcpus: Vec<Option<Vcpu<G>>>,
     pub(super) reclaimers: Vec<Option<Reclaimer>>,
-    pub(super) lock_since: Vec<Option<u64>>,
+    pub(super) waits: Vec<Option<LockWait>>,
     pub(super) taken_at: Vec<(u64, bool)>,
     pub(super) ipi_at: Vec<u64>,
     pub(super) sender: Option<u16>,
@@ -82,7 +85,12 @@ pub struct Run<'a, G> {
     pub(super) recorded: Vec<Recorded>,
     pub(super) own_counts: BTreeMap<Actor, u32>,
     pub(super) error: Option<TimedError>,
+    /// vCPUs that have not halted.
     pub(super) running: usize,
+    /// When reclaims of a VM come due by its progress, by VM.
+    pub(super) due: Vec<Due>,
+    /// Reclaims that have come due by progress and are not done.
+    pub(super) backlog: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,33 +148,35 @@ impl<'a, G: GuestStream> Run<'a, G> {
             spare.push(pages[mapped..].iter().rev().copied().collect());
         }
         let mut vcpus = Vec::new();
-        let mut reclaimers = Vec::new();
+        let mut reclaimers: Vec<Option<Reclaimer>> = Vec::new();
+        let mut paces = plan.reclaim.iter();
         for (t, task) in (0u16..).zip(&spec.tasks) {
             let vcpu = matches!(task.kind, TaskKind::Vcpu { .. }).then(|| {
-                let mut moves = Stream::new(plan.seed, u64::from(t), 1);
-                let move_at = span(&mut moves, plan.migrate_every);
+                let vm = machine.tasks[usize::from(t)].vcpu.as_ref().map_or(0, |v| v.vm.index());
                 Vcpu {
                     source: guests(t),
                     pending: None,
-                    left: plan.accesses,
-                    move_at: if task.pcpus.len() > 1 { move_at } else { u64::MAX },
+                    left: plan.accesses.get(vm).copied().unwrap_or(0),
+                    move_at: u64::MAX,
+                    stop: 0,
                     misses: vec![0; timing.outstanding_misses as usize],
                     next_miss: 0,
                     milli: 0,
-                    moves,
+                    moves: Stream::new(plan.seed, u64::from(t), 1),
                     halted_at: None,
                 }
             });
             vcpus.push(vcpu);
-            let reclaimer = matches!(task.kind, TaskKind::Reclaimer { .. }).then(|| {
-                let mut stream = Stream::new(plan.seed, u64::from(t), 2);
-                let next_at = span(&mut stream, plan.reclaim_every) / 2;
-                let next_at = if plan.reclaim_every == 0 { u64::MAX } else { next_at };
-                Reclaimer { next_at, stream, writeback_since: None, page: 0 }
+            reclaimers.push(match task.kind {
+                TaskKind::Reclaimer { vm, .. } => {
+                    let pace = paces.next().copied().unwrap_or_default();
+                    Some(Reclaimer::new(plan.seed, t, vm, pace))
+                }
+                TaskKind::Vcpu { .. } | TaskKind::Host { .. } | TaskKind::Device { .. } => None,
             });
-            reclaimers.push(reclaimer);
         }
         let running = vcpus.iter().flatten().count();
+        let due = Due::by_vm(spec.vms, &reclaimers);
         let store = Watched::new(machine.layout().initial());
         let pcpus = usize::from(spec.pcpus());
         let mut run = Run {
@@ -177,7 +187,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             counts: vec![0; agents.len()],
             vcpus,
             reclaimers,
-            lock_since: vec![None; tasks],
+            waits: vec![None; tasks],
             taken_at: vec![(0, false); pcpus],
             ipi_at: vec![u64::MAX; pcpus],
             sender: None,
@@ -194,6 +204,8 @@ impl<'a, G: GuestStream> Run<'a, G> {
             own_counts: BTreeMap::new(),
             error: None,
             running,
+            due,
+            backlog: 0,
             store,
             memory,
             plan,
@@ -202,8 +214,8 @@ impl<'a, G: GuestStream> Run<'a, G> {
         for agent in 0..run.agents.len() {
             match run.agents[agent] {
                 Agent::Task(t) => {
-                    let at = run.reclaimers[usize::from(t)].as_ref().map_or(0, |r| r.next_at);
-                    if at != u64::MAX {
+                    let reclaimer = run.reclaimers[usize::from(t)].as_ref();
+                    if let Some(at) = reclaimer.map_or(Some(0), Reclaimer::first_at) {
                         run.schedule(agent, at);
                     }
                 }
@@ -227,16 +239,19 @@ impl<'a, G: GuestStream> Run<'a, G> {
     ///
     /// # Errors
     ///
-    /// A deadlock, or a text that loops forever.
+    /// A deadlock, a text that loops forever, guests that do not get on.
     pub fn run(
         mut self,
         interrupted: Option<&AtomicBool>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Finished, TimedError> {
         let mut events = 0u64;
+        let of = self.vcpus.iter().flatten().map(|v| v.left).sum::<u64>();
+        let starved = self.timing.cycles_of_ns(STARVED_NS);
         let mut progressed = (0u64, 0u64);
+        let mut window = (0u64, 0u64);
         let mut woken = Vec::new();
-        while self.running > 0 {
+        while self.running > 0 || self.backlog > 0 {
             let Some(Reverse((now, id, count))) = self.queue.pop() else {
                 return Err(TimedError::Deadlock { at: self.out.cycles, waiting: self.who_waits() });
             };
@@ -245,10 +260,19 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 continue;
             }
             events += 1;
-            if self.out.guest_accesses != progressed.0 {
-                progressed = (self.out.guest_accesses, events);
-            } else if events - progressed.1 > STALLED {
-                return Err(TimedError::Deadlock { at: now, waiting: self.who_waits() });
+            let (accesses, since) = progressed;
+            if self.out.guest_accesses != accesses || self.running == 0 {
+                progressed = (self.out.guest_accesses, now);
+            } else if now - since > starved {
+                return Err(TimedError::Starved { at: now, since, accesses, of });
+            }
+            if events.is_multiple_of(WINDOW.0) {
+                let slow = self.out.guest_accesses - window.0 < WINDOW.1;
+                let done = self.running == 0 && self.backlog != window.1;
+                if slow && !done {
+                    return Err(TimedError::Starved { at: now, since, accesses, of });
+                }
+                window = (self.out.guest_accesses, self.backlog);
             }
             if events & 0xfff == 0 {
                 progress(self.out.guest_accesses);
@@ -275,6 +299,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         self.out.cost.dram_bytes_written = stats.dram_bytes_written;
         self.out.cost.lines_written_back = self.memory.flushed_lines;
         self.out.cost.lines_invalidated = self.memory.invalidated_lines;
+        self.out.cost.lines_clflushed_at_hand_back = self.memory.handed_on_lines;
         Ok(Finished { outcome: self.out, recorded: self.recorded, memory: self.memory })
     }
 
@@ -291,7 +316,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
     /// Agents that waited for what was just written go on.
     fn wake(&mut self, now: u64, woken: &mut Vec<(SlotId, u32)>) {
         self.store.take_woken(woken);
-        for (slot, id) in woken.drain(..) {
+        for (turn, (slot, id)) in (0u64..).zip(woken.drain(..)) {
             let delay = match self.slot_kinds[slot.0 as usize] {
                 SlotKind::Pending(p) => {
                     let to = self.topology.ccx_of(self.topology.core_of(PcpuId(p)));
@@ -306,7 +331,8 @@ impl<'a, G: GuestStream> Run<'a, G> {
                     flight
                 }
                 SlotKind::Call => u64::from(self.timing.other_ccx),
-                SlotKind::Lock => self.timing.mutex_hand_off,
+                // Who has waited longest goes first; the step that takes the lock pays for the hand-over.
+                SlotKind::Lock => turn,
                 SlotKind::Other => 0,
             };
             self.schedule(id as usize, now + delay);
@@ -319,6 +345,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         self.answers.given.extend_from_slice(given);
         self.answers.asked.clear();
         self.memory.now = now;
+        self.memory.handing_on = actor == Actor::World;
         let pcpu = self.machine.pcpu_of(&self.store, actor);
         let done =
             self.machine.step(&mut self.store, &mut self.memory, actor, &mut self.answers, &mut self.notes);
@@ -384,109 +411,51 @@ impl<'a, G: GuestStream> Run<'a, G> {
             return;
         }
         if let Some(vcpu) = &self.vcpus[index]
-            && now >= vcpu.move_at
+            && vcpu.moves(now)
             && let Ok(cycles) = self.step(Actor::Preempt(t), now, &[])
         {
             self.schedule(agent, now + cycles);
             return;
         }
-        let given = self.given(t, now);
+        if self.queues_behind_a_writer(agent, index, now) {
+            return;
+        }
+        let given = self.given(t);
         let Some(given) = given else {
-            // Nothing that the guest has mapped: try again later.
-            self.schedule(agent, now + self.plan.reclaim_every.max(1));
+            self.nothing_to_reclaim(agent, index, now);
             return;
         };
         match self.step(Actor::Task(t), now, &given) {
             Ok(cycles) => {
-                if let Some(since) = self.lock_since[index].take() {
-                    self.out.cost.lock_wait_cycles += now - since;
-                }
-                self.after_task(agent, t, now, cycles);
+                let handed = self.took_lock(index, now);
+                self.after_task(agent, t, now, cycles + handed);
             }
             Err(Stepped::Blocked(slot)) => {
-                if self.slot_kinds[slot.0 as usize] == SlotKind::Lock {
-                    self.lock_since[index].get_or_insert(now);
-                }
-                self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
+                self.blocked(agent, index, slot, now);
             }
             Err(_) => {
-                // A reclaimer with nothing to reclaim tries again later.
                 if self.reclaimers[index].is_some() {
-                    self.schedule(agent, now + self.plan.reclaim_every.max(1));
+                    self.nothing_to_reclaim(agent, index, now);
                 }
             }
         }
-    }
-
-    /// The answers that a task's step will be asked for; `None` if it must wait for its time.
-    fn given(&mut self, t: u16, now: u64) -> Option<Vec<u32>> {
-        let index = usize::from(t);
-        let task = &self.machine.tasks[index];
-        let off = task.on.is_some_and(|on| self.store.get(on) < 0);
-        if off {
-            let places = self.machine.placements(&self.store, t);
-            let pick = self.vcpus[index]
-                .as_mut()
-                .map_or(0, |v| v.moves.below(u64::try_from(places.len().max(1)).unwrap_or(1)));
-            return Some(vec![u32::try_from(pick).unwrap_or(0)]);
-        }
-        if let (Some(reclaimer), true) = (&mut self.reclaimers[index], task.main.idle(&self.store)) {
-            debug_assert!(now >= reclaimer.next_at);
-            let TaskKind::Reclaimer { vm, .. } = &self.machine.spec().tasks[index].kind else { return None };
-            // Only pages that the guest has mapped are worth reclaiming; spare ones hold nothing.
-            let options = self.machine.reclaimable(&self.store, *vm);
-            let frames = &self.frames[vm.index()];
-            let mapped: Vec<u32> =
-                (0u32..).zip(&options).filter(|(_, p)| frames.contains(&Some(**p))).map(|(i, _)| i).collect();
-            if mapped.is_empty() {
-                return None;
-            }
-            let pick = reclaimer.stream.below(u64::try_from(mapped.len()).unwrap_or(1));
-            return Some(vec![mapped[usize::try_from(pick).unwrap_or(0)]]);
-        }
-        Some(Vec::new())
     }
 
     pub(super) fn after_task(&mut self, agent: usize, t: u16, now: u64, cycles: u64) {
         let index = usize::from(t);
         let mut next = now + cycles;
-        if let Some(reclaimer) = &mut self.reclaimers[index] {
-            if let Some(What::Started { page }) = self.notes.what {
-                reclaimer.page = page;
-                next += self.timing.syscall;
-            }
-            if let Some(begins) = self.notes.writeback {
-                if begins {
-                    reclaimer.writeback_since = Some(next);
-                    self.out.cost.flush_calls += 1;
-                } else if let Some(since) = reclaimer.writeback_since.take() {
-                    self.out.cost.flush_latency_cycles.push(next.saturating_sub(since));
-                }
-            }
-            let page = reclaimer.page;
-            if let Some(What::Text { pc }) = self.notes.what
-                && let Op::Prim { prim, .. } = self.machine.code().ops[usize::from(pc)]
-            {
-                self.page_life(prim, page, next);
-            }
-            let reclaimer = self.reclaimers[index].as_mut().filter(|_| {
-                self.machine.tasks[index].main.idle(&self.store)
-                    && !matches!(self.notes.what, Some(What::Placed { .. }))
-            });
-            if let Some(reclaimer) = reclaimer {
-                let gap = span(&mut reclaimer.stream, self.plan.reclaim_every);
-                reclaimer.next_at = next.max(reclaimer.next_at + gap);
-                next = reclaimer.next_at;
+        if self.reclaimers[index].is_some() {
+            match self.after_reclaimer(index, next) {
+                Some(at) => next = at,
+                None => return,
             }
         }
         if let Some(vcpu) = &mut self.vcpus[index] {
-            if let Some(What::Placed { .. }) = self.notes.what {
-                vcpu.move_at =
-                    if self.plan.migrate_every == 0 || self.machine.spec().tasks[index].pcpus.len() < 2 {
-                        u64::MAX
-                    } else {
-                        now + span(&mut vcpu.moves, self.plan.migrate_every)
-                    };
+            if let Some(What::Placed { .. }) = self.notes.what
+                && self.machine.spec().tasks[index].pcpus.len() > 1
+            {
+                let vm = self.machine.tasks[index].vcpu.as_ref().map_or(0, |v| v.vm.index());
+                vcpu.plan_move(self.plan.migrate.get(vm).copied().unwrap_or_default(), now);
             }
             if self.machine.tasks[index].main.idle(&self.store) {
                 if vcpu.halted_at.is_none() {
@@ -529,7 +498,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
     }
 }
 
-/// A time around `mean`, from half of it to one and a half.
+/// A span around `mean`, from half of it to one and a half; at least 1.
 pub(super) fn span(stream: &mut Stream, mean: u64) -> u64 {
-    if mean == 0 { u64::MAX } else { mean / 2 + stream.below(mean) }
+    (mean / 2 + stream.below(mean)).max(1)
 }

@@ -34,19 +34,36 @@ pub trait GuestStream {
     }
 }
 
+/// How often something happens, on average.
+///
+/// What a guest's progress paces happens equally often under every policy, and at the same places of the guest's
+/// work: reclaims that come due while one is under way are made after it, and the run ends when all are made. What
+/// the clock paces happens more often in a run that is slower.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Pace {
+    /// Never.
+    #[default]
+    Never,
+    /// By the clock: cycles.
+    Cycles(u64),
+    /// By progress: accesses that guests have made.
+    Accesses(u64),
+}
+
 /// What a timed run does beside the machine's own description.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Root of every random stream.
     pub seed: u64,
-    /// Accesses that each vCPU makes before it halts.
-    pub accesses: u64,
+    /// Accesses that each vCPU makes before it halts, by VM.
+    pub accesses: Vec<u64>,
     /// Guest frames of each VM.
     pub guest_pages: Vec<u32>,
-    /// Cycles between two reclaims of a reclaimer, on average; the first after half of it. 0: none.
-    pub reclaim_every: u64,
-    /// Cycles after which a vCPU moves to another of its pCPUs, on average. 0: never.
-    pub migrate_every: u64,
+    /// From one reclaim to the next, for each reclaimer in the order of the tasks; the first comes after half of
+    /// it. Accesses are those of all vCPUs of its VM.
+    pub reclaim: Vec<Pace>,
+    /// From one move of a vCPU to another of its pCPUs to the next, by VM. Accesses are the vCPU's own.
+    pub migrate: Vec<Pace>,
     /// Of a hundred freed pages, how many go to a device; the others go to the host.
     pub device_percent: u64,
     /// Cycles from a page's release to its new owner's first write.
@@ -93,6 +110,17 @@ pub enum TimedError {
     Runaway(Pc),
     /// A guest's source failed.
     Source(String),
+    /// The guests hardly get on, or not at all.
+    Starved {
+        /// When the run was given up, in cycles.
+        at: u64,
+        /// When a guest last made an access, in cycles.
+        since: u64,
+        /// Accesses made.
+        accesses: u64,
+        /// Accesses to be made.
+        of: u64,
+    },
 }
 
 /// A run that has ended.

@@ -15,12 +15,16 @@ use crate::run::Stepped;
 ///
 /// # Errors
 ///
-/// The first step, from 1, that could not be made as scheduled, and why.
+/// The first step, from 1, that could not be made as scheduled, and why; step 0 is the part, whose L3 is inclusive.
 pub fn replay_timed(
     machine: &Machine,
     memory: &mut TimedMemory,
     schedule: &[ScheduledStep],
 ) -> Result<Vec<Vec<Event>>, (usize, String)> {
+    if memory.caches.inclusive() {
+        let why = "the part's L3 is inclusive; schedules replay over parts with victim L3s".to_owned();
+        return Err((0, why));
+    }
     let mut store = Watched::new(machine.layout().initial());
     let mut notes = Notes::default();
     let mut events = Vec::new();
