@@ -106,7 +106,7 @@ pub(crate) struct TimedArgs {
     /// First seed
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Let the guests play this memory trace: text of valgrind's lackey, plain, gzip or zstd; - is standard input
+    /// Let every guest play this memory trace: text of valgrind's lackey, plain, gzip or zstd; - is standard input
     #[arg(long, value_name = "FILE")]
     pub(crate) guest_trace: Option<PathBuf>,
     /// pCPUs of the machine

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use workloads::check::NamedText;
-use workloads::guest::GuestSpec;
 use workloads::scenario::{Changes, DEFAULT, DEFAULT_POLICIES, Prepared, RunReport, Scenario};
 
 use crate::args::{CompareArgs, Format, RunArgs, TimedArgs};
@@ -175,11 +174,6 @@ impl Experiment {
         };
         let wrong = |error| Failure::scenario(error, scenario);
         let prepared = found.prepare(&part, &changes, &base).map_err(wrong)?;
-        let plays = prepared.guests().iter().any(|g| matches!(g.spec(), GuestSpec::Trace(_)));
-        if args.guest_trace.is_some() && !plays {
-            let message = format!("--guest-trace: no guest of scenario {} plays a trace", found.name);
-            return Err(Failure::input(message));
-        }
         for policy in &texts {
             prepared.machine(policy, &kernel).map_err(wrong)?;
         }

@@ -115,6 +115,7 @@ impl Failure {
         match error {
             ScenarioError::Part(error) => error.into(),
             ScenarioError::Text(diags) => Failure::diags(&diags, about),
+            ScenarioError::GivenUp(message) => Failure { exit: Exit::Inconclusive, message },
             ScenarioError::File { .. } | ScenarioError::Guest(_) | ScenarioError::Run(_) => {
                 Failure::input(error.to_string())
             }

@@ -213,6 +213,12 @@ impl Hierarchy {
         each!(self, m => &m.stats)
     }
 
+    /// Whether the L3 includes its private caches, so that its copies are none of the lattice.
+    #[must_use]
+    pub fn inclusive(&self) -> bool {
+        each!(self, m => m.inclusive)
+    }
+
     /// The part's times.
     #[must_use]
     pub fn timing(&self) -> &Timing {

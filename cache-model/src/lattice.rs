@@ -214,9 +214,11 @@ impl Shape {
         })
     }
 
-    /// The cheapest set of cores whose flushes act on these private caches and these L3s, in order.
+    /// The cheapest set of cores whose flushes act on these private caches and these L3s, in order. `busy` says
+    /// of each core whether interrupting it costs a guest time.
     #[must_use]
-    pub fn cover(&self, private: &[CoreId], shared: &[CcxId]) -> Vec<CoreId> {
+    pub fn cover(&self, private: &[CoreId], shared: &[CcxId], busy: &[bool]) -> Vec<CoreId> {
+        let is_busy = |core: &usize| busy.get(*core).copied().unwrap_or(false);
         let mut cover: Vec<CoreId> = Vec::new();
         for core in private {
             if !cover.iter().any(|c| self.flushed_cores(*c).any(|f| f == *core)) {
@@ -225,7 +227,8 @@ impl Shape {
         }
         for ccx in shared {
             if !cover.iter().any(|c| self.flushed_l3s(*c).any(|f| f == *ccx))
-                && let Some(core) = self.ccx_of_core.iter().position(|x| x == ccx)
+                && let Some(core) =
+                    (0..self.ccx_of_core.len()).filter(|c| self.ccx_of_core[*c] == *ccx).min_by_key(is_busy)
             {
                 cover.push(CoreId(u16::try_from(core).unwrap_or(u16::MAX)));
             }

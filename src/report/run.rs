@@ -268,7 +268,7 @@ fn describe(guest: &Guest) -> String {
 pub(crate) fn csv_head() -> String {
     "scenario,policy,kernel,part,seed,cycles,guest_accesses,vcpu_cycles,events,flush_calls,pcpus_flushed,ipis,\
      flush_latency_p50_ns,flush_latency_p90_ns,flush_latency_p99_ns,flush_latency_max_ns,flush_latency_mean_ns,\
-     stolen_cycles,lines_written_back,lines_invalidated,refill_misses,dram_bytes_written,lock_wait_ns,guest_exits,\
+     stolen_cycles,lines_written_back,lines_invalidated,lines_clflushed_at_hand_back,refill_misses,dram_bytes_written,lock_wait_ns,guest_exits,\
      guest_slowdown\n"
         .to_owned()
 }
@@ -296,6 +296,7 @@ pub(crate) fn csv_row(names: [&str; 3], report: &RunReport) -> String {
         cost.stolen_cycles,
         cost.lines_written_back,
         cost.lines_invalidated,
+        cost.lines_clflushed_at_hand_back,
         cost.refill_misses,
         cost.dram_bytes_written,
         report.lock_wait_ns,

@@ -45,8 +45,9 @@ pub trait Memory<S: Store> {
     fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool;
     /// Whether an event can still concern a line whose page belongs to a tag.
     fn concerns(&self, store: &mut S, line: u32, owner: Tag) -> bool;
-    /// The cheapest set of cores whose flushes cover every dirty line of a tag.
-    fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId>;
+    /// The cheapest set of cores whose flushes cover every dirty line of a tag; `busy` says of each core whether a
+    /// vCPU is on it.
+    fn cover(&self, store: &mut S, tag: Tag, busy: &[bool]) -> Vec<CoreId>;
     /// The line's page changes hands.
     fn change_owner(&mut self, store: &mut S, line: u32);
     /// Calls `f` with each spontaneous move possible now, of one line or of all, in the order of the lines.
@@ -132,7 +133,7 @@ impl<S: Store> Memory<S> for ShadowMemory {
         self.shape.concerns(&self.view(store), line, owner)
     }
 
-    fn cover(&self, store: &mut S, tag: Tag) -> Vec<CoreId> {
+    fn cover(&self, store: &mut S, tag: Tag, busy: &[bool]) -> Vec<CoreId> {
         let (mut private, mut shared) = (Vec::new(), Vec::new());
         for line in 0..self.slots.lines() {
             let view = self.view(store);
@@ -145,7 +146,7 @@ impl<S: Store> Memory<S> for ShadowMemory {
                 }
             }
         }
-        self.shape.cover(&private, &shared)
+        self.shape.cover(&private, &shared, busy)
     }
 
     fn change_owner(&mut self, store: &mut S, line: u32) {

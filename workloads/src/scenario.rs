@@ -11,7 +11,7 @@ use serde::Deserialize;
 use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::lang::{Diag, Role, Source};
 use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec};
-use svm_model::timed::{Access, Finished, GuestStream, Outcome, Plan, Run, TimedError, TimedMemory};
+use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
 use svm_model::{Machine, MemoryKind};
 
 use crate::check::NamedText;
@@ -38,7 +38,7 @@ struct VmFront {
     accesses: u64,
     #[serde(default = "spare_pages")]
     spare_pages: u32,
-    migrate_every: Option<Duration>,
+    migrate_every: Option<Every>,
     guest: GuestSpec,
 }
 
@@ -48,7 +48,7 @@ struct ReclaimFront {
     vm: u16,
     entry: String,
     pcpus: Vec<u16>,
-    every: Duration,
+    every: Every,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -95,6 +95,51 @@ impl TryFrom<String> for Duration {
     }
 }
 
+/// How often something happens: a time such as `500us`, or guests' progress such as `50000 accesses`.
+///
+/// Runs of several policies do the same work only if it is paced by progress: a slower run meets more reclaims of
+/// the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Every {
+    /// By the clock.
+    Time(Duration),
+    /// By progress.
+    Accesses(u64),
+}
+
+impl TryFrom<String> for Every {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Every, String> {
+        let every = match text.strip_suffix("accesses") {
+            Some(number) => {
+                let wrong = |_| format!("'{text}' is no number of accesses: expected e.g. 50000 accesses");
+                Every::Accesses(number.trim().parse().map_err(wrong)?)
+            }
+            None => {
+                let more = |error| format!("{error}, or guests' progress such as 50000 accesses");
+                Every::Time(Duration::try_from(text.clone()).map_err(more)?)
+            }
+        };
+        match every {
+            Every::Time(Duration { ns: 0 }) | Every::Accesses(0) => {
+                Err(format!("'{text}': expected more than 0"))
+            }
+            Every::Time(_) | Every::Accesses(_) => Ok(every),
+        }
+    }
+}
+
+impl Every {
+    fn pace(self, timing: &Timing) -> Pace {
+        match self {
+            Every::Time(time) => Pace::Cycles(timing.cycles_of_ns(time.ns).max(1)),
+            Every::Accesses(n) => Pace::Accesses(n),
+        }
+    }
+}
+
 /// A scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -132,12 +177,15 @@ pub enum ScenarioError {
     /// The run could not be finished.
     #[error("{0}")]
     Run(String),
+    /// The run was given up: its guests hardly get on.
+    #[error("{0}")]
+    GivenUp(String),
 }
 
 /// What is replaced in a scenario from the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
-    /// Another trace for every guest.
+    /// A trace that every guest plays, whatever it does in the file.
     pub guest_trace: Option<std::path::PathBuf>,
     /// Another number of pCPUs.
     pub pcpus: Option<u16>,
@@ -252,14 +300,9 @@ impl Scenario {
         }
         let mut guests = Vec::new();
         for vm in &self.front.vm {
-            let spec = match (&changes.guest_trace, &vm.guest) {
-                (Some(file), GuestSpec::Trace(trace)) => {
-                    let mut trace = trace.clone();
-                    trace.builtin = None;
-                    trace.file = Some(file.clone());
-                    GuestSpec::Trace(trace)
-                }
-                _ => vm.guest.clone(),
+            let spec = match &changes.guest_trace {
+                Some(file) => GuestSpec::Trace(vm.guest.playing(file)),
+                None => vm.guest.clone(),
             };
             guests.push(spec.load(base, u32::from(vm.vcpus))?);
         }
@@ -424,19 +467,15 @@ impl Prepared {
 
     fn plan(&self, seed: u64, timing: &Timing) -> Plan {
         let front = &self.scenario.front;
-        let cycles = |d: Duration| timing.cycles_of_ns(d.ns);
+        let pace = |every: Option<Every>| every.map_or(Pace::Never, |e| e.pace(timing));
         Plan {
             seed,
-            accesses: self
-                .changes
-                .accesses
-                .or_else(|| front.vm.iter().map(|v| v.accesses).max())
-                .unwrap_or(0),
+            accesses: front.vm.iter().map(|v| self.changes.accesses.unwrap_or(v.accesses)).collect(),
             guest_pages: self.guests.iter().map(Guest::pages).collect(),
-            reclaim_every: front.reclaim.first().map_or(0, |r| cycles(r.every)),
-            migrate_every: front.vm.iter().find_map(|v| v.migrate_every).map_or(0, cycles),
+            reclaim: front.reclaim.iter().map(|r| r.every.pace(timing)).collect(),
+            migrate: front.vm.iter().map(|v| pace(v.migrate_every)).collect(),
             device_percent: u64::from(front.reuse.device_percent),
-            reuse_after: cycles(front.reuse.after),
+            reuse_after: timing.cycles_of_ns(front.reuse.after.ns),
             record: false,
         }
     }
@@ -491,6 +530,15 @@ impl Prepared {
                 ScenarioError::Run(format!("deadlock at cycle {at}: {waiting} wait for each other"))
             }
             TimedError::Source(fault) => ScenarioError::Run(fault),
+            TimedError::Starved { at, since, accesses, of } => {
+                let us = |cycles| timing.ns_of_cycles(cycles) / 1_000;
+                ScenarioError::GivenUp(format!(
+                    "given up after {} us of simulated time: the guests made {accesses} of {of} accesses, the last at \
+                     {} us; reclaim and its flushes leave them no time: raise `every` under [[reclaim]]",
+                    us(at),
+                    us(since)
+                ))
+            }
             TimedError::Runaway(pc) => ScenarioError::Run(format!(
                 "this runs forever without an access to shared state: `{}`",
                 machine.statement(pc)

@@ -214,7 +214,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             }
             Prim::OracleUpdate => {
                 let Ok(vm) = u16::try_from(args[0]) else { return Answer::Done(0) };
-                let cores = self.memory.cover(self.store, Tag::of_vm(VmId(vm)));
+                let mut busy = vec![false; machine.spec.shape.ccx_of_core.len()];
+                for (pcpu, core) in machine.pcpus.iter().zip(&machine.spec.core_of) {
+                    let task = usize::try_from(self.store.get(pcpu.current));
+                    busy[core.index()] |= task.is_ok_and(|t| machine.tasks[t].vcpu.is_some());
+                }
+                let cores = self.memory.cover(self.store, Tag::of_vm(VmId(vm)), &busy);
                 let bits = usize::from(machine.spec.assumptions.word_bits);
                 for word in 0..machine.spec.core_of.len().div_ceil(bits) {
                     let mut mask = 0i64;

@@ -8,8 +8,8 @@ use cache_model::shadow::Shadow;
 use sim_core::choice::Scripted;
 use sim_core::state::Plain;
 
-use super::engine::Recorded;
 use super::memory::TimedMemory;
+use super::plan::Recorded;
 use crate::label::Notes;
 use crate::machine::Machine;
 use crate::memory::{Effects, Memory, ShadowMemory};

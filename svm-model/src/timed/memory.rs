@@ -72,10 +72,14 @@ pub struct TimedMemory {
     pub now: u64,
     /// Moves of tracked lines that the accesses made room by, for the trace.
     pub moved: Vec<(Move, Vec<Event>)>,
-    /// Lines that whole-cache flushes and CLFLUSH wrote back.
+    /// Whether the step at hand gives a page to its next owner: its CLFLUSHes are no policy's.
+    pub handing_on: bool,
+    /// Lines that the texts' flushes wrote back.
     pub flushed_lines: u64,
     /// Lines that they invalidated.
     pub invalidated_lines: u64,
+    /// Lines that CLFLUSH found when pages were handed on.
+    pub handed_on_lines: u64,
 }
 
 impl TimedMemory {
@@ -89,8 +93,10 @@ impl TimedMemory {
             track_all,
             now: 0,
             moved: Vec::new(),
+            handing_on: false,
             flushed_lines: 0,
             invalidated_lines: 0,
+            handed_on_lines: 0,
         };
         if track_all {
             for line in 0..lines {
@@ -192,8 +198,10 @@ impl TimedMemory {
         self.caches.set_tracked(line, held);
     }
 
-    /// A move forced by a schedule: the caches make it as far as they know of it.
+    /// A move forced by a schedule: the caches make it as far as they know of it. Their L3s must be victims: what
+    /// an inclusive one loses, its private caches lose, and that is no move of the lattice.
     pub fn force(&mut self, m: Move) {
+        assert!(!self.caches.inclusive(), "forced moves need victim L3s, and this part's is inclusive");
         let line = LineRef { phys: m.line, tag: m.tag };
         match m.kind {
             MoveKind::PrivateToL3(c) => self.caches.force_out(c, line, true),
@@ -278,8 +286,12 @@ impl<S: Store> Memory<S> for TimedMemory {
     fn clflush(&mut self, _: &mut S, line: u32, fx: &mut Effects) {
         let found = self.caches.clflush(LineRef { phys: line, tag: Tag::HOST }, self.now);
         fx.cycles += self.caches.clflush_cycles_milli(found).div_ceil(1000);
-        self.flushed_lines += u64::from(found == Found::Dirty);
-        self.invalidated_lines += u64::from(found != Found::Absent);
+        if self.handing_on {
+            self.handed_on_lines += u64::from(found != Found::Absent);
+        } else {
+            self.flushed_lines += u64::from(found == Found::Dirty);
+            self.invalidated_lines += u64::from(found != Found::Absent);
+        }
         if self.tracked(line) {
             self.shape.clflush(&mut self.records, line, &mut fx.events);
         }
@@ -299,11 +311,11 @@ impl<S: Store> Memory<S> for TimedMemory {
         self.shape.all_tags().any(|t| t != owner && Memory::dirty(self, store, line, t))
     }
 
-    fn cover(&self, _: &mut S, tag: Tag) -> Vec<CoreId> {
+    fn cover(&self, _: &mut S, tag: Tag, busy: &[bool]) -> Vec<CoreId> {
         let holders = self.caches.dirty_holders_of_tag(tag);
         let private: Vec<CoreId> = holders.cores.iter().map(|c| c.0).collect();
         let shared: Vec<CcxId> = holders.l3s.iter().map(|x| x.0).collect();
-        self.shape.cover(&private, &shared)
+        self.shape.cover(&private, &shared, busy)
     }
 
     fn change_owner(&mut self, _: &mut S, line: u32) {

@@ -17,10 +17,13 @@ pub struct Cost {
     pub flush_latency_cycles: Vec<u64>,
     /// Cycles that vCPUs lost to IPI handlers on their pCPU, the exit and re-entry included.
     pub stolen_cycles: u64,
-    /// Lines that flushes wrote back.
+    /// Lines that the policy's flushes wrote back.
     pub lines_written_back: u64,
-    /// Lines that flushes invalidated.
+    /// Lines that the policy's flushes invalidated.
     pub lines_invalidated: u64,
+    /// Lines that CLFLUSH found in a cache when pages were handed back to a VM: the same under every policy but
+    /// for timing, and no policy's doing.
+    pub lines_clflushed_at_hand_back: u64,
     /// Misses of lines that a flush had taken out of a cache.
     pub refill_misses: u64,
     /// Bytes written to DRAM, whatever for.
@@ -40,6 +43,8 @@ pub struct Outcome {
     pub vcpu_cycles: u64,
     /// Accesses that the guests made.
     pub guest_accesses: u64,
+    /// Reclaims that were begun.
+    pub reclaims: u64,
     /// Events, by kind.
     pub events: BTreeMap<EventKind, u64>,
     /// Costs.

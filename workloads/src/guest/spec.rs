@@ -73,6 +73,24 @@ pub struct TraceSpec {
     pub sharing: Sharing,
 }
 
+impl GuestSpec {
+    /// The trace of a file in place of this behaviour; a trace keeps what it says about pages.
+    #[must_use]
+    pub fn playing(&self, file: &Path) -> TraceSpec {
+        let file = Some(file.to_owned());
+        match self {
+            GuestSpec::Trace(spec) => TraceSpec { file, builtin: None, ..spec.clone() },
+            GuestSpec::Uniform(_)
+            | GuestSpec::Zipf(_)
+            | GuestSpec::Stream(_)
+            | GuestSpec::Chase(_)
+            | GuestSpec::PingPong(_) => {
+                TraceSpec { file, builtin: None, max_pages: pages_max(), sharing: Sharing::Private }
+            }
+        }
+    }
+}
+
 /// `uniform`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

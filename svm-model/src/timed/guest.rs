@@ -1,0 +1,189 @@
+//! The guests' fast path: hits take no event, and only accesses that an event can concern are steps.
+
+use cache_model::hierarchy::LineRef;
+use sev_arch::{Access as Kind, PcpuId, Tag};
+use sim_core::random::Stream;
+
+use super::engine::{Run, span};
+use super::plan::{Access, GuestStream, Pace};
+use crate::label::{Actor, What};
+
+/// Accesses that a guest may make in one go before the queue is looked at again.
+const BATCH: u32 = 4096;
+
+/// A guest's running state.
+pub(super) struct Vcpu<G> {
+    pub(super) source: G,
+    pub(super) pending: Option<Access>,
+    pub(super) left: u64,
+    /// When it is to move, by the clock.
+    pub(super) move_at: u64,
+    /// It stops with this many accesses left, to move or because it has made them all.
+    pub(super) stop: u64,
+    /// When each outstanding miss is served; a ring.
+    pub(super) misses: Vec<u64>,
+    pub(super) next_miss: usize,
+    pub(super) milli: u64,
+    pub(super) moves: Stream,
+    pub(super) halted_at: Option<u64>,
+}
+
+impl<G> Vcpu<G> {
+    /// Draws when it moves next.
+    pub(super) fn plan_move(&mut self, pace: Pace, now: u64) {
+        (self.move_at, self.stop) = match pace {
+            Pace::Never => (u64::MAX, 0),
+            Pace::Cycles(mean) => (now + span(&mut self.moves, mean), 0),
+            Pace::Accesses(mean) => (u64::MAX, self.left.saturating_sub(span(&mut self.moves, mean))),
+        };
+    }
+
+    /// Whether it is time to move.
+    pub(super) fn moves(&self, now: u64) -> bool {
+        now >= self.move_at || self.left != 0 && self.left <= self.stop
+    }
+}
+
+impl<G: GuestStream> Run<'_, G> {
+    /// Runs a guest until something else must happen first.
+    pub(super) fn guest(&mut self, agent: usize, t: u16, pcpu: PcpuId, now: u64) {
+        let left = |run: &Self| run.vcpus[usize::from(t)].as_ref().map_or(0, |v| v.left);
+        let before = left(self);
+        let at = self.guest_batch(agent, t, pcpu, now);
+        let made = before - left(self);
+        if made != 0 {
+            self.out.guest_accesses += made;
+            self.progress(t, made, at);
+        }
+    }
+
+    /// Up to as many accesses as may be made before a reclaim comes due; when the last of them was made.
+    fn guest_batch(&mut self, agent: usize, t: u16, pcpu: PcpuId, now: u64) -> u64 {
+        let index = usize::from(t);
+        let machine = self.machine;
+        let Some(slots) = &machine.tasks[index].vcpu else { return now };
+        let core = self.topology.core_of(pcpu);
+        let tag = Tag::of_vm(slots.vm);
+        let pages = machine.spec().pages.len();
+        let tlb = slots.vcpu.index() * pages;
+        let horizon = self.queue.peek().map_or(u64::MAX, |r| r.0.0);
+        // Hits disturb nobody before the smallest request could arrive.
+        let ahead = horizon.saturating_add(u64::from(self.timing.l3_hit));
+        let mut at = now;
+        for _ in 0..BATCH.min(self.due[slots.vm.index()].until()) {
+            let Some(vcpu) = self.vcpus[index].as_mut() else { return at };
+            if self.ipi_at[pcpu.index()] <= at || at >= vcpu.move_at || vcpu.left <= vcpu.stop {
+                let halt = vcpu.left == 0 && self.ipi_at[pcpu.index()] > at;
+                let drained = vcpu.misses.iter().copied().max().unwrap_or(0).max(at);
+                match self.step(Actor::Task(t), drained, &[if halt { 2 } else { 1 }]) {
+                    Ok(cycles) => self.after_task(agent, t, drained, cycles),
+                    Err(_) => self.schedule(agent, drained + 1),
+                }
+                return at;
+            }
+            let access = match vcpu.pending {
+                Some(access) => access,
+                None => {
+                    let access = vcpu.source.next_access();
+                    vcpu.milli += u64::from(access.instructions) * self.timing.per_instruction_milli;
+                    at += vcpu.milli / 1000;
+                    vcpu.milli %= 1000;
+                    vcpu.pending = Some(access);
+                    access
+                }
+            };
+            let frames = &self.frames[slots.vm.index()];
+            let gfn = access.gfn as usize % frames.len().max(1);
+            let Some(page) = frames[gfn] else {
+                // The VMM maps a fresh page when the guest first touches it.
+                if at > horizon {
+                    break;
+                }
+                match self.spare[slots.vm.index()].pop() {
+                    Some(page) => self.frames[slots.vm.index()][gfn] = Some(page),
+                    None => at += self.plan.reuse_after.max(1),
+                }
+                continue;
+            };
+            let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
+            let mapped = self.store.words[machine.tlbs[tlb + page as usize].0 as usize] != 0;
+            if !mapped || self.memory.tracked(line) {
+                if at > horizon {
+                    break;
+                }
+                let rank = machine.vm_pages[slots.vm.index()].binary_search(&page).unwrap_or(0);
+                match self.tracked_access(agent, t, at, (rank, access)) {
+                    Some(next) => at = next,
+                    None => return at,
+                }
+                continue;
+            }
+            let request = LineRef { phys: line, tag };
+            if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
+                // A hit's latency is hidden, but for the time to issue it.
+                at += u64::from(cycles > self.timing.l1_hit);
+                vcpu.pending = None;
+                vcpu.left -= 1;
+                if at > ahead {
+                    break;
+                }
+                continue;
+            }
+            if at > horizon {
+                break;
+            }
+            let slot = &mut vcpu.misses[vcpu.next_miss];
+            at = at.max(*slot);
+            let served = self.memory.caches.access(core, request, access.kind, at);
+            *slot = at + u64::from(served.cycles);
+            vcpu.next_miss = (vcpu.next_miss + 1) % vcpu.misses.len();
+            vcpu.pending = None;
+            vcpu.left -= 1;
+            at += 1;
+            if !self.memory.tracks_nothing() {
+                self.memory.follow_moves();
+                self.book_moves();
+            }
+        }
+        self.schedule(agent, at);
+        at
+    }
+
+    /// An access that must be a step of the machine: its page is not in the TLB, or events can concern its line.
+    /// Returns when the guest goes on, or `None` if it has left guest mode.
+    fn tracked_access(
+        &mut self,
+        agent: usize,
+        t: u16,
+        at: u64,
+        (rank, access): (usize, Access),
+    ) -> Option<u64> {
+        let per_page = self.machine.spec().lines_per_page;
+        let count = self.machine.tasks[usize::from(t)]
+            .vcpu
+            .as_ref()
+            .map_or(1, |v| self.machine.vm_pages[v.vm.index()].len());
+        let mut given = vec![0];
+        if count > 1 {
+            given.push(u32::try_from(rank).unwrap_or(0));
+        }
+        if per_page > 1 {
+            given.push(access.line % per_page);
+        }
+        given.push(u32::from(access.kind == Kind::Write));
+        match self.step(Actor::Task(t), at, &given) {
+            Ok(cycles) => {
+                if matches!(self.notes.what, Some(What::Guest { .. })) {
+                    if let Some(vcpu) = self.vcpus[usize::from(t)].as_mut() {
+                        vcpu.pending = None;
+                        vcpu.left -= 1;
+                    }
+                    return Some(at + cycles);
+                }
+                self.after_task(agent, t, at, cycles);
+                None
+            }
+            Err(_) => Some(at + 1),
+        }
+    }
+}
