@@ -490,7 +490,8 @@ impl Prepared {
             Source { file: &kernel.file, text: &kernel.text, role: Role::Kernel },
             Source { file: &policy.file, text: &policy.text, role: Role::Policy },
         ];
-        Machine::build(self.spec(), &sources, MemoryKind::Timed).map_err(ScenarioError::Text)
+        Machine::build_with(self.spec(), &sources, &crate::include::find, MemoryKind::Timed)
+            .map_err(ScenarioError::Text)
     }
 
     /// One timed run.

@@ -138,3 +138,34 @@ fn a_pace_says_what_it_counts() {
         }
     }
 }
+
+/// A policy that includes the file beside it and keeps flushers apart by the lock that `take` and `give` name.
+fn locked(folder: &Path, name: &str, lock: &str, take: &str, give: &str) -> NamedText {
+    std::fs::write(folder.join("flush.c"), "static void flush(void) { wbnoinvd_on_all_cpus(); }\n").unwrap();
+    let text = format!(
+        "#include \"flush.c\"\nstruct kvm {{ {lock} flushing; }};\nvoid sev_writeback_caches(struct kvm *kvm)\n{{\n\
+         {take}(&kvm->flushing);\n\tflush();\n{give}(&kvm->flushing);\n}}\n"
+    );
+    NamedText { name: name.to_owned(), file: folder.join(name).display().to_string(), text }
+}
+
+#[test]
+fn a_policy_may_include_its_neighbour_and_who_waits_for_a_semaphore_waits_in_time() {
+    let folder = std::env::temp_dir().join(format!("sevsim-timed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let second = "[[reclaim]]\nvm = 0\nentry = \"madvise_dontneed\"\npcpus = [14]\nevery = \"15000 accesses\"\n\n[reuse]";
+    let text = TWO.replace("[reuse]", second);
+    let scenario = Scenario::parse("test.toml", &text).unwrap();
+    let part = Part::builtin(scenario.part()).unwrap();
+    let prepared = scenario.prepare(&part, &Changes::default(), Path::new(".")).unwrap();
+    let waited = |policy: &NamedText| {
+        prepared.run(policy, &named(&KERNELS[0]), 1, None, &mut |_| {}).unwrap().outcome.cost.lock_wait_cycles
+    };
+    let mutex = waited(&locked(&folder, "mutex.c", "struct mutex", "mutex_lock", "mutex_unlock"));
+    let write = waited(&locked(&folder, "write.c", "struct rw_semaphore", "down_write", "up_write"));
+    let read = waited(&locked(&folder, "read.c", "struct rw_semaphore", "down_read", "up_read"));
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A writer's semaphore is a mutex, to the cycle; readers do not wait for each other.
+    assert_eq!(mutex, write);
+    assert!(read < mutex, "{read} {mutex}");
+}

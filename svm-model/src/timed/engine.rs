@@ -9,6 +9,7 @@ use sev_arch::{Access as Kind, PcpuId};
 use sim_core::choice::Chooser;
 use sim_core::random::Stream;
 use sim_core::state::{SlotId, Store as _};
+use svm_lang::VarKind;
 
 use super::guest::Vcpu;
 use super::locks::LockWait;
@@ -130,10 +131,12 @@ impl<'a, G: GuestStream> Run<'a, G> {
             slot_kinds[call.0 as usize] = SlotKind::Call;
         }
         for (var, decl) in machine.vars.iter().zip(&machine.code().vars) {
-            let lock = matches!(
-                decl.kind,
-                svm_lang::VarKind::Mutex | svm_lang::VarKind::Spin | svm_lang::VarKind::Rwlock
-            );
+            let lock = match decl.kind {
+                VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
+                    true
+                }
+                VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => false,
+            };
             if lock {
                 for i in 0..var.instances * var.words {
                     slot_kinds[(var.base + i) as usize] = SlotKind::Lock;

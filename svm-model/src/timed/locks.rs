@@ -39,7 +39,7 @@ impl<G: GuestStream> Run<'_, G> {
         if self.waits.iter().flatten().all(|w| w.writes.is_none()) {
             return false;
         }
-        let Some((slot, Lock::Read)) = self.next_lock(task) else { return false };
+        let Some((slot, Lock::Read | Lock::DownRead)) = self.next_lock(task) else { return false };
         let behind = self.waits.iter().flatten().any(|w| w.writes == Some(slot));
         if behind {
             self.waits[task].get_or_insert(LockWait { since: now, writes: None });
@@ -51,7 +51,8 @@ impl<G: GuestStream> Run<'_, G> {
     /// A task cannot go on before a slot changes.
     pub(super) fn blocked(&mut self, agent: usize, task: usize, slot: SlotId, now: u64) {
         if self.slot_kinds[slot.0 as usize] == SlotKind::Lock {
-            let writes = matches!(self.next_lock(task), Some((_, Lock::Write))).then_some(slot);
+            let writes =
+                matches!(self.next_lock(task), Some((_, Lock::Write | Lock::DownWrite))).then_some(slot);
             self.waits[task].get_or_insert(LockWait { since: now, writes });
         }
         self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
