@@ -2,7 +2,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sim_explore::{Limits, Search};
 use svm_model::explore::Explorer;
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::text::{POLICIES, default_kernel};
 use svm_model::{MemoryKind, sim_explore};
 use workloads::check::{CheckCase, NamedText};
 use workloads::litmus::{BUILTIN, Litmus};
@@ -13,7 +13,7 @@ fn explore(c: &mut Criterion) {
         file: t.file.to_owned(),
         text: t.text.to_owned(),
     };
-    let kernel = text(&KERNELS[0]);
+    let kernel = text(default_kernel());
     let mut group = c.benchmark_group("explore");
     group.sample_size(10);
     for (test, policy) in

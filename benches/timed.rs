@@ -3,7 +3,7 @@ use std::path::Path;
 
 use cache_model::part::Part;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::text::{POLICIES, default_kernel};
 use workloads::check::NamedText;
 use workloads::scenario::{BUILTIN, Changes, Scenario};
 
@@ -13,7 +13,7 @@ fn timed(c: &mut Criterion) {
         file: t.file.to_owned(),
         text: t.text.to_owned(),
     };
-    let kernel = text(&KERNELS[0]);
+    let kernel = text(default_kernel());
     let mut group = c.benchmark_group("timed");
     group.sample_size(10);
     let accesses = 50_000;

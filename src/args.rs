@@ -95,7 +95,7 @@ pub(crate) struct FormatArg {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TimedArgs {
     /// Kernel text
-    #[arg(long, value_name = "KERNEL", default_value = "linux-6.17")]
+    #[arg(long, value_name = "KERNEL", default_value = svm_model::text::DEFAULT_KERNEL)]
     pub(crate) kernel: String,
     /// Processor; the scenario's own by default
     #[arg(long, value_name = "PART")]

@@ -85,7 +85,7 @@ impl Checked {
     /// The command that checks this case alone.
     pub(crate) fn command(&self) -> String {
         let kernel = match self.kernel.as_str() {
-            "linux-6.17" => String::new(),
+            svm_model::text::DEFAULT_KERNEL => String::new(),
             other => format!(" --kernel {other}"),
         };
         format!("sevsim check {} --policy {} --part {}{kernel}", self.litmus, self.policy, self.part)

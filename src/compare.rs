@@ -129,7 +129,7 @@ fn options(args: &TimedArgs) -> String {
             text.push_str(&format!(" --{name} {value}"));
         }
     };
-    add("kernel", (args.kernel != "linux-6.17").then(|| args.kernel.clone()));
+    add("kernel", (args.kernel != svm_model::text::DEFAULT_KERNEL).then(|| args.kernel.clone()));
     add("part", args.part.clone());
     add("runs", (args.runs != 1).then(|| args.runs.to_string()));
     add("seed", (args.seed != 1).then(|| args.seed.to_string()));

@@ -4,8 +4,9 @@
  * virt/kvm and kernel/smp.c of that release; names are the kernel's. What the machine itself does (VMRUN,
  * translations, IPI delivery, WBINVD, the page allocator) is built in: docs/LANGUAGE.md.
  *
- * Where this text is narrower than the kernel: docs/DEVIATIONS.md.
+ * Where this text is narrower than the kernel: docs/DEVIATIONS.md. The other places that maintain caches: sev-6.17.c.
  */
+#include "sev-6.17.c"
 
 enum vcpu_mode { OUTSIDE_GUEST_MODE, IN_GUEST_MODE, EXITING_GUEST_MODE };
 
@@ -319,10 +320,9 @@ static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page
 		kvm_flush_remote_tlbs(kvm);
 	write_unlock(&kvm->mmu_lock);
 
-	/* kvm_arch_guest_memory_reclaimed() -> sev_guest_memory_reclaimed() */
-	trace_sev_writeback(true);
-	sev_writeback_caches(kvm);
-	trace_sev_writeback(false);
+	/* kvm_arch_guest_memory_reclaimed() */
+	if (FLUSH_ON_RECLAIM)
+		sev_guest_memory_reclaimed(kvm);
 }
 
 static void kvm_mmu_notifier_invalidate_range_end(struct kvm *kvm, struct page *page)

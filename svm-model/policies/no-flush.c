@@ -4,7 +4,3 @@
  * Broken: a dirty line of the guest stays in some cache and overwrites the page's next owner (bug B06,
  *         CVE-2022-0171, Linux 5.17 and before for unpinned memory). The yardstick that every check must catch.
  */
-
-void sev_writeback_caches(struct kvm *kvm)
-{
-}

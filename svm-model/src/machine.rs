@@ -149,8 +149,12 @@ impl Machine {
         let mut wanted: Vec<&str> = KERNEL_ENTRIES.to_vec();
         for task in &spec.tasks {
             match &task.kind {
-                TaskKind::Vcpu { guest: Guest::Program(name), .. } => wanted.push(name),
-                TaskKind::Vcpu { guest: Guest::Any, .. } => {}
+                TaskKind::Vcpu { thread, guest, .. } => {
+                    wanted.push(thread);
+                    if let Guest::Program(name) = guest {
+                        wanted.push(name);
+                    }
+                }
                 TaskKind::Host { entry } | TaskKind::Device { entry } | TaskKind::Reclaimer { entry, .. } => {
                     wanted.push(entry)
                 }
@@ -192,7 +196,7 @@ impl Machine {
             let first = if may_move { -1 } else { task.pcpus.first().map_or(-1, |p| i64::from(p.0)) };
             let name = &task.name;
             let (main, arguments) = match &task.kind {
-                TaskKind::Vcpu { vcpu, .. } => (entry("vcpu_thread"), vec![i64::from(vcpu.0)]),
+                TaskKind::Vcpu { vcpu, thread, .. } => (entry(thread), vec![i64::from(vcpu.0)]),
                 TaskKind::Host { entry: e } | TaskKind::Device { entry: e } => (entry(e), Vec::new()),
                 TaskKind::Reclaimer { entry: e, .. } => (entry(e), Vec::new()),
             };
@@ -207,7 +211,7 @@ impl Machine {
             let marks = Domain::Range { lo: 0, hi: i64::from(non_block) };
             let non_block = layout.slot(format!("{name}.non_block"), marks, Class::Own, 0);
             let vcpu = match &task.kind {
-                TaskKind::Vcpu { vcpu, guest } => {
+                TaskKind::Vcpu { vcpu, guest, .. } => {
                     let in_guest = layout.slot(format!("{name}.in_guest"), Domain::BOOL, Class::Own, 0);
                     let loaded = layout.slot(format!("{name}.loaded"), Domain::BOOL, Class::Own, 0);
                     let arguments = Some(vec![i64::from(vcpu.0)]);
@@ -496,6 +500,7 @@ fn config_of(spec: &ModelSpec) -> Config {
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,
         constants,
+        defines: spec.defines.clone(),
     }
 }
 

@@ -44,10 +44,12 @@ pub enum Guest {
 /// What a task runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TaskKind {
-    /// A vCPU's thread: the kernel text's `vcpu_thread`.
+    /// A vCPU's thread.
     Vcpu {
         /// Which vCPU.
         vcpu: VcpuId,
+        /// What the thread runs: a function of the vCPU. [`VCPU_THREAD`] of the kernel text, or one that calls it.
+        thread: String,
         /// Its guest.
         guest: Guest,
     },
@@ -70,6 +72,9 @@ pub enum TaskKind {
         entry: String,
     },
 }
+
+/// The kernel text's own function for a vCPU's thread.
+pub const VCPU_THREAD: &str = "vcpu_thread";
 
 /// A thread of control that the scheduler places, or a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -118,6 +123,8 @@ pub struct ModelSpec {
     pub assumptions: Assumptions,
     /// What becomes of freed pages.
     pub reuse: Reuse,
+    /// Values in the place of what the texts' `#define`s say ([`svm_lang::Config::defines`]).
+    pub defines: Vec<(String, i64)>,
 }
 
 impl ModelSpec {

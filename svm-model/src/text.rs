@@ -22,7 +22,20 @@ macro_rules! texts {
 }
 
 /// The built-in kernels.
-pub const KERNELS: &[Text] = texts!("kernels": "linux-6.17");
+pub const KERNELS: &[Text] =
+    texts!("kernels": "linux-5.5", "linux-5.17", "linux-6.1", "linux-6.11", "linux-6.17", "linux-7.3");
+
+/// The kernel that is taken where none is named.
+pub const DEFAULT_KERNEL: &str = "linux-6.17";
+
+/// The text of [`DEFAULT_KERNEL`].
+#[must_use]
+pub fn default_kernel() -> &'static Text {
+    KERNELS.iter().find(|t| t.name == DEFAULT_KERNEL).unwrap_or(&KERNELS[0])
+}
+
+/// Built-in texts that kernels and litmus tests include.
+pub const PARTS: &[Text] = texts!("kernels": "sev-6.17", "cpu-hotplug");
 
 /// The built-in policies, in the order in which reports list them.
 pub const POLICIES: &[Text] = texts!("policies":
@@ -50,12 +63,12 @@ pub const POLICIES: &[Text] = texts!("policies":
 /// There is no such text; the message names those that there are.
 pub fn find(name: &str, _from: &str) -> Result<svm_lang::Included, String> {
     let wanted = name.strip_suffix(".c").unwrap_or(name);
-    let mut all = KERNELS.iter().chain(POLICIES);
+    let mut all = KERNELS.iter().chain(PARTS).chain(POLICIES);
     match all.find(|t| t.name == wanted) {
         Some(t) => Ok(svm_lang::Included { file: t.file.to_owned(), text: t.text.to_owned() }),
         None => {
             let names: Vec<String> =
-                KERNELS.iter().chain(POLICIES).map(|t| format!("\"{}.c\"", t.name)).collect();
+                KERNELS.iter().chain(PARTS).chain(POLICIES).map(|t| format!("\"{}.c\"", t.name)).collect();
             Err(format!("the built-in texts are {}", names.join(", ")))
         }
     }

@@ -136,27 +136,40 @@ impl CheckCase<'_> {
         let placed = |diags: Vec<Diag>| CheckError::Text(diags.into_iter().map(|d| self.placed(d)).collect());
         let machine = built.map_err(placed)?;
         for task in &machine.spec().tasks {
+            let entry_of = |name: &str| machine.code().entries.iter().find(|e| e.name == *name);
+            if let TaskKind::Vcpu { thread, .. } = &task.kind
+                && entry_of(thread).is_some_and(|e| e.params.len() != 1)
+            {
+                let message = format!("`{thread}` is a vCPU's thread, and does not take the vCPU");
+                return Err(placed(vec![self.at_actor(thread, message, "`void thread(struct kvm_vcpu *vcpu)`")]));
+            }
             let function = match &task.kind {
                 TaskKind::Vcpu { guest: Guest::Program(function), .. }
                 | TaskKind::Host { entry: function }
                 | TaskKind::Device { entry: function } => function,
                 TaskKind::Vcpu { guest: Guest::Any, .. } | TaskKind::Reclaimer { .. } => continue,
             };
-            let entry = machine.code().entries.iter().find(|e| e.name == *function);
-            if entry.is_some_and(|e| !e.params.is_empty()) {
-                return Err(placed(vec![Diag {
-                    file: self.litmus.file.clone(),
-                    line: 0,
-                    column: 0,
-                    len: u32::try_from(function.len() + 2).unwrap_or(1),
-                    message: format!("`{function}` has parameters, and an actor has nothing to give it"),
-                    source_line: String::new(),
-                    expected: Some("a function of the body that takes nothing".to_owned()),
-                    help: None,
-                }]));
+            if entry_of(function).is_some_and(|e| !e.params.is_empty()) {
+                let message = format!("`{function}` has parameters, and an actor has nothing to give it");
+                let expected = "a function of the body that takes nothing";
+                return Err(placed(vec![self.at_actor(function, message, expected)]));
             }
         }
         Ok(machine)
+    }
+
+    /// What is wrong with a function that the front matter names.
+    fn at_actor(&self, function: &str, message: String, expected: &str) -> Diag {
+        Diag {
+            file: self.litmus.file.clone(),
+            line: 0,
+            column: 0,
+            len: u32::try_from(function.len() + 2).unwrap_or(1),
+            message,
+            source_line: String::new(),
+            expected: Some(expected.to_owned()),
+            help: None,
+        }
     }
 
     /// An error without a place in the texts is about a function that the litmus test's front matter names.

@@ -17,7 +17,7 @@ const BYTES: u64 = 2 << 20;
 ///
 /// There is no such text, or its file cannot be read: what stands in the way.
 pub fn find(name: &str, from: &str) -> Result<Included, String> {
-    let built_in = text::KERNELS.iter().chain(text::POLICIES).any(|t| t.file == from);
+    let built_in = text::KERNELS.iter().chain(text::PARTS).chain(text::POLICIES).any(|t| t.file == from);
     let path = Path::new(from).with_file_name(name);
     if built_in || !path.is_file() {
         return text::find(name, from);

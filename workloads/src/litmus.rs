@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use cache_model::lattice::Shape;
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
 /// What a check can come to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
@@ -79,6 +79,8 @@ struct VcpuFront {
     #[serde(default)]
     vm: u16,
     guest: String,
+    /// What its thread runs in the place of `vcpu_thread`: a function of the body that gets the vCPU.
+    thread: Option<String>,
     pcpus: Vec<u16>,
 }
 
@@ -366,7 +368,11 @@ impl Litmus {
         for (i, v) in (0u16..).zip(&f.vcpu) {
             tasks.push(TaskSpec {
                 name: format!("vcpu{i}"),
-                kind: TaskKind::Vcpu { vcpu: VcpuId(i), guest: Guest::Program(v.guest.clone()) },
+                kind: TaskKind::Vcpu {
+                    vcpu: VcpuId(i),
+                    thread: v.thread.clone().unwrap_or_else(|| VCPU_THREAD.to_owned()),
+                    guest: Guest::Program(v.guest.clone()),
+                },
                 pcpus: v.pcpus.iter().map(|p| PcpuId(*p)).collect(),
             });
         }
@@ -420,6 +426,7 @@ impl Litmus {
                 read: true,
                 vm: false,
             },
+            defines: Vec::new(),
         }
     }
 

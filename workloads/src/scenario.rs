@@ -10,7 +10,7 @@ use cache_model::part::{Level, Part, PartError, Timing};
 use serde::Deserialize;
 use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::lang::{Diag, Role, Source};
-use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
 use svm_model::{Machine, MemoryKind};
 
@@ -428,7 +428,11 @@ impl Prepared {
                 };
                 tasks.push(TaskSpec {
                     name: format!("{}.vcpu{i}", v.name),
-                    kind: TaskKind::Vcpu { vcpu: VcpuId(next), guest: GuestKind::Any },
+                    kind: TaskKind::Vcpu {
+                        vcpu: VcpuId(next),
+                        thread: VCPU_THREAD.to_owned(),
+                        guest: GuestKind::Any,
+                    },
                     pcpus,
                 });
                 vcpu_vm.push(VmId(vm));
@@ -462,6 +466,7 @@ impl Prepared {
             tasks,
             assumptions: Assumptions::default(),
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
+            defines: Vec::new(),
         }
     }
 

@@ -9,8 +9,8 @@ use sev_arch::{Access as Kind, CoreId, PcpuId, Tag, VcpuId, VmId, WbinvdScope};
 use sim_core::random::Stream;
 use sim_explore::Limits;
 use svm_model::lang::{Role, Source};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
+use svm_model::text::{POLICIES, default_kernel};
 use svm_model::timed::{
     Access, Finished, GuestStream, Pace, Plan, Recorded, Run, TimedMemory, accept, replay_timed,
 };
@@ -68,7 +68,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
     let all = |list: &[u16]| list.iter().map(|p| PcpuId(*p)).collect::<Vec<_>>();
     let vcpu = |i: u16| TaskSpec {
         name: format!("vcpu{i}"),
-        kind: TaskKind::Vcpu { vcpu: VcpuId(i), guest: Guest::Any },
+        kind: TaskKind::Vcpu { vcpu: VcpuId(i), thread: VCPU_THREAD.to_owned(), guest: Guest::Any },
         pcpus: all(&[0, 1, 2]),
     };
     let reclaim = |name: &str, p: u16| TaskSpec {
@@ -95,11 +95,12 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
         tasks: vec![vcpu(0), vcpu(1), reclaim("reclaim0", 3), reclaim("reclaim1", 4)],
         assumptions: Assumptions { word_bits: case.word_bits, ..Assumptions::default() },
         reuse: Reuse { host: true, dma: true, read: true, vm: true },
+        defines: Vec::new(),
     }
 }
 
 fn sources(policy: usize) -> [Source<'static>; 2] {
-    let (kernel, policy) = (&KERNELS[0], &POLICIES[policy]);
+    let (kernel, policy) = (default_kernel(), &POLICIES[policy]);
     [
         Source { file: kernel.file, text: kernel.text, role: Role::Kernel },
         Source { file: policy.file, text: policy.text, role: Role::Policy },
@@ -198,7 +199,7 @@ fn counterexamples_show_the_same_events_over_the_timed_caches() {
         file: t.file.to_owned(),
         text: t.text.to_owned(),
     };
-    let kernel = text(&KERNELS[0]);
+    let kernel = text(default_kernel());
     let mut replayed = 0;
     for (_, file, body) in BUILTIN {
         let litmus = Litmus::parse(file, body).unwrap();

@@ -2,7 +2,7 @@
 //! safety with a reason (`docs/POLICIES.md`).
 
 use sim_explore::Limits;
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::text::{POLICIES, default_kernel};
 use workloads::check::{CheckCase, NamedText, Verdict};
 use workloads::litmus::{BUILTIN, Litmus};
 
@@ -58,7 +58,7 @@ const MUTANTS: &[(&str, &str, &str, Option<&str>)] = &[
 
 #[test]
 fn each_statement_of_a_safe_policy_is_killed_or_dead() {
-    let kernel = &KERNELS[0];
+    let kernel = default_kernel();
     let kernel = NamedText { name: kernel.name.into(), file: kernel.file.into(), text: kernel.text.into() };
     for (name, statement, instead, killer) in MUTANTS {
         let original = POLICIES.iter().find(|p| p.name == *name).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cache_model::part::Part;
-use svm_model::text::{KERNELS, POLICIES, Text};
+use svm_model::text::{POLICIES, Text, default_kernel};
 use workloads::check::NamedText;
 use workloads::scenario::{Changes, RunReport, Scenario, ScenarioError};
 
@@ -58,7 +58,7 @@ fn run(text: &str, policy: &str, seed: u64) -> Result<RunReport, ScenarioError> 
     let part = Part::builtin(scenario.part()).unwrap();
     let prepared = scenario.prepare(&part, &Changes::default(), Path::new("."))?;
     let policy = named(POLICIES.iter().find(|p| p.name == policy).unwrap());
-    prepared.run(&policy, &named(&KERNELS[0]), seed, None, &mut |_| {})
+    prepared.run(&policy, &named(default_kernel()), seed, None, &mut |_| {})
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_policy_may_include_its_neighbour_and_who_waits_for_a_semaphore_waits_in_tim
     let part = Part::builtin(scenario.part()).unwrap();
     let prepared = scenario.prepare(&part, &Changes::default(), Path::new(".")).unwrap();
     let waited = |policy: &NamedText| {
-        prepared.run(policy, &named(&KERNELS[0]), 1, None, &mut |_| {}).unwrap().outcome.cost.lock_wait_cycles
+        prepared.run(policy, &named(default_kernel()), 1, None, &mut |_| {}).unwrap().outcome.cost.lock_wait_cycles
     };
     let mutex = waited(&locked(&folder, "mutex.c", "struct mutex", "mutex_lock", "mutex_unlock"));
     let write = waited(&locked(&folder, "write.c", "struct rw_semaphore", "down_write", "up_write"));

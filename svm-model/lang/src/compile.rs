@@ -47,7 +47,7 @@ pub(crate) fn compile_with(
     if faults.is_empty() {
         match Machine::new(config) {
             Ok(machine) => {
-                let program = collect(&texts, &config.constants, machine, &mut faults);
+                let program = collect(&texts, config, machine, &mut faults);
                 if let Some(code) = build(&program, &texts, entries, effort, &mut faults) {
                     return Ok(code);
                 }

@@ -10,7 +10,7 @@ use crate::constant::{KERNEL_CONSTANTS, evaluate};
 use crate::diag::{Fault, nearest};
 use crate::include::Texts;
 use crate::machine::Machine;
-use crate::{Role, VarKind};
+use crate::{Config, Role, VarKind};
 
 /// A declared variable.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
 /// Collects the declarations of all texts.
 pub(crate) fn collect<'p>(
     texts: &'p Texts,
-    constants: &'p [(String, Type, i64)],
+    config: &'p Config,
     machine: Machine,
     faults: &mut Vec<Fault>,
 ) -> Program<'p> {
@@ -108,10 +108,14 @@ pub(crate) fn collect<'p>(
         "nr_asids",
         Global::Const { value: c.program.machine.asids, ty: c.program.machine.cpu_type() },
     );
+    c.program.globals.insert(
+        "nr_pages",
+        Global::Const { value: c.program.machine.pages, ty: c.program.machine.cpu_type() },
+    );
     for (name, value) in KERNEL_CONSTANTS {
         c.program.globals.insert(name, Global::Const { value, ty: c.program.machine.cpu_type() });
     }
-    for (name, ty, value) in constants {
+    for (name, ty, value) in &config.constants {
         c.program.globals.insert(name, Global::Const { value: *value, ty: ty.clone() });
     }
     let items = texts.items();
@@ -119,6 +123,13 @@ pub(crate) fn collect<'p>(
     for (item, _) in &items {
         if let ItemKind::Define { name, value } = &item.kind {
             defines.entry(&name.name).or_default().push((name, value));
+        }
+    }
+    for (name, _) in &config.defines {
+        if !defines.contains_key(name.as_str()) {
+            let help = nearest(name, defines.keys().copied());
+            let help = help.unwrap_or_else(|| "a value can be given for a `#define` only".to_owned());
+            c.fault(Fault::nowhere(format!("no text has `#define {name}`")).help(help));
         }
     }
     // Constants and enumerations first, in order of the texts: what declares variables may use them all.
@@ -133,8 +144,9 @@ pub(crate) fn collect<'p>(
                     Some(at) => all[at],
                     None => (name, value),
                 };
-                let (value, ty) = c.constant(value).unwrap_or((0, Type::Opaque));
-                c.global(name, Global::Const { value, ty });
+                let (said, ty) = c.constant(value).unwrap_or((0, Type::Opaque));
+                let given = config.defines.iter().rev().find(|(given, _)| *given == name.name);
+                c.global(name, Global::Const { value: given.map_or(said, |given| given.1), ty });
             }
             ItemKind::Enum { name, values } => c.enumeration(name.as_ref(), values),
             ItemKind::Global { is_const: true, decl, .. } => c.constant_variable(decl),
@@ -462,9 +474,17 @@ impl<'p> Collector<'p, '_> {
         if counts.is_none()
             && let Some((last, _)) = defs.last()
         {
-            let fault = Fault::at(last.name.span, format!("`{name}` is defined twice")).help(
-                "all texts share one space of names: rename one of the two, or let one text include the other",
-            );
+            let of = |role| defs.iter().find(|(_, r)| *r == role).map(|(f, _)| f.name.span);
+            let fault = match (of(Role::Kernel), of(Role::Policy)) {
+                (Some(kernel), Some(policy)) => {
+                    let file = &self.texts.list[usize::from(kernel.file)].file;
+                    Fault::at(policy, format!("`{name}` is no hook of this kernel: `{file}` defines it itself"))
+                        .help("no site of that kernel asks the policy: take another kernel, or a policy without it")
+                }
+                _ => Fault::at(last.name.span, format!("`{name}` is defined twice")).help(
+                    "all texts share one space of names: rename one of the two, or let one text include the other",
+                ),
+            };
             self.fault(fault);
         }
         let counts = counts.unwrap_or(0);

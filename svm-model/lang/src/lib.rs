@@ -88,6 +88,9 @@ pub struct Config {
     pub word_bits: u8,
     /// Names that the texts can use: a page `P`, `vm0`, `vcpu1`.
     pub constants: Vec<(String, Type, i64)>,
+    /// Values that stand in the place of what a text's `#define` of that name says: a kernel's switches. A name
+    /// that no text defines is an error.
+    pub defines: Vec<(String, i64)>,
 }
 
 /// Parses one text.

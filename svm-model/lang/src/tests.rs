@@ -31,6 +31,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
             ("vm1".to_owned(), Type::Ref(Object::Vm), 1),
             ("vcpu1".to_owned(), Type::Ref(Object::Vcpu), 1),
         ],
+        defines: Vec::new(),
     }
 }
 

@@ -46,6 +46,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("vm0".to_owned(), Type::Ref(Object::Vm), 0),
         ],
+        defines: Vec::new(),
     };
     let entries = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in", "guest", "reclaim"];
     compile(&sources, &no_includes, &entries, &config).unwrap_or_else(|diags| {

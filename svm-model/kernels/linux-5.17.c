@@ -1,0 +1,12 @@
+/*
+ * Linux 5.6 to 5.17: unregistering a region and VM destroy write back (2e2409afe5f0), the notifier does not: KVM took
+ * guest memory for pinned. The VMSA page is flushed only on CPUs without SME_COHERENT, by a page flush that may fault
+ * and then does nothing.
+ */
+#include "linux-6.1.c"
+
+#define FLUSH_ON_RECLAIM 0
+#define FLUSH_ON_RELEASE 0
+#define FLUSH_ON_MEMSLOT_DELETE 0
+#define VMSA_CLFLUSH_IF_COHERENT 0
+#define VMSA_FLUSH_FALLBACK 0

@@ -1,0 +1,593 @@
+/*
+ * Linux 6.17: every place where KVM's SEV code and the ccp driver maintain caches, beside reclaim of guest memory:
+ * the notifier's release, memslots, encrypted regions, guest_memfd, VMSA pages, launch, ASIDs, the firmware's start
+ * and end, SEV contexts that move between VMs. Written for this model after arch/x86/kvm/svm/sev.c, virt/kvm and
+ * drivers/crypto/ccp/sev-dev.c of that release; names are the kernel's.
+ *
+ * Each site has a switch, so that one can ask what happens without its flush.
+ */
+
+/* STUBS-BEGIN */
+#define KVM_X86_SEV_VM 2
+#define KVM_X86_SEV_ES_VM 3
+#define KVM_X86_SNP_VM 4
+static int kvm_vm_type(struct kvm *kvm) { return 2; }
+void sev_set_asid(struct kvm *kvm, int asid);
+void move_pages_owner(struct kvm *src, struct kvm *dst);
+struct page *vcpu_vmsa(struct kvm_vcpu *vcpu);
+int rmp_make_shared(struct page *page);
+bool rmp_assigned(struct page *page);
+void psp_write(struct page *page, struct kvm *kvm);
+int vm_page_flush(struct kvm *kvm, struct page *page);
+bool sme_coherent(void);
+int snp_cmd_init(void);
+int snp_cmd_shutdown(void);
+int sev_cmd_activate(struct kvm *kvm, int asid);
+int sev_cmd_launch_finish(struct kvm *kvm);
+int sev_cmd_deactivate(struct kvm *kvm);
+int sev_cmd_decommission(struct kvm *kvm);
+int snp_cmd_decommission(struct kvm *kvm);
+int sev_cmd_df_flush(void);
+/* STUBS-END */
+/* kvm_arch_guest_memory_reclaimed(), by who calls it. */
+#define FLUSH_ON_RECLAIM 1
+#define FLUSH_ON_RELEASE 1
+#define FLUSH_ON_MEMSLOT_DELETE 1
+/* sev_mem_enc_unregister_region(). */
+#define FLUSH_ON_UNREGISTER 1
+/* sev_vm_destroy(): until 6.16. */
+#define FLUSH_ON_DESTROY 0
+/* sev_flush_encrypted_page(), when a vCPU is freed. */
+#define FLUSH_ON_VMSA_FREE 1
+/* sev_gmem_invalidate(), after the RMP change. */
+#define FLUSH_ON_GMEM_FREE 1
+/* sev_clflush_pages(), before the firmware encrypts in place. */
+#define FLUSH_ON_LAUNCH_UPDATE 1
+/* sev_flush_asids(): WBINVD on every pCPU, and DF_FLUSH. */
+#define FLUSH_ON_ASID_RECYCLE 1
+#define DF_FLUSH_ON_ASID_RECYCLE 1
+/* sev_flush_asids() keeps DEACTIVATE away (83af5e65a895). */
+#define DEACTIVATE_LOCK 1
+/* ccp driver, around SNP_INIT. */
+#define FLUSH_ON_SNP_INIT 1
+/* sev_migrate_from(): from 7.3-rc5 the source's caches are written back (973ea70393e8). */
+#define FLUSH_ON_MIGRATE 0
+/* sev_migrate_from(): the destination gets a mask of its own (6f38f8c57464; d6581b6f2e26 forgot it). */
+#define TRACKING_ON_MIGRATE 1
+/* __sev_guest_init() says what went wrong, not what went well before (combined series, v2). */
+#define INIT_RETURNS_ERROR 1
+/* sev_vm_destroy() frees the tracking first, also of a mirror (6f38f8c57464). */
+#define FREE_TRACKING_FIRST 1
+/* Whether SNP memory is left out of reclaim by host virtual address (ea262f8a7c36, 6.11). */
+#define RECLAIM_SKIPS_SNP 1
+/* sev_register_enc_region(): CLFLUSH under kvm->lock (5ef1d8c1ddbf). */
+#define REGION_CLFLUSH_UNDER_LOCK 1
+/* VMSA and CPUs with SME_COHERENT: CLFLUSH, not nothing (d45829b351ee). */
+#define VMSA_CLFLUSH_IF_COHERENT 1
+/* VM_PAGE_FLUSH that faults: everything is written back (4bbef7e8eb8c). */
+#define VMSA_FLUSH_FALLBACK 1
+
+struct kvm {
+	struct mutex lock;
+	struct mutex slots_lock;
+	bool mirror;
+};
+
+struct kvm_vcpu {
+	struct mutex mutex;
+};
+
+struct page {
+	/* References beside the user's mapping: of pin_user_pages(). */
+	atomic_t pins;
+	/* On the list of the VM's encrypted regions. */
+	bool registered;
+};
+
+DECLARE_RWSEM(sev_deactivate_lock);
+DEFINE_MUTEX(sev_bitmap_lock);
+DEFINE_MUTEX(sev_cmd_mutex);
+DEFINE_PER_ASID(bool, sev_asid_bitmap);
+DEFINE_PER_ASID(bool, sev_reclaim_asid_bitmap);
+
+/* The policy's functions for what it allocates itself: a VM's mask. */
+int sev_alloc_tracking(struct kvm *kvm);
+void sev_free_tracking(struct kvm *kvm);
+
+static bool sev_guest(struct kvm *kvm)
+{
+	return kvm_vm_type(kvm) >= KVM_X86_SEV_VM && sev_get_asid(kvm) != 0;
+}
+
+static bool sev_es_guest(struct kvm *kvm)
+{
+	return kvm_vm_type(kvm) >= KVM_X86_SEV_ES_VM && sev_get_asid(kvm) != 0;
+}
+
+static bool sev_snp_guest(struct kvm *kvm)
+{
+	return kvm_vm_type(kvm) == KVM_X86_SNP_VM && sev_get_asid(kvm) != 0;
+}
+
+/* ---- reclaim ---- */
+
+static void sev_guest_memory_reclaimed(struct kvm *kvm)
+{
+	/* SNP: private memory is in guest_memfd alone, and RMP checks keep C=1 accesses to it (ea262f8a7c36). */
+	if (!sev_guest(kvm) || (RECLAIM_SKIPS_SNP && sev_snp_guest(kvm)))
+		return;
+	trace_sev_writeback(true);
+	sev_writeback_caches(kvm);
+	trace_sev_writeback(false);
+}
+
+/* ---- virt/kvm/kvm_main.c: the mm goes, a memslot goes ---- */
+
+static void kvm_mmu_zap_all(struct kvm *kvm)
+{
+	bool flush = false;
+	int pfn;
+
+	write_lock(&kvm->mmu_lock);
+	for (pfn = 0; pfn < nr_pages; pfn++) {
+		if (zap_spte(kvm, pfn_to_page(pfn)))
+			flush = true;
+	}
+	if (flush)
+		kvm_flush_remote_tlbs(kvm);
+	write_unlock(&kvm->mmu_lock);
+}
+
+/* mmu_notifier_release(): the process ends, or the VM's notifier is taken away. */
+void kvm_mmu_notifier_release(struct kvm *kvm)
+{
+	kvm_mmu_zap_all(kvm);
+	if (FLUSH_ON_RELEASE)
+		sev_guest_memory_reclaimed(kvm);
+}
+
+/* KVM_SET_USER_MEMORY_REGION that deletes or moves the slot of a page; no page is freed here. */
+void kvm_delete_memslot(struct kvm *kvm, struct page *page)
+{
+	mutex_lock(&kvm->slots_lock);
+	write_lock(&kvm->mmu_lock);
+	if (zap_spte(kvm, page))
+		kvm_flush_remote_tlbs(kvm);
+	write_unlock(&kvm->mmu_lock);
+	if (FLUSH_ON_MEMSLOT_DELETE)
+		sev_guest_memory_reclaimed(kvm);
+	mutex_unlock(&kvm->slots_lock);
+}
+
+/* ---- pages that are pinned ---- */
+
+static struct page *pfn_to_page(int pfn)
+{
+	return vcpu_fault_page(EXIT_NPF + pfn);
+}
+
+static void pin_user_page(struct page *page)
+{
+	atomic_inc(&page->pins);
+}
+
+static void unpin_user_page(struct page *page)
+{
+	if (atomic_dec_and_test(&page->pins) && !user_pte_present(page))
+		free_page(page);
+}
+
+/* madvise(MADV_DONTNEED) on memory that may be pinned: who holds the last reference frees it. */
+void madvise_dontneed_pinned(struct kvm *kvm, struct page *page)
+{
+	kvm_mmu_notifier_invalidate_range_start(kvm, page);
+	zap_user_pte(page);
+	kvm_mmu_notifier_invalidate_range_end(kvm, page);
+	if (!atomic_read(&page->pins))
+		free_page(page);
+}
+
+/* exit_mmap() after the notifier's release. */
+void exit_mmap_page(struct page *page)
+{
+	zap_user_pte(page);
+	if (!atomic_read(&page->pins))
+		free_page(page);
+}
+
+/* ---- arch/x86/kvm/svm/sev.c: encrypted regions ---- */
+
+static void sev_clflush_pages(struct page *page)
+{
+	if (sme_coherent())
+		return;
+	clflush_page(page);
+}
+
+int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
+{
+	if (!sev_guest(kvm))
+		return -ENOTTY;
+	mutex_lock(&kvm->lock);
+	pin_user_page(page);
+	/* The guest may write the page under its own tag from now on: no line of the host's may follow. */
+	sev_clflush_pages(page);
+	page->registered = true;
+	mutex_unlock(&kvm->lock);
+	return 0;
+}
+
+static void __unregister_enc_region_locked(struct kvm *kvm, struct page *page)
+{
+	page->registered = false;
+	unpin_user_page(page);
+}
+
+/* Nothing stops the vCPUs: user space says that it does not need the memory any more. */
+int sev_mem_enc_unregister_region(struct kvm *kvm, struct page *page)
+{
+	mutex_lock(&kvm->lock);
+	if (!page->registered) {
+		mutex_unlock(&kvm->lock);
+		return -EINVAL;
+	}
+	if (FLUSH_ON_UNREGISTER)
+		sev_writeback_caches(kvm);
+	__unregister_enc_region_locked(kvm, page);
+	mutex_unlock(&kvm->lock);
+	return 0;
+}
+
+/* ---- ASIDs ---- */
+
+/* WBINVD, not WBNOINVD, and on every CPU: the ASIDs of many VMs are recycled together, lines that stay valid would
+ * be hit by the next guest of the ASID, and the firmware counts threads. */
+static int sev_flush_asids(void)
+{
+	int ret = 0;
+
+	if (DEACTIVATE_LOCK)
+		down_write(&sev_deactivate_lock);
+	if (FLUSH_ON_ASID_RECYCLE)
+		wbinvd_on_all_cpus();
+	if (DF_FLUSH_ON_ASID_RECYCLE)
+		ret = sev_cmd_df_flush();
+	if (DEACTIVATE_LOCK)
+		up_write(&sev_deactivate_lock);
+	return ret;
+}
+
+static bool __sev_recycle_asids(void)
+{
+	bool any = false;
+	int asid;
+
+	for (asid = 1; asid < nr_asids; asid++) {
+		if (per_asid(sev_reclaim_asid_bitmap, asid))
+			any = true;
+	}
+	if (!any || sev_flush_asids())
+		return false;
+	for (asid = 1; asid < nr_asids; asid++) {
+		if (per_asid(sev_reclaim_asid_bitmap, asid)) {
+			per_asid(sev_reclaim_asid_bitmap, asid) = false;
+			per_asid(sev_asid_bitmap, asid) = false;
+		}
+	}
+	return true;
+}
+
+/* 0 if there is none. */
+static int sev_asid_new(void)
+{
+	bool retry = true;
+	int asid;
+
+	mutex_lock(&sev_bitmap_lock);
+again:
+	for (asid = 1; asid < nr_asids; asid++) {
+		if (!per_asid(sev_asid_bitmap, asid)) {
+			per_asid(sev_asid_bitmap, asid) = true;
+			mutex_unlock(&sev_bitmap_lock);
+			return asid;
+		}
+	}
+	if (retry && __sev_recycle_asids()) {
+		retry = false;
+		goto again;
+	}
+	mutex_unlock(&sev_bitmap_lock);
+	return 0;
+}
+
+static void sev_asid_free(int asid)
+{
+	mutex_lock(&sev_bitmap_lock);
+	per_asid(sev_reclaim_asid_bitmap, asid) = true;
+	mutex_unlock(&sev_bitmap_lock);
+}
+
+static void sev_unbind_asid(struct kvm *kvm)
+{
+	/* DEACTIVATE takes the threads' flags back; it must not do so between WBINVD and DF_FLUSH. */
+	if (DEACTIVATE_LOCK)
+		down_read(&sev_deactivate_lock);
+	sev_cmd_deactivate(kvm);
+	if (DEACTIVATE_LOCK)
+		up_read(&sev_deactivate_lock);
+	sev_cmd_decommission(kvm);
+}
+
+static int snp_decommission_context(struct kvm *kvm)
+{
+	int ret;
+
+	/* SNP_DECOMMISSION deactivates too. */
+	if (DEACTIVATE_LOCK)
+		down_write(&sev_deactivate_lock);
+	ret = snp_cmd_decommission(kvm);
+	if (DEACTIVATE_LOCK)
+		up_write(&sev_deactivate_lock);
+	return ret;
+}
+
+/* ---- a VM's life ---- */
+
+/* KVM_SEV_INIT. */
+int sev_guest_init(struct kvm *kvm)
+{
+	int asid;
+	int ret;
+
+	mutex_lock(&kvm->lock);
+	asid = sev_asid_new();
+	if (!asid) {
+		mutex_unlock(&kvm->lock);
+		return -EBUSY;
+	}
+	sev_set_asid(kvm, asid);
+	ret = 0;
+	if (sev_alloc_tracking(kvm)) {
+		if (INIT_RETURNS_ERROR)
+			ret = -ENOMEM;
+		sev_asid_free(asid);
+		sev_set_asid(kvm, 0);
+	}
+	mutex_unlock(&kvm->lock);
+	return ret;
+}
+
+/* KVM_SEV_LAUNCH_START: binds the ASID. */
+int sev_launch_start(struct kvm *kvm)
+{
+	return sev_cmd_activate(kvm, sev_get_asid(kvm)) ? -EIO : 0;
+}
+
+/* KVM_SEV_LAUNCH_UPDATE_DATA, and KVM_SEV_RECEIVE_UPDATE_DATA: the firmware encrypts in place. */
+int sev_launch_update_data(struct kvm *kvm, struct page *page)
+{
+	mutex_lock(&kvm->lock);
+	pin_user_page(page);
+	if (FLUSH_ON_LAUNCH_UPDATE)
+		sev_clflush_pages(page);
+	psp_write(page, kvm);
+	unpin_user_page(page);
+	mutex_unlock(&kvm->lock);
+	return 0;
+}
+
+/* KVM_SEV_LAUNCH_UPDATE_VMSA, of one vCPU. */
+int sev_launch_update_vmsa(struct kvm_vcpu *vcpu)
+{
+	mutex_lock(&vcpu->mutex);
+	/* The host wrote the page in its own mapping; CLFLUSH whatever the CPU, since the firmware is not coherent. */
+	clflush_page(vcpu_vmsa(vcpu));
+	psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
+	mutex_unlock(&vcpu->mutex);
+	return 0;
+}
+
+int sev_launch_finish(struct kvm *kvm)
+{
+	return sev_cmd_launch_finish(kvm) ? -EIO : 0;
+}
+
+/* ioctl(KVM_RUN): the vCPU's mutex is held for all of it. */
+void kvm_vcpu_ioctl_run(struct kvm_vcpu *vcpu)
+{
+	mutex_lock(&vcpu->mutex);
+	vcpu_thread(vcpu);
+	mutex_unlock(&vcpu->mutex);
+}
+
+/* A page of the guest's that only the kernel maps: its VMSA. */
+static void sev_flush_encrypted_page(struct kvm *kvm, struct page *page)
+{
+	if (sme_coherent()) {
+		if (VMSA_CLFLUSH_IF_COHERENT)
+			clflush_page(page);
+		return;
+	}
+	if (vm_page_flush(kvm, page) && VMSA_FLUSH_FALLBACK)
+		sev_writeback_caches(kvm);
+}
+
+void sev_free_vcpu(struct kvm_vcpu *vcpu)
+{
+	struct kvm *kvm = vcpu->kvm;
+	struct page *vmsa = vcpu_vmsa(vcpu);
+
+	if (!sev_es_guest(kvm))
+		return;
+	/* A page that cannot be made shared is leaked: nobody uses it again. */
+	if (sev_snp_guest(kvm) && rmp_make_shared(vmsa))
+		return;
+	if (FLUSH_ON_VMSA_FREE)
+		sev_flush_encrypted_page(kvm, vmsa);
+	free_page(vmsa);
+}
+
+void sev_vm_destroy(struct kvm *kvm)
+{
+	int pfn;
+
+	if (!sev_guest(kvm))
+		return;
+	if (FREE_TRACKING_FIRST)
+		sev_free_tracking(kvm);
+	/* A mirror holds a reference to the VM that owns the ASID. */
+	if (kvm->mirror)
+		return;
+
+	if (FLUSH_ON_DESTROY)
+		sev_writeback_caches(kvm);
+	for (pfn = 0; pfn < nr_pages; pfn++) {
+		if (pfn_to_page(pfn)->registered)
+			__unregister_enc_region_locked(kvm, pfn_to_page(pfn));
+	}
+	if (sev_snp_guest(kvm)) {
+		/* An ASID that cannot be decommissioned is leaked. */
+		if (snp_decommission_context(kvm))
+			return;
+	} else {
+		sev_unbind_asid(kvm);
+	}
+	sev_asid_free(sev_get_asid(kvm));
+	if (!FREE_TRACKING_FIRST)
+		sev_free_tracking(kvm);
+}
+
+/* The last reference to the VM goes: its notifier first, then its vCPUs, then the rest. */
+void kvm_destroy_vm(struct kvm *kvm)
+{
+	struct kvm_vcpu *vcpu;
+	int i;
+
+	kvm_mmu_notifier_release(kvm);
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		sev_free_vcpu(vcpu);
+	sev_vm_destroy(kvm);
+	kvm_arch_free_vm(kvm);
+}
+
+/* ---- guest_memfd ---- */
+
+/* make_shared in later kernels: the RMP entry first, so that no vCPU can write the page any more. */
+static void sev_gmem_invalidate(struct page *page)
+{
+	if (!rmp_assigned(page))
+		return;
+	/* A page that cannot be made shared is leaked. */
+	if (rmp_make_shared(page))
+		return;
+	if (FLUSH_ON_GMEM_FREE)
+		clflush_page(page);
+}
+
+/* fallocate(PUNCH_HOLE), and the end of the file: the folio is freed. */
+void kvm_gmem_punch_hole(struct kvm *kvm, struct page *page)
+{
+	write_lock(&kvm->mmu_lock);
+	atomic_inc(&kvm->mmu_invalidate_in_progress);
+	if (zap_spte(kvm, page))
+		kvm_flush_remote_tlbs(kvm);
+	write_unlock(&kvm->mmu_lock);
+
+	zap_user_pte(page);
+	sev_gmem_invalidate(page);
+	free_page(page);
+	kvm_mmu_notifier_invalidate_range_end(kvm, page);
+}
+
+/* ---- SEV contexts that move or are shared ---- */
+
+/* KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: a mirror gets the ASID, and a mask of its own. */
+int sev_vm_copy_enc_context_from(struct kvm *kvm, struct kvm *source)
+{
+	int ret = 0;
+
+	mutex_lock(&source->lock);
+	mutex_lock(&kvm->lock);
+	if (!sev_guest(source)) {
+		ret = -EINVAL;
+	} else if (sev_alloc_tracking(kvm)) {
+		ret = -ENOMEM;
+	} else {
+		kvm->mirror = true;
+		sev_set_asid(kvm, sev_get_asid(source));
+	}
+	mutex_unlock(&kvm->lock);
+	mutex_unlock(&source->lock);
+	return ret;
+}
+
+/* KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM: intra-host migration. No vCPU of either VM can run: all their mutexes are held. */
+int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
+{
+	struct kvm_vcpu *vcpu;
+	int ret = 0;
+	int i;
+
+	mutex_lock(&kvm->lock);
+	mutex_lock(&source->lock);
+	kvm_for_each_vcpu(i, vcpu, source)
+		mutex_lock(&vcpu->mutex);
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		mutex_lock(&vcpu->mutex);
+
+	if (!sev_guest(source)) {
+		ret = -EINVAL;
+	} else if (TRACKING_ON_MIGRATE && sev_alloc_tracking(kvm)) {
+		ret = -ENOMEM;
+	} else {
+		if (FLUSH_ON_MIGRATE)
+			sev_writeback_caches(source);
+		sev_set_asid(kvm, sev_get_asid(source));
+		sev_set_asid(source, 0);
+		move_pages_owner(source, kvm);
+		sev_free_tracking(source);
+	}
+
+	kvm_for_each_vcpu(i, vcpu, kvm)
+		mutex_unlock(&vcpu->mutex);
+	kvm_for_each_vcpu(i, vcpu, source)
+		mutex_unlock(&vcpu->mutex);
+	mutex_unlock(&source->lock);
+	mutex_unlock(&kvm->lock);
+	return ret;
+}
+
+/* ---- drivers/crypto/ccp/sev-dev.c ---- */
+
+int sev_snp_init(void)
+{
+	int ret;
+
+	mutex_lock(&sev_cmd_mutex);
+	if (FLUSH_ON_SNP_INIT)
+		wbinvd_on_all_cpus();
+	ret = snp_cmd_init();
+	if (!ret) {
+		/* SNP_INIT takes every thread's flag away: again, for DF_FLUSH. */
+		if (FLUSH_ON_SNP_INIT)
+			wbinvd_on_all_cpus();
+		ret = sev_cmd_df_flush();
+	}
+	mutex_unlock(&sev_cmd_mutex);
+	return ret ? -EIO : 0;
+}
+
+int sev_snp_shutdown(void)
+{
+	int ret;
+
+	mutex_lock(&sev_cmd_mutex);
+	/* Every ASID must be clean. */
+	if (FLUSH_ON_SNP_INIT)
+		wbinvd_on_all_cpus();
+	ret = sev_cmd_df_flush();
+	if (!ret)
+		ret = snp_cmd_shutdown();
+	mutex_unlock(&sev_cmd_mutex);
+	return ret ? -EIO : 0;
+}
