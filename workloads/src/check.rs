@@ -141,7 +141,11 @@ impl CheckCase<'_> {
                 && entry_of(thread).is_some_and(|e| e.params.len() != 1)
             {
                 let message = format!("`{thread}` is a vCPU's thread, and does not take the vCPU");
-                return Err(placed(vec![self.at_actor(thread, message, "`void thread(struct kvm_vcpu *vcpu)`")]));
+                return Err(placed(vec![self.at_actor(
+                    thread,
+                    message,
+                    "`void thread(struct kvm_vcpu *vcpu)`",
+                )]));
             }
             let function = match &task.kind {
                 TaskKind::Vcpu { guest: Guest::Program(function), .. }

@@ -1,131 +1,15 @@
 //! Litmus tests: TOML front matter between `+++` lines, then a C body with one function per actor.
 
+mod builtin;
+mod expect;
+mod front;
+
 use cache_model::event::EventKind;
-use cache_model::lattice::Shape;
-use serde::Deserialize;
-use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
-/// What a check can come to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Expected {
-    /// No event is reachable.
-    Holds,
-    /// An event is reachable.
-    Violated,
-}
-
-impl Expected {
-    /// As in JSON and tables.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Expected::Holds => "holds",
-            Expected::Violated => "violated",
-        }
-    }
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Front {
-    description: String,
-    /// Parts that the test is about.
-    parts: Vec<String>,
-    #[serde(default = "default_kernels")]
-    kernels: Vec<String>,
-    pcpus: u16,
-    /// Core of each pCPU; each its own by default.
-    cores: Option<Vec<u16>>,
-    /// CCX of each core; one for all by default.
-    ccxs: Option<Vec<u16>>,
-    #[serde(default = "one")]
-    vms: u16,
-    pages: Vec<PageFront>,
-    #[serde(default)]
-    assume: Vec<String>,
-    #[serde(default = "default_reuse")]
-    reuse: Vec<String>,
-    /// Events asked about: a search may end once each was reached. All that can follow a latent line by default.
-    #[serde(default = "default_events")]
-    events: Vec<String>,
-    /// pCPUs whose bits share a word of a cpumask, 1 to 64.
-    #[serde(default = "default_word")]
-    mask_word_bits: u8,
-    #[serde(default)]
-    vcpu: Vec<VcpuFront>,
-    #[serde(default)]
-    task: Vec<TaskFront>,
-    #[serde(default)]
-    device: Vec<DeviceFront>,
-    expect: Vec<ExpectFront>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PageFront {
-    name: String,
-    #[serde(default)]
-    vm: u16,
-    /// Whether the guest has touched it before: it is mapped from the start.
-    #[serde(default)]
-    mapped: bool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct VcpuFront {
-    #[serde(default)]
-    vm: u16,
-    guest: String,
-    /// What its thread runs in the place of `vcpu_thread`: a function of the body that gets the vCPU.
-    thread: Option<String>,
-    pcpus: Vec<u16>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TaskFront {
-    run: String,
-    pcpus: Vec<u16>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DeviceFront {
-    run: String,
-}
-
-/// Which verdict is expected, for which policies, on which parts.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExpectFront {
-    verdict: Expected,
-    policies: Vec<String>,
-    #[serde(default)]
-    parts: Vec<String>,
-}
-
-fn one() -> u16 {
-    1
-}
-
-fn default_word() -> u8 {
-    64
-}
-
-fn default_kernels() -> Vec<String> {
-    vec!["linux-6.17".to_owned()]
-}
-
-fn default_events() -> Vec<String> {
-    vec!["latent".to_owned(), "clobber".to_owned(), "garbage".to_owned()]
-}
-
-fn default_reuse() -> Vec<String> {
-    vec!["host".to_owned(), "dma".to_owned()]
-}
+pub use builtin::BUILTIN;
+use expect::ExpectFront;
+pub use expect::Expected;
+use front::Front;
 
 /// A litmus test.
 #[derive(Clone, Debug)]
@@ -171,13 +55,6 @@ fn in_words(message: &str) -> String {
     })
 }
 
-/// Whether a text is a name in C.
-fn is_name(text: &str) -> bool {
-    let mut chars = text.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
 impl Litmus {
     /// Reads a litmus test.
     ///
@@ -214,99 +91,6 @@ impl Litmus {
         let litmus = Litmus { name, file: file.to_owned(), body, text: text.to_owned(), front };
         litmus.validate(text, &fail)?;
         Ok(litmus)
-    }
-
-    fn validate(&self, text: &str, fail: &dyn Fn(usize, String) -> LitmusError) -> Result<(), LitmusError> {
-        let f = &self.front;
-        let at = |key: &str| text.find(key).unwrap_or(0);
-        if f.pcpus == 0 || f.pcpus > 16 {
-            return Err(fail(at("pcpus"), format!("pcpus = {}: expected 1 to 16", f.pcpus)));
-        }
-        if f.vms == 0 || f.vms > 6 {
-            return Err(fail(at("vms"), format!("vms = {}: expected 1 to 6", f.vms)));
-        }
-        if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
-            let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
-            return Err(fail(at("mask_word_bits"), message));
-        }
-        if let Some(cores) = &f.cores
-            && cores.len() != usize::from(f.pcpus)
-        {
-            return Err(fail(at("cores"), format!("cores lists {} of {} pCPUs", cores.len(), f.pcpus)));
-        }
-        if let Some(core) = f.cores.iter().flatten().find(|c| **c >= f.pcpus) {
-            return Err(fail(
-                at("cores"),
-                format!("core {core} of 0 to {}: there are no more cores than pCPUs", f.pcpus - 1),
-            ));
-        }
-        let cores = f
-            .cores
-            .as_ref()
-            .and_then(|c| c.iter().max())
-            .map_or(usize::from(f.pcpus), |m| usize::from(*m) + 1);
-        if let Some(ccxs) = &f.ccxs
-            && ccxs.len() != cores
-        {
-            return Err(fail(at("ccxs"), format!("ccxs lists {} of {cores} cores", ccxs.len())));
-        }
-        if let Some(ccx) = f.ccxs.iter().flatten().find(|x| usize::from(**x) >= cores) {
-            let last = cores - 1;
-            return Err(fail(
-                at("ccxs"),
-                format!("CCX {ccx} of 0 to {last}: there are no more CCXs than cores"),
-            ));
-        }
-        for (i, page) in f.pages.iter().enumerate() {
-            let name = &page.name;
-            let place = at("pages");
-            if !is_name(name) {
-                return Err(fail(place, format!("a page called `{name}`: expected a name as in C")));
-            }
-            if f.pages[..i].iter().any(|p| p.name == *name) {
-                return Err(fail(place, format!("two pages are called `{name}`")));
-            }
-        }
-        let places = f.vcpu.iter().map(|v| &v.pcpus).chain(f.task.iter().map(|t| &t.pcpus));
-        for list in places {
-            if list.is_empty() {
-                return Err(fail(at("pcpus = ["), "an empty list of pCPUs: name at least one".to_owned()));
-            }
-            if let Some(p) = list.iter().find(|p| **p >= f.pcpus) {
-                let last = f.pcpus - 1;
-                return Err(fail(at("pcpus = ["), format!("pCPU {p} of 0 to {last}")));
-            }
-            if let Some((_, p)) = list.iter().enumerate().find(|(i, p)| list[..*i].contains(p)) {
-                return Err(fail(at("pcpus = ["), format!("pCPU {p} is named twice")));
-            }
-        }
-        if f.pages.is_empty() {
-            return Err(fail(at("pages"), "no pages: a litmus test needs at least one".to_owned()));
-        }
-        for vm in f.pages.iter().map(|p| p.vm).chain(f.vcpu.iter().map(|v| v.vm)) {
-            if vm >= f.vms {
-                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", f.vms - 1)));
-            }
-        }
-        for a in &f.assume {
-            if !Assumptions::NAMES.contains(&a.as_str()) {
-                let known = Assumptions::NAMES.join(", ");
-                return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
-            }
-        }
-        if let Some(e) = f.events.iter().find(|e| EventKind::from_name(e).is_none()) {
-            let known: Vec<&str> = EventKind::ALL.iter().map(|k| k.name()).collect();
-            return Err(fail(at("events"), format!("unknown event '{e}': known are {}", known.join(", "))));
-        }
-        for r in &f.reuse {
-            if r != "host" && r != "dma" {
-                return Err(fail(at("reuse"), format!("unknown reuse '{r}': known are host, dma")));
-            }
-        }
-        if f.vcpu.is_empty() && f.task.is_empty() && f.device.is_empty() {
-            return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
-        }
-        Ok(())
     }
 
     /// Where the front matter names a function that the body should have: line and column from 1, and the line.
@@ -350,86 +134,6 @@ impl Litmus {
         self.front.expect.iter().rfind(fits).map(|e| e.verdict)
     }
 
-    /// The model of the test on a part.
-    #[must_use]
-    pub fn spec(&self, sme_coherent: bool) -> ModelSpec {
-        let f = &self.front;
-        let core_of: Vec<CoreId> = match &f.cores {
-            Some(cores) => cores.iter().map(|c| CoreId(*c)).collect(),
-            None => (0..f.pcpus).map(CoreId).collect(),
-        };
-        let cores = core_of.iter().map(|c| c.index() + 1).max().unwrap_or(1);
-        let ccx_of_core: Vec<CcxId> = match &f.ccxs {
-            Some(ccxs) => ccxs.iter().map(|x| CcxId(*x)).collect(),
-            None => vec![CcxId(0); cores],
-        };
-        let ccxs = ccx_of_core.iter().map(|x| x.0 + 1).max().unwrap_or(1);
-        let mut tasks = Vec::new();
-        for (i, v) in (0u16..).zip(&f.vcpu) {
-            tasks.push(TaskSpec {
-                name: format!("vcpu{i}"),
-                kind: TaskKind::Vcpu {
-                    vcpu: VcpuId(i),
-                    thread: v.thread.clone().unwrap_or_else(|| VCPU_THREAD.to_owned()),
-                    guest: Guest::Program(v.guest.clone()),
-                },
-                pcpus: v.pcpus.iter().map(|p| PcpuId(*p)).collect(),
-            });
-        }
-        let mut runs: Vec<&str> = Vec::new();
-        let mut name = |run| {
-            runs.push(run);
-            match runs.iter().filter(|r| **r == run).count() {
-                1 => run.to_owned(),
-                n => format!("{run}#{n}"),
-            }
-        };
-        for t in &f.task {
-            tasks.push(TaskSpec {
-                name: name(&t.run),
-                kind: TaskKind::Host { entry: t.run.clone() },
-                pcpus: t.pcpus.iter().map(|p| PcpuId(*p)).collect(),
-            });
-        }
-        for d in &f.device {
-            tasks.push(TaskSpec {
-                name: name(&d.run),
-                kind: TaskKind::Device { entry: d.run.clone() },
-                pcpus: Vec::new(),
-            });
-        }
-        ModelSpec {
-            core_of,
-            shape: Shape {
-                ccx_of_core,
-                ccxs,
-                tags: u8::try_from(f.vms + 1).unwrap_or(u8::MAX),
-                sme_coherent,
-                evict_clean_on_read: true,
-                scope: WbinvdScope::default(),
-                keep_clean: true,
-            },
-            vms: f.vms,
-            vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
-            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(p.vm))).collect(),
-            mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
-            lines_per_page: 1,
-            tasks,
-            assumptions: Assumptions {
-                no_dma: f.assume.iter().any(|a| a == "no-dma"),
-                no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
-                word_bits: f.mask_word_bits,
-            },
-            reuse: Reuse {
-                host: f.reuse.iter().any(|r| r == "host"),
-                dma: f.reuse.iter().any(|r| r == "dma"),
-                read: true,
-                vm: false,
-            },
-            defines: Vec::new(),
-        }
-    }
-
     /// The events that the test asks about: a search goes on until each was reached or the space ends. Every
     /// event that is met on the way counts.
     #[must_use]
@@ -437,22 +141,6 @@ impl Litmus {
         self.front.events.iter().filter_map(|e| EventKind::from_name(e)).collect()
     }
 }
-
-macro_rules! litmus {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, concat!("litmus/", $name, ".litmus"), include_str!(concat!("../litmus/", $name, ".litmus")))),*]
-    };
-}
-
-/// The built-in litmus tests: name, file, text.
-pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
-    "reclaim-one-vcpu",
-    "reclaim-while-running",
-    "two-flushers",
-    "two-vcpus-first-entry",
-    "dma-on-coherent-part",
-    "no-dma-on-coherent-part",
-);
 
 #[cfg(test)]
 mod tests {

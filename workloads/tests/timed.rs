@@ -159,7 +159,12 @@ fn a_policy_may_include_its_neighbour_and_who_waits_for_a_semaphore_waits_in_tim
     let part = Part::builtin(scenario.part()).unwrap();
     let prepared = scenario.prepare(&part, &Changes::default(), Path::new(".")).unwrap();
     let waited = |policy: &NamedText| {
-        prepared.run(policy, &named(default_kernel()), 1, None, &mut |_| {}).unwrap().outcome.cost.lock_wait_cycles
+        prepared
+            .run(policy, &named(default_kernel()), 1, None, &mut |_| {})
+            .unwrap()
+            .outcome
+            .cost
+            .lock_wait_cycles
     };
     let mutex = waited(&locked(&folder, "mutex.c", "struct mutex", "mutex_lock", "mutex_unlock"));
     let write = waited(&locked(&folder, "write.c", "struct rw_semaphore", "down_write", "up_write"));

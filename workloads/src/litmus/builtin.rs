@@ -1,0 +1,17 @@
+//! The built-in litmus tests.
+
+macro_rules! litmus {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, concat!("litmus/", $name, ".litmus"), include_str!(concat!("../../litmus/", $name, ".litmus")))),*]
+    };
+}
+
+/// The built-in litmus tests: name, file, text.
+pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
+    "reclaim-one-vcpu",
+    "reclaim-while-running",
+    "two-flushers",
+    "two-vcpus-first-entry",
+    "dma-on-coherent-part",
+    "no-dma-on-coherent-part",
+);
