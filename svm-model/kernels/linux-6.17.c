@@ -258,9 +258,11 @@ static int svm_vcpu_run(struct kvm_vcpu *vcpu)
 	int cpu = smp_processor_id();
 	int exit;
 
-	pre_sev_run(vcpu, cpu);
+	if (sev_guest(vcpu->kvm))
+		pre_sev_run(vcpu, cpu);
 	exit = vmrun(vcpu);
-	sev_vcpu_exit(vcpu, cpu);
+	if (sev_guest(vcpu->kvm))
+		sev_vcpu_exit(vcpu, cpu);
 	return exit;
 }
 

@@ -71,6 +71,8 @@ struct kvm {
 	struct mutex lock;
 	struct mutex slots_lock;
 	bool mirror;
+	/* The mm's notifiers were told that it goes: once. */
+	bool released;
 };
 
 struct kvm_vcpu {
@@ -141,6 +143,9 @@ static void kvm_mmu_zap_all(struct kvm *kvm)
 /* mmu_notifier_release(): the process ends, or the VM's notifier is taken away. */
 void kvm_mmu_notifier_release(struct kvm *kvm)
 {
+	if (kvm->released)
+		return;
+	kvm->released = true;
 	kvm_mmu_zap_all(kvm);
 	if (FLUSH_ON_RELEASE)
 		sev_guest_memory_reclaimed(kvm);

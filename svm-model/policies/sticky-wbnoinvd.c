@@ -11,6 +11,17 @@ struct kvm {
 	cpumask_var_t have_run_cpus;
 };
 
+/* KVM_SEV_INIT, and each VM that gets a SEV context from another. */
+int sev_alloc_tracking(struct kvm *kvm)
+{
+	return zalloc_cpumask_var(&kvm->have_run_cpus, GFP_KERNEL) ? 0 : -ENOMEM;
+}
+
+void sev_free_tracking(struct kvm *kvm)
+{
+	free_cpumask_var(kvm->have_run_cpus);
+}
+
 void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)
 {
 	if (!cpumask_test_cpu(cpu, vcpu->kvm->have_run_cpus))
