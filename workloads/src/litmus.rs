@@ -6,6 +6,8 @@ use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
 
+mod vm;
+
 /// What a check can come to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,8 +42,12 @@ struct Front {
     cores: Option<Vec<u16>>,
     /// CCX of each core; one for all by default.
     ccxs: Option<Vec<u16>>,
-    #[serde(default = "one")]
-    vms: u16,
+    /// How many plain SEV VMs, where `[[vm]]` lists none; 1 by default.
+    vms: Option<toml::Spanned<u16>>,
+    #[serde(default)]
+    vm: Vec<vm::VmFront>,
+    /// ASIDs that there are, the host's not counted; as many as the VMs have by default.
+    asids: Option<toml::Spanned<u16>>,
     pages: Vec<PageFront>,
     #[serde(default)]
     assume: Vec<String>,
@@ -66,11 +72,16 @@ struct Front {
 #[serde(deny_unknown_fields)]
 struct PageFront {
     name: String,
-    #[serde(default)]
-    vm: u16,
+    /// The first VM by default, or that of the vCPU whose VMSA it is.
+    vm: Option<u16>,
     /// Whether the guest has touched it before: it is mapped from the start.
     #[serde(default)]
     mapped: bool,
+    /// Whether the guest accesses it with C=0, as the host does.
+    #[serde(default)]
+    shared: bool,
+    /// The vCPU whose VMSA it is.
+    vmsa_of: Option<toml::Spanned<u16>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -103,10 +114,6 @@ struct ExpectFront {
     policies: Vec<String>,
     #[serde(default)]
     parts: Vec<String>,
-}
-
-fn one() -> u16 {
-    1
 }
 
 fn default_word() -> u8 {
@@ -220,9 +227,11 @@ impl Litmus {
         if f.pcpus == 0 || f.pcpus > 16 {
             return Err(fail(at("pcpus"), format!("pcpus = {}: expected 1 to 16", f.pcpus)));
         }
-        if f.vms == 0 || f.vms > 6 {
-            return Err(fail(at("vms"), format!("vms = {}: expected 1 to 6", f.vms)));
-        }
+        f.guests().map_err(|(place, message)| match place {
+            // The TOML text begins after a line `+++`.
+            vm::Place::Offset(offset) => fail(offset + 4, message),
+            vm::Place::Key(key) => fail(at(key), message),
+        })?;
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
@@ -281,9 +290,10 @@ impl Litmus {
         if f.pages.is_empty() {
             return Err(fail(at("pages"), "no pages: a litmus test needs at least one".to_owned()));
         }
-        for vm in f.pages.iter().map(|p| p.vm).chain(f.vcpu.iter().map(|v| v.vm)) {
-            if vm >= f.vms {
-                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", f.vms - 1)));
+        let vms = f.vm_count();
+        for vm in f.pages.iter().map(|p| f.page_vm(p)).chain(f.vcpu.iter().map(|v| v.vm)) {
+            if vm >= vms {
+                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", vms.saturating_sub(1))));
             }
         }
         for a in &f.assume {
@@ -392,20 +402,22 @@ impl Litmus {
                 pcpus: Vec::new(),
             });
         }
+        // Checked when it was read.
+        let guests = f.guests().unwrap_or_default();
         ModelSpec {
             core_of,
             shape: Shape {
                 ccx_of_core,
                 ccxs,
-                tags: u8::try_from(f.vms + 1).unwrap_or(u8::MAX),
+                tags: u8::try_from(guests.asids).unwrap_or(u8::MAX),
                 sme_coherent,
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
                 keep_clean: true,
             },
-            vms: f.vms,
+            vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
-            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(p.vm))).collect(),
+            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(f.page_vm(p)))).collect(),
             mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,
@@ -420,6 +432,7 @@ impl Litmus {
                 read: true,
                 vm: false,
             },
+            guests,
         }
     }
 
@@ -445,6 +458,15 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "two-vcpus-first-entry",
     "dma-on-coherent-part",
     "no-dma-on-coherent-part",
+    "vmsa-free",
+    "vmsa-free-without-flush",
+    "mirror-pair",
+    "mirror-left-out",
+    "user-reuse",
+    "user-reuse-without-flush",
+    "cpu-offline",
+    "context-moves",
+    "shared-page",
 );
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use cache_model::part::{Level, Part, PartError, Timing};
 use serde::Deserialize;
 use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::lang::{Diag, Role, Source};
-use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::spec::{Assumptions, Guest as GuestKind, Guests, ModelSpec, Reuse, TaskKind, TaskSpec};
 use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
 use svm_model::{Machine, MemoryKind};
 
@@ -462,6 +462,7 @@ impl Prepared {
             tasks,
             assumptions: Assumptions::default(),
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
+            guests: Guests::default(),
         }
     }
 
