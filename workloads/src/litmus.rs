@@ -465,6 +465,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "user-reuse",
     "user-reuse-without-flush",
     "cpu-offline",
+    "cpu-offline-flushed-first",
     "context-moves",
     "shared-page",
 );
