@@ -1,8 +1,8 @@
 //! The front matter's VMs, and pages of a special kind.
 
 use serde::Deserialize;
-use svm_model::spec::{Guests, VmKind, VmSpec};
 use sev_arch::VcpuId;
+use svm_model::spec::{Guests, VmKind, VmSpec};
 use toml::Spanned;
 
 use super::{Front, PageFront};
@@ -167,5 +167,68 @@ impl Front {
             guests.vmsa.push((number, VcpuId(vcpu)));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Litmus;
+    use super::*;
+
+    fn parse(middle: &str) -> Result<Litmus, super::super::LitmusError> {
+        let text = format!(
+            "+++\ndescription = \"x\"\nparts = [\"rome\"]\npcpus = 1\n{middle}\n[[task]]\nrun = \"t\"\npcpus = \
+             [0]\n\n[[vcpu]]\nvm = 0\nguest = \"g\"\npcpus = [0]\n\n[[expect]]\nverdict = \"holds\"\npolicies = \
+             [\"*\"]\n+++\nvoid t(void) {{}}\nvoid g(void) {{}}\n"
+        );
+        Litmus::parse("x.litmus", &text)
+    }
+
+    #[test]
+    fn asids_are_the_lowest_that_are_free() {
+        let pages = "pages = [{ name = \"P\" }]\n";
+        let asids = |vms: &str| {
+            let spec = parse(&format!("{pages}{vms}")).unwrap_or_else(|e| panic!("{e}")).spec(false);
+            let asids: Vec<u16> = (0..spec.vms).map(|vm| spec.vm(sev_arch::VmId(vm)).asid).collect();
+            assert_eq!(u16::from(spec.shape.tags), spec.asids());
+            (asids, spec.asids())
+        };
+        assert_eq!(asids(""), (vec![1], 2));
+        let three = |rest: [&str; 3]| rest.map(|r| format!("[[vm]]\n{r}\n")).concat();
+        assert_eq!(asids(&three(["", "", ""])), (vec![1, 2, 3], 4));
+        assert_eq!(asids(&three(["asid = 2", "mirror_of = 0", ""])), (vec![2, 2, 1], 3));
+        assert_eq!(asids(&three(["kind = \"normal\"", "asid = 0", ""])), (vec![0, 0, 1], 2));
+        let spec = parse(&format!("vms = 3\nasids = 5\n{pages}")).unwrap().spec(false);
+        assert_eq!((spec.vms, spec.asids(), spec.shape.tags), (3, 6, 6));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_at_its_place() {
+        let page = "pages = [{ name = \"P\" }]\n";
+        let es = "[[vm]]\nkind = \"sev-es\"";
+        let vmsa = |page: &str| format!("pages = [{{ name = \"V\", {page} }}]\n{es}");
+        let cases = [
+            (format!("vms = 9\n{page}"), 5, 7, "1 to 6"),
+            (format!("vms = 2\n{page}[[vm]]"), 5, 7, "lists 1"),
+            (format!("{page}[[vm]]\nkind = \"sgx\""), 7, 8, "unknown kind 'sgx'"),
+            (format!("{page}[[vm]]\nasid = 9"), 7, 8, "0 to 8"),
+            (format!("{page}[[vm]]\nkind = \"normal\"\nasid = 1"), 8, 8, "has no ASID"),
+            (format!("{page}[[vm]]\nmirror_of = 0"), 7, 13, "listed before"),
+            (format!("{page}[[vm]]\n[[vm]]\nmirror_of = 0\nasid = 1"), 9, 8, "has the ASID of"),
+            (format!("{page}{es}\n[[vm]]\nmirror_of = 0"), 9, 13, "cannot mirror"),
+            (format!("{page}[[vm]]\n[[vm]]\nasid = 1"), 8, 8, "another VM's"),
+            (format!("asids = 1\nvms = 2\n{page}"), 5, 9, "expected 2 to 8"),
+            (vmsa("vmsa_of = 1"), 5, 35, "there are 1"),
+            (vmsa("vmsa_of = 0, mapped = true"), 5, 35, "no guest maps"),
+            (vmsa("vmsa_of = 0, vm = 1"), 5, 35, "of another VM"),
+            (vmsa("vmsa_of = 0 }, { name = \"W\", vmsa_of = 0"), 5, 65, "two VMSA"),
+            ("pages = [{ name = \"V\", vmsa_of = 0 }]".to_owned(), 5, 35, "not sev-es or sev-snp"),
+            (format!("{page}[[vm]]\nfirmware = 1"), 7, 1, "unknown field"),
+        ];
+        for (middle, line, column, words) in cases {
+            let e = parse(&middle).expect_err(&middle);
+            assert!(e.message.contains(words), "{e}");
+            assert_eq!((e.line, e.column), (line, column), "{e}");
+        }
     }
 }
