@@ -216,7 +216,7 @@ mod tests {
             (format!("{page}[[vm]]\nmirror_of = 0"), 7, 13, "listed before"),
             (format!("{page}[[vm]]\n[[vm]]\nmirror_of = 0\nasid = 1"), 9, 8, "has the ASID of"),
             (format!("{page}{es}\n[[vm]]\nmirror_of = 0"), 9, 13, "cannot mirror"),
-            (format!("{page}[[vm]]\n[[vm]]\nasid = 1"), 8, 8, "another VM's"),
+            (format!("{page}[[vm]]\nasid = 1\n[[vm]]\nasid = 1"), 9, 8, "another VM's"),
             (format!("asids = 1\nvms = 2\n{page}"), 5, 9, "expected 2 to 8"),
             (vmsa("vmsa_of = 1"), 5, 35, "there are 1"),
             (vmsa("vmsa_of = 0, mapped = true"), 5, 35, "no guest maps"),
