@@ -294,7 +294,8 @@ impl Machine {
                 infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, info.low()));
             }
         }
-        let has = |wanted: Prim| code.ops.iter().any(|op| matches!(op, Op::Prim { prim, .. } if *prim == wanted));
+        let has =
+            |wanted: Prim| code.ops.iter().any(|op| matches!(op, Op::Prim { prim, .. } if *prim == wanted));
         let reuses = has(Prim::UserReuse);
         let mut asids = Vec::new();
         for vm in (0..spec.vms).map(VmId) {

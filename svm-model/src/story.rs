@@ -102,7 +102,12 @@ impl Machine {
         Ok(story)
     }
 
-    fn in_words(&self, actor: Actor, what: Option<What>, words: &[i64]) -> (Option<String>, Option<u32>, String) {
+    fn in_words(
+        &self,
+        actor: Actor,
+        what: Option<What>,
+        words: &[i64],
+    ) -> (Option<String>, Option<u32>, String) {
         let at = |pc: Pc| {
             let (file, line) = self.place(pc);
             (Some(file.to_owned()), Some(line), self.statement(pc).to_owned())
@@ -224,10 +229,14 @@ impl Machine {
             EventKind::Clobber => format!("{tagged}'s old dirty line of {name} was written back over {data}"),
             EventKind::HostDirty => format!("the host's dirty line of {name} was written back over {data}"),
             EventKind::Stale => {
-                format!("{name} was read under {tagged}'s tag and gave data older than its owner's last write")
+                format!(
+                    "{name} was read under {tagged}'s tag and gave data older than its owner's last write"
+                )
             }
             EventKind::Garbage => {
-                let named = |t: Tag| if t == Tag::HOST { "the host's".to_owned() } else { format!("{}'s", self.tag_name(t)) };
+                let named = |t: Tag| {
+                    if t == Tag::HOST { "the host's".to_owned() } else { format!("{}'s", self.tag_name(t)) }
+                };
                 let key = self.dram(line, seen.after).map(|d| d.key).filter(|key| *key != tag);
                 let key = key.map_or_else(|| "another".to_owned(), named);
                 format!(

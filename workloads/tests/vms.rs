@@ -53,7 +53,9 @@ fn out(front: &str, body: &str) -> (i64, usize) {
             let mut store = Plain { words: &mut words };
             match machine.step(&mut store, &mut memory, Actor::Task(0), &mut Scripted::new(&[]), &mut notes) {
                 Stepped::Done => steps += 1,
-                Stepped::Blocked(slot) => panic!("blocked on {}", machine.layout().slots()[slot.0 as usize].name),
+                Stepped::Blocked(slot) => {
+                    panic!("blocked on {}", machine.layout().slots()[slot.0 as usize].name)
+                }
                 Stepped::Idle => break,
             }
             assert!(steps < 100);
@@ -99,7 +101,9 @@ fn the_vmsa_of_a_vcpu_is_a_constant_and_may_be_none() {
                  = [0]\n[[vm]]\nkind = \"sev-snp\"\n[[vcpu]]\nguest = \"g\"\npcpus = [1]\n[[vcpu]]\nguest = \
                  \"g\"\npcpus = [1]\n";
     let body = |of: &str| {
-        format!("u16 out;\nvoid g(void) {{}}\nvoid t(void) {{ WRITE_ONCE(out, vcpu_vmsa({of}) == NULL ? 2 : 1); }}")
+        format!(
+            "u16 out;\nvoid g(void) {{}}\nvoid t(void) {{ WRITE_ONCE(out, vcpu_vmsa({of}) == NULL ? 2 : 1); }}"
+        )
     };
     // The actors are in order: vCPUs come first, so the task is the third.
     let at = |of: &str| {
@@ -223,7 +227,8 @@ fn once_offline(front: &str, body: &str) -> (Vec<i64>, usize) {
         let machine = case.machine(MemoryKind::Shadow).unwrap_or_else(|e| panic!("{e}"));
         let slot = |name: &str| machine.layout().slots().iter().position(|s| s.name == name).unwrap();
         let (online, on, running) = (slot("cpu_online_mask"), slot("vcpu0.on"), slot("vcpu0.pc"));
-        let windows = ["pcpu0.preempt_count", "pcpu0.irq_off", "pcpu0.handling", "vcpu0.in_guest", "vcpu0.sched.pc"];
+        let windows =
+            ["pcpu0.preempt_count", "pcpu0.irq_off", "pcpu0.handling", "vcpu0.in_guest", "vcpu0.sched.pc"];
         let windows = windows.map(slot);
         let mut explorer = Explorer::new(&machine).unwrap();
         let explored = explorer.run(Search::default()).unwrap_or_else(|words| panic!("{words} words"));

@@ -3,9 +3,9 @@
 
 use svm_policy::{BinOp, UnOp};
 
-use crate::{Config, VmTables};
 use crate::ast::{Infix, IntType, LockType, Object, Type};
 use crate::diag::Fault;
+use crate::{Config, VmTables};
 
 /// Words a mask may have.
 const MASK_WORDS: i64 = 48;

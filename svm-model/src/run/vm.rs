@@ -160,9 +160,8 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     fn join_vcpu(&mut self, vcpu: i64) -> Answer {
-        let of = |t: &&crate::machine::TaskSlots| {
-            t.vcpu.as_ref().is_some_and(|v| i64::from(v.vcpu.0) == vcpu)
-        };
+        let of =
+            |t: &&crate::machine::TaskSlots| t.vcpu.as_ref().is_some_and(|v| i64::from(v.vcpu.0) == vcpu);
         let Some(task) = self.machine.tasks.iter().find(of) else {
             self.report(EventKind::Tracking);
             return Answer::Done(0);

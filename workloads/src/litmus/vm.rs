@@ -87,7 +87,8 @@ impl Front {
                 None => VmKind::default(),
                 Some(name) => VmKind::from_name(name.get_ref()).ok_or_else(|| {
                     let known: Vec<&str> = VmKind::ALL.iter().map(|k| k.name()).collect();
-                    let message = format!("unknown kind '{}': known are {}", name.get_ref(), known.join(", "));
+                    let message =
+                        format!("unknown kind '{}': known are {}", name.get_ref(), known.join(", "));
                     at(name, message)
                 })?,
             };
@@ -119,7 +120,8 @@ impl Front {
                         return Err(at(asid, "a VM of kind normal has no ASID".to_owned()));
                     }
                     if number != 0 && vms.iter().any(|other| other.asid == number) {
-                        let message = format!("ASID {number} is another VM's: `mirror_of` says that they share it");
+                        let message =
+                            format!("ASID {number} is another VM's: `mirror_of` says that they share it");
                         return Err(at(asid, message));
                     }
                     number
@@ -149,12 +151,16 @@ impl Front {
             };
             let kind = guests.vms.get(usize::from(of.vm)).map_or(VmKind::default(), |vm| vm.kind);
             if !kind.has_vmsa() {
-                let message =
-                    format!("vCPU {vcpu} has no VMSA: VM {} is of kind {}, not sev-es or sev-snp", of.vm, kind.name());
+                let message = format!(
+                    "vCPU {vcpu} has no VMSA: VM {} is of kind {}, not sev-es or sev-snp",
+                    of.vm,
+                    kind.name()
+                );
                 return Err(at(spanned, message));
             }
             if page.vm.is_some_and(|vm| vm != of.vm) {
-                let message = format!("page {name} is of another VM than vCPU {vcpu}, which is of VM {}", of.vm);
+                let message =
+                    format!("page {name} is of another VM than vCPU {vcpu}, which is of VM {}", of.vm);
                 return Err(at(spanned, message));
             }
             if page.shared || page.mapped {
@@ -218,11 +224,11 @@ mod tests {
             (format!("{page}{es}\n[[vm]]\nmirror_of = 0"), 9, 13, "cannot mirror"),
             (format!("{page}[[vm]]\nasid = 1\n[[vm]]\nasid = 1"), 9, 8, "another VM's"),
             (format!("asids = 1\nvms = 2\n{page}"), 5, 9, "expected 2 to 8"),
-            (vmsa("vmsa_of = 1"), 5, 35, "there are 1"),
-            (vmsa("vmsa_of = 0, mapped = true"), 5, 35, "no guest maps"),
-            (vmsa("vmsa_of = 0, vm = 1"), 5, 35, "of another VM"),
-            (vmsa("vmsa_of = 0 }, { name = \"W\", vmsa_of = 0"), 5, 65, "two VMSA"),
-            ("pages = [{ name = \"V\", vmsa_of = 0 }]".to_owned(), 5, 35, "not sev-es or sev-snp"),
+            (vmsa("vmsa_of = 1"), 5, 34, "there are 1"),
+            (vmsa("vmsa_of = 0, mapped = true"), 5, 34, "no guest maps"),
+            (vmsa("vmsa_of = 0, vm = 1"), 5, 34, "of another VM"),
+            (vmsa("vmsa_of = 0 }, { name = \"W\", vmsa_of = 0"), 5, 63, "two VMSA"),
+            ("pages = [{ name = \"V\", vmsa_of = 0 }]".to_owned(), 5, 34, "not sev-es or sev-snp"),
             (format!("{page}[[vm]]\nfirmware = 1"), 7, 1, "unknown field"),
         ];
         for (middle, line, column, words) in cases {

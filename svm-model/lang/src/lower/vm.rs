@@ -49,9 +49,12 @@ impl Lower<'_, '_, '_> {
     /// The entry of a constant table, by own operations; `none` beyond its ends. One value is a constant.
     fn entry_of(&mut self, at: Val, table: &[i64], none: i64, span: Span) -> Val {
         if let Val::Const(at) = at {
-            return Val::Const(usize::try_from(at).ok().and_then(|at| table.get(at)).copied().unwrap_or(none));
+            return Val::Const(
+                usize::try_from(at).ok().and_then(|at| table.get(at)).copied().unwrap_or(none),
+            );
         }
-        let (Some(first), Some(lo), Some(hi)) = (table.first(), table.iter().min(), table.iter().max()) else {
+        let (Some(first), Some(lo), Some(hi)) = (table.first(), table.iter().min(), table.iter().max())
+        else {
             return Val::Const(none);
         };
         if lo == hi {
