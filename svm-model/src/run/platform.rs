@@ -195,9 +195,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::FreeMask => self.free_mask(args[0], args[1]),
             Prim::MaskAvailable => self.mask_available(args[0], args[1]),
             Prim::FreeVm => self.free_vm(args[0]),
-            Prim::GetAsid | Prim::SetAsid | Prim::MovePages | Prim::UserReuse | Prim::JoinVcpu => {
-                self.vm_prim(prim, args)
-            }
+            Prim::GetAsid => self.get_asid(args[0]),
+            Prim::SetAsid => self.set_asid(args[0], args[1]),
+            Prim::MovePages => self.move_pages(args[0], args[1]),
+            Prim::UserReuse => self.user_reuse(args[0]),
+            Prim::JoinVcpu => self.join_vcpu(args[0]),
             Prim::MightSleep => {
                 self.may_sleep();
                 Answer::Own(0)

@@ -4,7 +4,7 @@ use cache_model::event::{Event, EventKind, Victim};
 use sev_arch::{Access, Asid, CBit, PcpuId, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
-use svm_policy::{Answer, Prim};
+use svm_policy::Answer;
 
 use super::Runner;
 use crate::machine::{Machine, Owner, VcpuSlots};
@@ -101,34 +101,30 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         found.map(VmId)
     }
 
-    /// The primitives about VMs.
-    pub(super) fn vm_prim(&mut self, prim: Prim, args: [i64; 4]) -> Answer {
+    pub(super) fn get_asid(&mut self, vm: i64) -> Answer {
+        Answer::Done(self.vm(vm).map_or(0, |vm| self.store.get(self.machine.asids[vm.index()])))
+    }
+
+    pub(super) fn set_asid(&mut self, vm: i64, asid: i64) -> Answer {
         let machine = self.machine;
-        match prim {
-            Prim::GetAsid => {
-                let asid = self.vm(args[0]).map_or(0, |vm| self.store.get(machine.asids[vm.index()]));
-                return Answer::Done(asid);
+        if let Some(vm) = self.vm(vm) {
+            if (0..i64::from(machine.spec.asids())).contains(&asid) {
+                self.store.set(machine.asids[vm.index()], asid);
+            } else {
+                self.report(EventKind::Tracking);
             }
-            Prim::SetAsid => {
-                if let Some(vm) = self.vm(args[0]) {
-                    if (0..i64::from(machine.spec.asids())).contains(&args[1]) {
-                        self.store.set(machine.asids[vm.index()], args[1]);
-                    } else {
-                        self.report(EventKind::Tracking);
-                    }
+        }
+        Answer::Done(0)
+    }
+
+    pub(super) fn move_pages(&mut self, from: i64, to: i64) -> Answer {
+        let machine = self.machine;
+        if let (Some(from), Some(to)) = (self.vm(from), self.vm(to)) {
+            for slot in &machine.owners {
+                if machine.owner_of_code(self.store.get(*slot)) == Owner::Vm(from) {
+                    self.store.set(*slot, machine.owner_code(Owner::Vm(to)));
                 }
             }
-            Prim::MovePages => {
-                if let (Some(from), Some(to)) = (self.vm(args[0]), self.vm(args[1])) {
-                    for slot in &machine.owners {
-                        if machine.owner_of_code(self.store.get(*slot)) == Owner::Vm(from) {
-                            self.store.set(*slot, machine.owner_code(Owner::Vm(to)));
-                        }
-                    }
-                }
-            }
-            Prim::UserReuse => self.user_reuse(args[0]),
-            _ => return self.join_vcpu(args[0]),
         }
         Answer::Done(0)
     }
@@ -143,12 +139,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
     }
 
-    fn user_reuse(&mut self, page: i64) {
+    pub(super) fn user_reuse(&mut self, page: i64) -> Answer {
         let machine = self.machine;
-        let Some(page) = self.page(page) else { return };
+        let Some(page) = self.page(page) else { return Answer::Done(0) };
         let Owner::Vm(vm) = machine.owner(self.store, page) else {
             self.report(EventKind::Tracking);
-            return;
+            return Answer::Done(0);
         };
         self.judge_page(page, Victim::Myself);
         let per_page = machine.spec.lines_per_page;
@@ -157,9 +153,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
         self.store.set(machine.owners[page as usize], machine.owner_code(Owner::User(vm)));
         self.store.set(machine.used[page as usize], UNWRITTEN);
+        Answer::Done(0)
     }
 
-    fn join_vcpu(&mut self, vcpu: i64) -> Answer {
+    pub(super) fn join_vcpu(&mut self, vcpu: i64) -> Answer {
         let of =
             |t: &&crate::machine::TaskSlots| t.vcpu.as_ref().is_some_and(|v| i64::from(v.vcpu.0) == vcpu);
         let Some(task) = self.machine.tasks.iter().find(of) else {

@@ -179,7 +179,6 @@ impl Front {
 #[cfg(test)]
 mod tests {
     use super::super::Litmus;
-    use super::*;
 
     fn parse(middle: &str) -> Result<Litmus, super::super::LitmusError> {
         let text = format!(
