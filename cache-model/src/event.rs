@@ -97,6 +97,31 @@ impl EventKind {
     }
 }
 
+/// Whose loss an event is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Victim {
+    /// The host: its kernel, or whoever owns the memory next.
+    #[default]
+    Host,
+    /// A VM: its data, or what it reads.
+    Vm,
+    /// The VMM that did it to itself: memory that it uses on its own, damaged by its own guest (history, X07 and
+    /// B30; a VMM that pulls memory from under its own running guest). Nobody else is hurt.
+    Myself,
+}
+
+impl Victim {
+    /// The name used in stories and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Victim::Host => "host",
+            Victim::Vm => "vm",
+            Victim::Myself => "self",
+        }
+    }
+}
+
 /// Something that went wrong, and where.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Event {
@@ -106,18 +131,21 @@ pub struct Event {
     pub line: Option<u32>,
     /// The tag of the copy that did it, if it is about one.
     pub tag: Option<Tag>,
+    /// Whose loss it is. Who judges from lines alone says the host; the machine, which knows the page's owner, says
+    /// better.
+    pub victim: Victim,
 }
 
 impl Event {
     /// An event that is about no line.
     #[must_use]
     pub const fn plain(kind: EventKind) -> Event {
-        Event { kind, line: None, tag: None }
+        Event { kind, line: None, tag: None, victim: Victim::Host }
     }
 
     /// An event about a copy of a line.
     #[must_use]
     pub const fn at(kind: EventKind, line: u32, tag: Tag) -> Event {
-        Event { kind, line: Some(line), tag: Some(tag) }
+        Event { kind, line: Some(line), tag: Some(tag), victim: Victim::Host }
     }
 }

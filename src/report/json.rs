@@ -24,6 +24,16 @@ pub(crate) struct Step<'a> {
     line: Option<u32>,
     text: &'a str,
     effect: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<Told<'a>>,
+}
+
+/// An event of a step.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    event: &'static str,
+    victim: &'static str,
+    text: &'a str,
 }
 
 impl<'a> Step<'a> {
@@ -37,6 +47,11 @@ impl<'a> Step<'a> {
             line: step.line,
             text: &step.text,
             effect: &step.effect,
+            events: step
+                .events
+                .iter()
+                .map(|(event, text)| Told { event: event.kind.name(), victim: event.victim.name(), text })
+                .collect(),
         }
     }
 }
@@ -55,6 +70,8 @@ pub(crate) struct Check<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     met: Option<Option<bool>>,
     events: Vec<&'static str>,
+    /// Whose loss each event is.
+    victims: BTreeMap<&'static str, &'static str>,
     stories: BTreeMap<&'static str, Vec<Step<'a>>>,
     states: u32,
     transitions: u64,
@@ -81,6 +98,7 @@ impl<'a> Check<'a> {
             expected: test.then(|| checked.expected.map(|e| e.name())),
             met: test.then(|| checked.met()),
             events: report.events.iter().map(|e| e.event.name()).collect(),
+            victims: report.events.iter().map(|e| (e.event.name(), e.victim.name())).collect(),
             stories: report.events.iter().map(|e| (e.event.name(), steps(&e.story))).collect(),
             states: report.states,
             transitions: report.transitions,

@@ -167,13 +167,15 @@ fn push_step(step: &StoryStep, w: &Widths, text: &mut String) {
         text.push_str(&format!("{BAR}{line}\n"));
     }
     for (event, said) in &step.events {
-        push_event(event.kind.name(), said, w, text);
+        let name = event.kind.name().to_uppercase();
+        let about = event.line.map_or(String::new(), |_| format!(", victim {}", event.victim.name()));
+        push_event(&format!("{name}{about}"), said, w, text);
     }
 }
 
 fn push_event(name: &str, said: &str, w: &Widths, text: &mut String) {
     let lead = MARGIN + w.step + GAP;
-    let mark = format!(">>> {}:", name.to_uppercase());
+    let mark = format!(">>> {name}:");
     let line = wrap(&format!("{mark} {}", said.trim()), w.all.saturating_sub(lead).max(LEAST), 4);
     let line = line.replacen(&mark, &styled(&mark, style::bad()), 1);
     text.push_str(&format!(
@@ -186,7 +188,7 @@ fn push_event(name: &str, said: &str, w: &Widths, text: &mut String) {
 /// The line for an event that is a state rather than a step.
 pub(crate) fn state_event(name: &str, meaning: &str, story: &[StoryStep], width: usize) -> String {
     let mut text = String::new();
-    push_event(name, meaning, &Widths::of(story, width), &mut text);
+    push_event(&name.to_uppercase(), meaning, &Widths::of(story, width), &mut text);
     text
 }
 

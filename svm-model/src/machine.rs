@@ -1,11 +1,11 @@
 //! The machine: texts compiled, slots laid out. Its one step function is in `run.rs` and below `run/`.
 
 use cache_model::shadow::LineSlots;
-use sev_arch::{PcpuId, Tag, VcpuId, VmId};
+use sev_arch::{PcpuId, VcpuId, VmId};
 use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
-use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind};
+use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind, VmTables};
 use svm_policy::{Op, Prim, Scope, VarId};
 
 use crate::context::{ContextSlots, Start};
@@ -24,6 +24,8 @@ pub enum Owner {
     Host,
     /// A device.
     Device,
+    /// The VMM of a VM, which uses memory itself that was its guest's and was never freed.
+    User(VmId),
 }
 
 /// Where the slots of one variable lie.
@@ -91,6 +93,12 @@ pub struct Machine {
     /// Call from a task to a pCPU: 0 none, else 1 + 2 x callback + wait; by task, then pCPU.
     pub(crate) calls: Vec<SlotId>,
     pub(crate) infos: Vec<SlotId>,
+    /// ASID of each VM, 0 for none.
+    pub(crate) asids: Vec<SlotId>,
+    /// Whether some actor sets ASIDs.
+    pub(crate) sets_asids: bool,
+    /// `cpu_online_mask`, if a text declares it.
+    pub(crate) online: Option<VarId>,
     pub(crate) owners: Vec<SlotId>,
     pub(crate) used: Vec<SlotId>,
     pub(crate) user_ptes: Vec<SlotId>,
@@ -163,7 +171,12 @@ impl Machine {
         let mut unique = wanted.clone();
         unique.sort_unstable();
         unique.dedup();
-        let code = svm_lang::compile(sources, find, &unique, &config_of(&spec))?;
+        let mut config = config_of(&spec);
+        let mut code = svm_lang::compile(sources, find, &unique, &config)?;
+        if code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::SetAsid, .. })) {
+            config.tables.asids_change = true;
+            code = svm_lang::compile(sources, find, &unique, &config)?;
+        }
         Ok(Machine::lay_out(spec, code, memory))
     }
 
@@ -174,7 +187,9 @@ impl Machine {
     fn lay_out(mut spec: ModelSpec, code: Code, memory: MemoryKind) -> Machine {
         let allocates = |op: &Op| matches!(op, Op::Prim { prim: Prim::AllocPage, .. });
         let returns = spec.reuse.vm || code.ops.iter().any(allocates);
-        spec.shape.keep_clean &= returns;
+        let sets_asids = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::SetAsid, .. }));
+        // A VM whose ASID changes can come back to a tag, too.
+        spec.shape.keep_clean &= returns || sets_asids;
         let non_block = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::NonBlock, .. }));
         let mut layout = Layout::default();
         let entry = |name: &str| {
@@ -283,14 +298,28 @@ impl Machine {
                 infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, info.low()));
             }
         }
-        let last_owner = i64::from(spec.vms) + 2;
+        let has =
+            |wanted: Prim| code.ops.iter().any(|op| matches!(op, Op::Prim { prim, .. } if *prim == wanted));
+        let reuses = has(Prim::UserReuse);
+        let mut asids = Vec::new();
+        for vm in (0..spec.vms).map(VmId) {
+            let first = i64::from(spec.vm(vm).asid);
+            let (lo, hi) = if sets_asids { (0, i64::from(spec.asids()) - 1) } else { (first, first) };
+            asids.push(layout.slot(format!("{vm}.asid"), Domain::Range { lo, hi }, Class::Shared, first));
+        }
+        let is_online = |v: &svm_lang::Var| v.name == "cpu_online_mask" && v.kind == VarKind::Mask;
+        let online = code.vars.iter().position(is_online);
+        let online = online.and_then(|at| u16::try_from(at).ok()).map(VarId);
+        let last_owner = i64::from(spec.vms) * if reuses { 2 } else { 1 } + 2;
         let (mut owners, mut used, mut user_ptes) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, vm) in &spec.pages {
+        for (page, (name, vm)) in (0u32..).zip(&spec.pages) {
             let owner = Domain::Range { lo: 0, hi: last_owner };
             owners.push(layout.slot(format!("{name}.owner"), owner, Class::Shared, i64::from(vm.0)));
-            let uses = Domain::Range { lo: 0, hi: 1 };
+            let uses = Domain::Range { lo: 0, hi: if reuses { crate::run::UNWRITTEN } else { 1 } };
             used.push(layout.slot(format!("{name}.read_back"), uses, Class::Shared, 0));
-            user_ptes.push(layout.slot(format!("{name}.user_pte"), Domain::BOOL, Class::Shared, 1));
+            // A VMSA is the kernel's own memory: no VMM maps it.
+            let mapped = i64::from(!spec.is_vmsa(page));
+            user_ptes.push(layout.slot(format!("{name}.user_pte"), Domain::BOOL, Class::Shared, mapped));
         }
         let mut sptes = Vec::new();
         for vm in 0..spec.vms {
@@ -306,7 +335,10 @@ impl Machine {
             }
         }
         let vm_pages = (0..spec.vms)
-            .map(|vm| (0u32..).zip(&spec.pages).filter(|(_, p)| p.1.0 == vm).map(|(i, _)| i).collect())
+            .map(|vm| {
+                let own = (0u32..).zip(&spec.pages).filter(|(i, p)| p.1.0 == vm && !spec.is_vmsa(*i));
+                own.map(|(i, _)| i).collect()
+            })
             .collect();
         let per_page = spec.lines_per_page;
         let lines = (memory == MemoryKind::Shadow).then(|| {
@@ -326,6 +358,9 @@ impl Machine {
             pcpus,
             calls,
             infos,
+            asids,
+            sets_asids,
+            online,
             owners,
             used,
             user_ptes,
@@ -458,6 +493,7 @@ impl Machine {
             Owner::Free => vms,
             Owner::Host => vms + 1,
             Owner::Device => vms + 2,
+            Owner::User(vm) => vms + 3 + i64::from(vm.0),
         }
     }
 
@@ -467,16 +503,8 @@ impl Machine {
             0 => Owner::Free,
             1 => Owner::Host,
             2 => Owner::Device,
+            user @ 3.. => Owner::User(VmId(u16::try_from(user - 3).unwrap_or(0))),
             _ => Owner::Vm(VmId(u16::try_from(code).unwrap_or(0))),
-        }
-    }
-
-    /// The tag under which a page's owner writes it.
-    #[must_use]
-    pub fn tag_of_owner(owner: Owner) -> Tag {
-        match owner {
-            Owner::Vm(vm) => Tag::of_vm(vm),
-            Owner::Free | Owner::Host | Owner::Device => Tag::HOST,
         }
     }
 }
@@ -496,6 +524,15 @@ fn config_of(spec: &ModelSpec) -> Config {
         pcpus: spec.pcpus(),
         vms: spec.vms,
         asids: spec.asids(),
+        tables: VmTables {
+            types: (0..spec.vms).map(|vm| spec.vm(VmId(vm)).kind.number()).collect(),
+            asids: (0..spec.vms).map(|vm| spec.vm(VmId(vm)).asid).collect(),
+            asids_change: false,
+            vmsa: (0..spec.vcpu_vm.len())
+                .map(|v| spec.vmsa_of(VcpuId(u16::try_from(v).unwrap_or(u16::MAX))))
+                .map(|page| page.and_then(|page| u16::try_from(page).ok()))
+                .collect(),
+        },
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,

@@ -17,6 +17,9 @@ mod masks;
 mod memory;
 mod platform;
 mod tasks;
+mod vm;
+
+pub(crate) use vm::UNWRITTEN;
 
 /// What asking an actor for a step came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,7 +144,9 @@ impl Machine {
     /// pCPUs that a task without one could get now, in the order in which the choice counts them.
     pub fn placements<S: Store>(&self, store: &S, task: u16) -> Vec<PcpuId> {
         let free = |p: &PcpuId| store.get(self.pcpus[p.index()].current) < 0;
-        self.spec.tasks[usize::from(task)].pcpus.iter().copied().filter(free).collect()
+        let mut places = self.allowed(store, usize::from(task));
+        places.retain(free);
+        places
     }
 
     /// The owner of a page.
@@ -165,10 +170,12 @@ impl Machine {
         let dma = reuse.dma && !self.spec.assumptions.no_dma;
         let mut options = Vec::new();
         for (page, owner) in (0u32..).zip(&self.owners).filter(|(p, _)| of.is_none_or(|of| of == *p)) {
-            let access = match self.owner_of_code(store.get(*owner)) {
+            let owner = self.owner_of_code(store.get(*owner));
+            let access = match owner {
                 Owner::Vm(_) => continue,
                 Owner::Free => Some(Access::Write),
-                Owner::Host | Owner::Device => {
+                Owner::User(_) if store.get(self.used[page as usize]) == UNWRITTEN => Some(Access::Write),
+                Owner::Host | Owner::Device | Owner::User(_) => {
                     (reuse.read && store.get(self.used[page as usize]) == 0).then_some(Access::Read)
                 }
             };
@@ -191,7 +198,7 @@ impl Machine {
                     options.push((page, NewOwner::Device, access));
                 }
             }
-            if reuse.vm {
+            if reuse.vm && !matches!(owner, Owner::User(_)) {
                 options.push((page, NewOwner::Vm, Access::Write));
             }
         }
@@ -245,7 +252,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
     }
 
-    fn take_effects(&mut self, fx: Effects) {
+    fn take_effects(&mut self, mut fx: Effects) {
+        for event in &mut fx.events {
+            self.machine.blame(self.store, event);
+        }
         self.notes.events.extend(fx.events);
         self.notes.cycles += fx.cycles;
     }

@@ -3,6 +3,10 @@
 use cache_model::lattice::Shape;
 use sev_arch::{CoreId, PcpuId, VcpuId, VmId};
 
+pub use vm::{Guests, VmKind, VmSpec};
+
+mod vm;
+
 /// Guarantees taken as given and knobs of the model, in one place, so that they can be taken away one by one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Assumptions {
@@ -125,15 +129,11 @@ pub struct ModelSpec {
     pub reuse: Reuse,
     /// Values in the place of what the texts' `#define`s say ([`svm_lang::Config::defines`]).
     pub defines: Vec<(String, i64)>,
+    /// What is said of the VMs and their pages beyond their number.
+    pub guests: Guests,
 }
 
 impl ModelSpec {
-    /// ASIDs: the host's 0, and one a VM ([`sev_arch::Tag::of_vm`]).
-    #[must_use]
-    pub fn asids(&self) -> u16 {
-        self.vms.saturating_add(1)
-    }
-
     /// pCPUs.
     #[must_use]
     pub fn pcpus(&self) -> u16 {

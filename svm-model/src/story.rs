@@ -2,7 +2,7 @@
 
 use cache_model::event::{Event, EventKind};
 use cache_model::lattice::{MoveKind, Place};
-use sev_arch::{Access, Tag};
+use sev_arch::{Access, Tag, VmId};
 use sim_core::choice::Scripted;
 use sim_core::state::Plain;
 use svm_policy::Pc;
@@ -79,7 +79,7 @@ impl Machine {
                 Stepped::Idle => return Err(fail(format!("{name} has nothing to do"))),
             }
             let pcpu = pcpu_before.or_else(|| self.pcpu_of(&Plain { words: &mut words }, step.actor));
-            let (file, line, text) = self.in_words(step.actor, notes.what);
+            let (file, line, text) = self.in_words(step.actor, notes.what, &words);
             let seen = Seen {
                 actor: step.actor,
                 what: notes.what,
@@ -102,7 +102,12 @@ impl Machine {
         Ok(story)
     }
 
-    fn in_words(&self, actor: Actor, what: Option<What>) -> (Option<String>, Option<u32>, String) {
+    fn in_words(
+        &self,
+        actor: Actor,
+        what: Option<What>,
+        words: &[i64],
+    ) -> (Option<String>, Option<u32>, String) {
         let at = |pc: Pc| {
             let (file, line) = self.place(pc);
             (Some(file.to_owned()), Some(line), self.statement(pc).to_owned())
@@ -142,7 +147,7 @@ impl Machine {
             }
             Some(What::Move(m)) => {
                 let line = self.line_name(m.line);
-                let copy = format!("{}'s copy of {line}", m.tag);
+                let copy = format!("{}'s copy of {line}", self.tag_name(m.tag));
                 plain(match m.kind {
                     MoveKind::PrivateToL3(c) => format!("{c} evicts {copy} to the L3"),
                     MoveKind::PrivateDrop(c) => format!("{c} drops {copy}"),
@@ -153,7 +158,12 @@ impl Machine {
             }
             Some(What::Reuse { page: p, by, access }) => {
                 debug_assert_eq!(actor, Actor::World);
+                let owner = self.owner_of_code(words[self.owners[p as usize].0 as usize]);
                 let who = match by {
+                    NewOwner::Host(p) if matches!(owner, Owner::User(_)) => format!("the VMM, on {p},"),
+                    NewOwner::Device if matches!(owner, Owner::User(_)) => {
+                        "a device, by DMA for the VMM,".to_owned()
+                    }
                     NewOwner::Host(p) => format!("the host, new owner, on {p},"),
                     NewOwner::Device => "a device, by DMA,".to_owned(),
                     NewOwner::Vm => return plain(format!("{} is given back to its VM", page(p))),
@@ -177,10 +187,17 @@ impl Machine {
             Owner::Free => "nobody's".to_owned(),
             Owner::Host => "the host's".to_owned(),
             Owner::Device => "a device's".to_owned(),
+            Owner::User(vm) => format!("{vm}'s VMM's"),
         };
+        let own = |vm: VmId| {
+            let mut words = seen.before.to_vec();
+            tag == self.guest_tag(&Plain { words: &mut words }, vm, self.page_of(line))
+        };
+        let tagged = self.tag_name(tag);
         let data = match was {
-            Owner::Vm(vm) if tag == Tag::of_vm(vm) => format!("newer data of {vm} itself"),
+            Owner::Vm(vm) if own(vm) => format!("newer data of {vm} itself"),
             Owner::Free => "data of the page's next owner".to_owned(),
+            Owner::User(vm) => format!("newer data that {vm}'s VMM keeps there"),
             Owner::Vm(_) | Owner::Host | Owner::Device => format!("{} newer data", whose(was)),
         };
         match event.kind {
@@ -188,6 +205,7 @@ impl Machine {
                 let page = &self.spec.pages[self.page_of(line) as usize].0;
                 let now = match is {
                     Owner::Free => "is free".to_owned(),
+                    Owner::User(vm) => format!("is used by {vm}'s VMM itself now"),
                     Owner::Vm(_) | Owner::Host | Owner::Device => format!("is {} now", whose(is)),
                 };
                 let places = self.dirty_places(line, tag, seen.after);
@@ -199,21 +217,26 @@ impl Machine {
                 let victim = match (self.spec.shape.sme_coherent, is) {
                     (true, _) => "what a device writes there by DMA",
                     (false, Owner::Host | Owner::Device) => "what its new owner has stored there",
+                    (false, Owner::User(_)) => "whatever the VMM stores there",
                     (false, Owner::Free | Owner::Vm(_)) => "whatever its next owner stores there",
                 };
                 format!(
-                    "page {page} {now}, but {tag}'s dirty line of it is still {}: its write-back will \
+                    "page {page} {now}, but {tagged}'s dirty line of it is still {}: its write-back will \
                      overwrite {victim}",
                     places.join(" and "),
                 )
             }
-            EventKind::Clobber => format!("{tag}'s old dirty line of {name} was written back over {data}"),
+            EventKind::Clobber => format!("{tagged}'s old dirty line of {name} was written back over {data}"),
             EventKind::HostDirty => format!("the host's dirty line of {name} was written back over {data}"),
             EventKind::Stale => {
-                format!("{name} was read under {tag}'s tag and gave data older than its owner's last write")
+                format!(
+                    "{name} was read under {tagged}'s tag and gave data older than its owner's last write"
+                )
             }
             EventKind::Garbage => {
-                let named = |t: Tag| if t == Tag::HOST { "the host's".to_owned() } else { format!("{t}'s") };
+                let named = |t: Tag| {
+                    if t == Tag::HOST { "the host's".to_owned() } else { format!("{}'s", self.tag_name(t)) }
+                };
                 let key = self.dram(line, seen.after).map(|d| d.key).filter(|key| *key != tag);
                 let key = key.map_or_else(|| "another".to_owned(), named);
                 format!(

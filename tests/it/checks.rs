@@ -82,6 +82,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "part",
         "verdict",
         "events",
+        "victims",
         "stories",
         "states",
         "transitions",
@@ -109,9 +110,14 @@ fn json_of_a_check_has_the_fixed_fields() {
         assert!(!violated["stories"][event].as_array().unwrap().is_empty());
     }
     assert_eq!(violated["trace"], violated["stories"][events[0]]);
+    assert_eq!(violated["victims"]["latent"], "host");
+    let told = &violated["trace"].as_array().unwrap().last().unwrap()["events"][0];
+    assert_eq!((&told["event"], &told["victim"]), (&"latent".into(), &"host".into()));
     for (i, step) in violated["trace"].as_array().unwrap().iter().enumerate() {
         let mut keys: Vec<&str> = step.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
+        let told = keys.iter().position(|k| *k == "events").map(|at| keys.remove(at));
+        assert_eq!(told.is_some(), i + 1 == violated["trace"].as_array().unwrap().len());
         assert_eq!(keys, ["actor", "effect", "file", "line", "pcpu", "step", "text"]);
         assert_eq!(step["step"], i + 1);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use cache_model::event::EventKind;
+use cache_model::event::{EventKind, Victim};
 use sim_explore::{Bound, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of};
 use svm_model::lang::{Diag, Role, Source};
@@ -66,6 +66,8 @@ impl Verdict {
 pub struct Counterexample {
     /// Which event.
     pub event: EventKind,
+    /// Whose loss it is there.
+    pub victim: Victim,
     /// Who did what, to be replayed.
     pub schedule: Vec<ScheduledStep>,
     /// The schedule told.
@@ -224,7 +226,9 @@ impl CheckCase<'_> {
             }
             let schedule = explorer.calm(schedule);
             let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
-            events.push(Counterexample { event: *event, schedule, story });
+            let last = story.last().map_or(&[][..], |step| &step.events[..]);
+            let victim = last.iter().find(|(e, _)| e.kind == *event).map_or(Victim::Host, |(e, _)| e.victim);
+            events.push(Counterexample { event: *event, victim, schedule, story });
         }
         let verdict = match (events.is_empty(), explored.bound) {
             (false, _) => Verdict::Violated,

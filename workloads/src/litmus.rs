@@ -3,6 +3,7 @@
 mod builtin;
 mod expect;
 mod front;
+mod vm;
 
 use cache_model::event::EventKind;
 

@@ -10,7 +10,9 @@ use cache_model::part::{Level, Part, PartError, Timing};
 use serde::Deserialize;
 use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::lang::{Diag, Role, Source};
-use svm_model::spec::{Assumptions, Guest as GuestKind, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
+use svm_model::spec::{
+    Assumptions, Guest as GuestKind, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD,
+};
 use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
 use svm_model::{Machine, MemoryKind};
 
@@ -467,6 +469,7 @@ impl Prepared {
             assumptions: Assumptions::default(),
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
             defines: Vec::new(),
+            guests: Guests::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use sev_arch::{Access as Kind, CoreId, PcpuId, Tag, VcpuId, VmId, WbinvdScope};
 use sim_core::random::Stream;
 use sim_explore::Limits;
 use svm_model::lang::{Role, Source};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
+use svm_model::spec::{Assumptions, Guest, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 use svm_model::text::{POLICIES, default_kernel};
 use svm_model::timed::{
     Access, Finished, GuestStream, Pace, Plan, Recorded, Run, TimedMemory, accept, replay_timed,
@@ -96,6 +96,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
         assumptions: Assumptions { word_bits: case.word_bits, ..Assumptions::default() },
         reuse: Reuse { host: true, dma: true, read: true, vm: true },
         defines: Vec::new(),
+        guests: Guests::default(),
     }
 }
 

@@ -211,6 +211,8 @@ pub(crate) enum Act {
     /// An instance, which can be written too.
     Per(Scope),
     AsidOf,
+    VmType,
+    Vmsa,
     Siblings(Shared),
     MaskOf,
     SetOnline,

@@ -346,14 +346,19 @@ fn arity(prim: Prim) -> usize {
         | Prim::NonBlock
         | Prim::FreeVm
         | Prim::TraceWriteback
-        | Prim::OracleUpdate => 1,
+        | Prim::OracleUpdate
+        | Prim::GetAsid
+        | Prim::UserReuse
+        | Prim::JoinVcpu => 1,
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::AllocPage
         | Prim::WaitCalls
         | Prim::SetLoaded
         | Prim::FreeMask
-        | Prim::MaskAvailable => 2,
+        | Prim::MaskAvailable
+        | Prim::SetAsid
+        | Prim::MovePages => 2,
         Prim::ZallocMask => 3,
         Prim::SendCall => 4,
     }

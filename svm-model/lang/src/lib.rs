@@ -78,8 +78,10 @@ pub struct Config {
     pub pcpus: u16,
     /// VMs.
     pub vms: u16,
-    /// ASIDs, the host's 0 included; VM n's memory is tagged with ASID n + 1.
+    /// ASIDs, the host's 0 included.
     pub asids: u16,
+    /// What is constant of the VMs.
+    pub tables: VmTables,
     /// The VM of each vCPU.
     pub vcpu_vm: Vec<u16>,
     /// Pages.
@@ -91,6 +93,19 @@ pub struct Config {
     /// Values that stand in the place of what a text's `#define` of that name says: a kernel's switches. A name
     /// that no text defines is an error.
     pub defines: Vec<(String, i64)>,
+}
+
+/// What is constant of VMs and vCPUs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VmTables {
+    /// What `kvm_vm_type()` gives of each VM, 0 to 4; a VM that is left out is `KVM_X86_SEV_VM`.
+    pub types: Vec<u8>,
+    /// The ASID of each VM at first, 0 for none; a VM n that is left out has n + 1.
+    pub asids: Vec<u16>,
+    /// Whether ASIDs are read from slots, because some actor sets one.
+    pub asids_change: bool,
+    /// The VMSA page of each vCPU; one that is left out has none.
+    pub vmsa: Vec<Option<u16>>,
 }
 
 /// Parses one text.

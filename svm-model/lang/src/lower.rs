@@ -7,6 +7,7 @@ mod lock;
 mod loops;
 mod mask;
 mod stmt;
+mod vm;
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,9 @@
 
 use svm_policy::{BinOp, UnOp};
 
-use crate::Config;
 use crate::ast::{Infix, IntType, LockType, Object, Type};
 use crate::diag::Fault;
+use crate::{Config, VmTables};
 
 /// Words a mask may have.
 const MASK_WORDS: i64 = 48;
@@ -17,6 +17,7 @@ pub(crate) struct Machine {
     pub(crate) pages: i64,
     pub(crate) asids: i64,
     pub(crate) vcpu_vm: Vec<u16>,
+    pub(crate) tables: VmTables,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
     /// The range of `int` and its kin.
@@ -50,6 +51,7 @@ impl Machine {
             pages: i64::from(config.pages),
             asids: i64::from(config.asids),
             vcpu_vm: config.vcpu_vm.clone(),
+            tables: config.tables.clone(),
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
             int: signed_range(-128, most.max(127)),

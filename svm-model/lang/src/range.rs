@@ -233,6 +233,7 @@ impl Solver<'_, '_> {
         match prim {
             Prim::VmRun => (0, (EXIT_NPF + self.program.machine.pages - 1).max(0)),
             Prim::FaultPage => (0, (self.program.machine.pages - 1).max(0)),
+            Prim::GetAsid => (0, (self.program.machine.asids - 1).max(0)),
             Prim::ZapSpte
             | Prim::UserPtePresent
             | Prim::IrqsDisabled
@@ -265,7 +266,11 @@ impl Solver<'_, '_> {
             | Prim::FreeMask
             | Prim::FreeVm
             | Prim::TraceWriteback
-            | Prim::OracleUpdate => (0, 0),
+            | Prim::OracleUpdate
+            | Prim::SetAsid
+            | Prim::MovePages
+            | Prim::UserReuse
+            | Prim::JoinVcpu => (0, 0),
         }
     }
 

@@ -13,7 +13,7 @@ mod random;
 mod texts;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, compile, no_includes};
+use crate::{Code, Config, Role, Source, Type, VmTables, compile, no_includes};
 
 /// Two VMs of two vCPUs and one, two pages, masks of one word.
 pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
@@ -21,6 +21,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
         pcpus,
         vms: 2,
         asids: 3,
+        tables: VmTables::default(),
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,

@@ -298,6 +298,16 @@ pub enum Prim {
     /// `oracle_update(kvm)`: writes the cheapest set of pCPUs whose flush scope covers every dirty line of the VM
     /// into the global cpumask `oracle_cpus`, in no time. No kernel can; it is the floor for comparisons.
     OracleUpdate,
+    /// `sev_get_asid(kvm)` where a text sets ASIDs; elsewhere it is a constant.
+    GetAsid,
+    /// `sev_set_asid(kvm, asid)`.
+    SetAsid,
+    /// `move_pages_owner(src, dst)`: all pages of one VM belong to another from here on.
+    MovePages,
+    /// `user_reuse_page(page)`: the VMM itself uses the memory from here on.
+    UserReuse,
+    /// `vcpu_thread_join(vcpu)`: waits until the vCPU's thread has ended.
+    JoinVcpu,
 }
 
 impl Prim {

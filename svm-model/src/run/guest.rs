@@ -1,6 +1,7 @@
 //! A vCPU in guest mode: VMRUN, its accesses, #VMEXIT.
 
-use sev_arch::{Access, Tag};
+use cache_model::event::{Event, EventKind};
+use sev_arch::Access;
 use sim_core::choice::Chooser;
 use sim_core::state::Store;
 use svm_policy::{Answer, Outcome, Pc};
@@ -8,7 +9,7 @@ use svm_policy::{Answer, Outcome, Pc};
 use super::{Runner, Who};
 use crate::context::ContextSlots;
 use crate::label::What;
-use crate::machine::{Owner, VcpuSlots};
+use crate::machine::VcpuSlots;
 use crate::memory::{Effects, Memory};
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
@@ -25,12 +26,16 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             }
             self.store.set(tlb, 1);
         }
-        let owner = machine.owner(self.store, machine.page_of(line));
+        let page = machine.page_of(line);
+        let owner = machine.owner(self.store, page);
+        let owns = machine.owns(self.store, vcpu.vm, owner);
         let mut fx = Effects::default();
-        let by = (self.core(), Tag::of_vm(vcpu.vm));
-        self.memory.cpu(self.store, line, by, access, owner == Owner::Vm(vcpu.vm), &mut fx);
-        if access == Access::Write && owner != Owner::Vm(vcpu.vm) {
-            self.judge_latent(line, by.1);
+        let by = (self.core(), machine.guest_tag(self.store, vcpu.vm, page));
+        self.memory.cpu(self.store, line, by, access, owns, &mut fx);
+        if access == Access::Write && !owns {
+            let mut event = Event::at(EventKind::Latent, line, by.1);
+            machine.blame(self.store, &mut event);
+            self.judge_latent(line, by.1, event.victim);
         }
         self.take_effects(fx);
         self.notes.what = Some(What::Guest { line, access, pc });
@@ -86,6 +91,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     pub(super) fn exit(&mut self, vcpu: &VcpuSlots, what: What, reason: i64) -> Answer {
         self.store.set(vcpu.in_guest, 0);
+        self.vmsa(vcpu, Access::Write);
         self.notes.what = Some(what);
         Answer::Done(reason)
     }
@@ -95,6 +101,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let Some(vcpu) = &machine.tasks[self.task].vcpu else { return Answer::Done(1) };
         if self.store.get(vcpu.in_guest) == 0 {
             self.store.set(vcpu.in_guest, 1);
+            self.vmsa(vcpu, Access::Read);
             return Answer::Stay;
         }
         self.guest_step(vcpu)

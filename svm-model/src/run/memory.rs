@@ -1,6 +1,6 @@
 //! What touches lines and pages: caches that move them, the open world, accesses, owners, flushes.
 
-use cache_model::event::{Event, EventKind};
+use cache_model::event::{Event, EventKind, Victim};
 use sev_arch::{Access, FlushOp, Tag};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
@@ -42,10 +42,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let mut fx = Effects::default();
         match access {
             Access::Write => {
-                let owner = match by {
-                    NewOwner::Host(_) => Owner::Host,
-                    NewOwner::Device => Owner::Device,
-                    NewOwner::Vm => Owner::Vm(machine.spec.pages[page as usize].1),
+                let owner = match (machine.owner(self.store, page), by) {
+                    (Owner::User(vm), _) => Owner::User(vm),
+                    (_, NewOwner::Host(_)) => Owner::Host,
+                    (_, NewOwner::Device) => Owner::Device,
+                    (_, NewOwner::Vm) => Owner::Vm(machine.spec.pages[page as usize].1),
                 };
                 self.store.set(owner_slot, machine.owner_code(owner));
                 self.store.set(machine.used[page as usize], 0);
@@ -80,7 +81,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let Some(page) = self.page(page) else { return Answer::Done(0) };
         let owner = machine.owner(self.store, page);
-        let owns = matches!(owner, Owner::Host | Owner::Device);
+        // A VMM and its devices own what their guest shares with them.
+        let owns = match owner {
+            Owner::Host | Owner::Device | Owner::User(_) => true,
+            Owner::Vm(vm) => machine.guest_tag(self.store, vm, page) == Tag::HOST,
+            Owner::Free => false,
+        };
         let core = self.core();
         let mut fx = Effects::default();
         for line in page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page {
@@ -95,11 +101,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     }
 
     /// A dirty line under a tag that does not own its page: the judge of `latent`.
-    pub(super) fn judge_latent(&mut self, line: u32, tag: Tag) {
+    pub(super) fn judge_latent(&mut self, line: u32, tag: Tag, victim: Victim) {
         let spec = &self.machine.spec;
-        let met = !spec.shape.sme_coherent || !spec.assumptions.no_dma;
+        let met = tag.is_guest() && (!spec.shape.sme_coherent || !spec.assumptions.no_dma);
         if met && self.memory.dirty(self.store, line, tag) {
-            self.notes.events.push(Event::at(EventKind::Latent, line, tag));
+            self.notes.events.push(Event { victim, ..Event::at(EventKind::Latent, line, tag) });
         }
     }
 
@@ -111,10 +117,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.report(EventKind::Tracking);
             return Answer::Done(0);
         }
+        if let Owner::Vm(_) | Owner::User(_) = owner {
+            self.judge_page(page, Victim::Host);
+        }
         for line in page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page {
-            if let Owner::Vm(vm) = owner {
-                self.judge_latent(line, Tag::of_vm(vm));
-            }
             self.memory.change_owner(self.store, line);
         }
         self.store.set(machine.owners[page as usize], machine.owner_code(Owner::Free));

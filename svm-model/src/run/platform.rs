@@ -1,7 +1,7 @@
 //! The platform that the policy core's programs run on.
 
 use cache_model::event::EventKind;
-use sev_arch::{Access, Tag, VmId};
+use sev_arch::{Access, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
 use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
@@ -195,6 +195,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::FreeMask => self.free_mask(args[0], args[1]),
             Prim::MaskAvailable => self.mask_available(args[0], args[1]),
             Prim::FreeVm => self.free_vm(args[0]),
+            Prim::GetAsid => self.get_asid(args[0]),
+            Prim::SetAsid => self.set_asid(args[0], args[1]),
+            Prim::MovePages => self.move_pages(args[0], args[1]),
+            Prim::UserReuse => self.user_reuse(args[0]),
+            Prim::JoinVcpu => self.join_vcpu(args[0]),
             Prim::MightSleep => {
                 self.may_sleep();
                 Answer::Own(0)
@@ -219,7 +224,8 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                     let task = usize::try_from(self.store.get(pcpu.current));
                     busy[core.index()] |= task.is_ok_and(|t| machine.tasks[t].vcpu.is_some());
                 }
-                let cores = self.memory.cover(self.store, Tag::of_vm(VmId(vm)), &busy);
+                let tag = machine.tag_of_vm(self.store, VmId(vm));
+                let cores = self.memory.cover(self.store, tag, &busy);
                 let bits = usize::from(machine.spec.assumptions.word_bits);
                 for word in 0..machine.spec.core_of.len().div_ceil(bits) {
                     let mut mask = 0i64;

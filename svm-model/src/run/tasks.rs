@@ -1,5 +1,6 @@
 //! Tasks: they go on, get a pCPU, lose it.
 
+use sev_arch::PcpuId;
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
 
@@ -37,6 +38,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return Stepped::Blocked(machine.pcpus[p].handling);
         }
         self.read_windows();
+        if machine.online.is_some()
+            && let Some(slot) = self.away_from(t, p)
+        {
+            return Stepped::Blocked(slot);
+        }
         let mut context = ContextSlots::blank();
         if let Some(slots) = sched
             && slots.load(self.store, &mut context)
@@ -59,6 +65,17 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.leave(p, on);
         }
         done
+    }
+
+    /// A task on a pCPU that went offline under it does no more there once it can be moved: what it waits for.
+    fn away_from(&self, t: usize, p: usize) -> Option<SlotId> {
+        let machine = self.machine;
+        let busy = |v: &VcpuSlots| self.store.get(v.in_guest) != 0 || !v.sched.idle(self.store);
+        let stays = self.preempt != 0
+            || self.irq_off != 0
+            || machine.tasks[t].vcpu.as_ref().is_some_and(busy)
+            || !machine.must_leave(self.store, t, p);
+        if stays { None } else { machine.online_word(PcpuId(u16::try_from(p).unwrap_or(0))) }
     }
 
     /// A reclaimer begins on any page that its VM's owner still maps.
@@ -92,9 +109,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     /// A task without a pCPU gets one that is free, any of those it may run on.
     pub(super) fn place(&mut self, t: usize, on: SlotId) -> Stepped {
         let machine = self.machine;
-        let allowed = &machine.spec.tasks[t].pcpus;
         let free = machine.placements(self.store, u16::try_from(t).unwrap_or(u16::MAX));
         if free.is_empty() {
+            let allowed = machine.allowed(self.store, t);
             let slot = allowed.first().map_or(on, |p| machine.pcpus[p.index()].current);
             return Stepped::Blocked(slot);
         }
@@ -149,7 +166,8 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 return self.begin_sched(vcpu, &machine.sched_out);
             }
         }
-        if machine.spec.tasks[t].pcpus.len() < 2 && task.vcpu.is_some() {
+        let alone = machine.spec.tasks[t].pcpus.len() < 2 && task.vcpu.is_some();
+        if alone && !machine.must_leave(self.store, t, p) {
             // Losing a pCPU and getting the same one back changes nothing before vcpu_load.
             return Stepped::Blocked(on);
         }

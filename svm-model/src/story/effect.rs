@@ -237,7 +237,7 @@ impl Machine {
             let copy = Copy::from_code(seen.before[lines.cell(m.line, from, m.tag).0 as usize]);
             let to = to.map_or_else(|| "gone".to_owned(), |to| to.map_or("memory".to_owned(), place_name));
             let (name, from) = (self.line_name(m.line), place_name(from));
-            parts.push(format!("{name}/{} {}: {from} -> {to}", m.tag, held(copy)));
+            parts.push(format!("{name}/{} {}: {from} -> {to}", self.tag_name(m.tag), held(copy)));
             return;
         }
         for line in 0..lines.lines() {
@@ -248,6 +248,7 @@ impl Machine {
                     let (old, new) = (Copy::from_code(seen.before[slot]), Copy::from_code(seen.after[slot]));
                     if old != new {
                         let place = place_name(place);
+                        let tag = self.tag_name(tag);
                         parts.push(format!("{name}/{tag} {place}: {} -> {}", held(old), held(new)));
                     }
                 }
@@ -315,6 +316,8 @@ impl Machine {
                 let name = &self.layout.slots()[to.pending.0 as usize].name;
                 Some(format!("IPI to {}", name.strip_suffix(".pending").unwrap_or(name)))
             }
+            Prim::GetAsid => read(&self.asids),
+            Prim::JoinVcpu => Some("the thread has ended".to_owned()),
             Prim::WaitCalls => Some("all have answered".to_owned()),
             Prim::VcpuFlushTlb => {
                 let gone =
@@ -350,7 +353,10 @@ impl Machine {
             | Prim::InAtomic
             | Prim::InInterrupt
             | Prim::TraceWriteback
-            | Prim::OracleUpdate => None,
+            | Prim::OracleUpdate
+            | Prim::SetAsid
+            | Prim::MovePages
+            | Prim::UserReuse => None,
         }
     }
 
@@ -358,11 +364,13 @@ impl Machine {
     fn hit(&self, seen: &Seen<'_>, line: u32) -> Option<String> {
         let Actor::Task(t) = seen.actor else { return None };
         let vm = self.tasks[usize::from(t)].vcpu.as_ref()?.vm;
-        let tag = sev_arch::Tag::of_vm(vm);
+        let mut words = seen.after.to_vec();
+        let tag = self.guest_tag(&Plain { words: &mut words }, vm, self.page_of(line));
         let lines = self.lines.as_ref()?;
         let copy = |p: Place| Copy::from_code(seen.after[lines.cell(line, p, tag).0 as usize]);
         let place = self.spec.shape.places().find(|p| copy(*p).held != Held::Absent)?;
         let copy = copy(place);
+        let tag = self.tag_name(tag);
         Some(format!("{}/{tag} {} stays {}", self.line_name(line), place_name(place), held(copy)))
     }
 
@@ -390,5 +398,6 @@ pub(super) fn owner_name(owner: Owner) -> String {
         Owner::Free => "free".to_owned(),
         Owner::Host => "host".to_owned(),
         Owner::Device => "device".to_owned(),
+        Owner::User(vm) => format!("{vm}'s VMM"),
     }
 }

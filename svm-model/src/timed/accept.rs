@@ -78,7 +78,7 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
             }
             Recorded::Move(m, events) => {
                 moved += 1;
-                let seen = follow(&mut memory, &mut words, *m);
+                let seen = follow(machine, &mut memory, &mut words, *m);
                 if seen.as_ref() != Some(events) {
                     return Err(reject(i, format!("{m:?}: {seen:?}, not {events:?}")));
                 }
@@ -110,7 +110,12 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
 }
 
 /// Makes a move if it is possible; its events.
-fn follow(memory: &mut ShadowMemory, words: &mut [i64], m: Move) -> Option<Vec<cache_model::event::Event>> {
+fn follow(
+    machine: &Machine,
+    memory: &mut ShadowMemory,
+    words: &mut [i64],
+    m: Move,
+) -> Option<Vec<cache_model::event::Event>> {
     let mut store = Plain { words };
     let possible = {
         let view = Shadow { slots: &memory.slots, store: &mut store };
@@ -119,6 +124,9 @@ fn follow(memory: &mut ShadowMemory, words: &mut [i64], m: Move) -> Option<Vec<c
     possible.then(|| {
         let mut fx = Effects::default();
         memory.make_move(&mut store, m, &mut fx);
+        for event in &mut fx.events {
+            machine.blame(&store, event);
+        }
         fx.events
     })
 }

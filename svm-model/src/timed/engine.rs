@@ -393,8 +393,9 @@ impl<'a, G: GuestStream> Run<'a, G> {
         if self.memory.moved.is_empty() {
             return;
         }
-        for (m, events) in self.memory.moved.drain(..) {
-            for event in &events {
+        for (m, mut events) in self.memory.moved.drain(..) {
+            for event in &mut events {
+                self.machine.blame(&self.store, event);
                 *self.out.events.entry(event.kind).or_insert(0) += 1;
             }
             if self.plan.record {

@@ -63,7 +63,7 @@ impl<G: GuestStream> Run<'_, G> {
         let machine = self.machine;
         let Some(slots) = &machine.tasks[index].vcpu else { return now };
         let core = self.topology.core_of(pcpu);
-        let tag = Tag::of_vm(slots.vm);
+        let private = machine.tag_of_vm(&self.store, slots.vm);
         let pages = machine.spec().pages.len();
         let tlb = slots.vcpu.index() * pages;
         let horizon = self.queue.peek().map_or(u64::MAX, |r| r.0.0);
@@ -118,6 +118,7 @@ impl<G: GuestStream> Run<'_, G> {
                 }
                 continue;
             }
+            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
             let request = LineRef { phys: line, tag };
             if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
                 // A hit's latency is hidden, but for the time to issue it.

@@ -7,6 +7,7 @@ use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
 use super::expect::ExpectFront;
+use super::vm::{self, VmFront};
 use super::{Litmus, LitmusError};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -22,8 +23,12 @@ pub(super) struct Front {
     pub(super) cores: Option<Vec<u16>>,
     /// CCX of each core; one for all by default.
     pub(super) ccxs: Option<Vec<u16>>,
-    #[serde(default = "one")]
-    pub(super) vms: u16,
+    /// How many plain SEV VMs, where `[[vm]]` lists none; 1 by default.
+    pub(super) vms: Option<toml::Spanned<u16>>,
+    #[serde(default)]
+    pub(super) vm: Vec<VmFront>,
+    /// ASIDs that there are, the host's not counted; as many as the VMs have by default.
+    pub(super) asids: Option<toml::Spanned<u16>>,
     pub(super) pages: Vec<PageFront>,
     #[serde(default)]
     pub(super) assume: Vec<String>,
@@ -48,11 +53,16 @@ pub(super) struct Front {
 #[serde(deny_unknown_fields)]
 pub(super) struct PageFront {
     pub(super) name: String,
-    #[serde(default)]
-    pub(super) vm: u16,
+    /// The first VM by default, or that of the vCPU whose VMSA it is.
+    pub(super) vm: Option<u16>,
     /// Whether the guest has touched it before: it is mapped from the start.
     #[serde(default)]
     pub(super) mapped: bool,
+    /// Whether the guest accesses it with C=0, as the host does.
+    #[serde(default)]
+    pub(super) shared: bool,
+    /// The vCPU whose VMSA it is.
+    pub(super) vmsa_of: Option<toml::Spanned<u16>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -77,10 +87,6 @@ pub(super) struct TaskFront {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceFront {
     pub(super) run: String,
-}
-
-fn one() -> u16 {
-    1
 }
 
 fn default_word() -> u8 {
@@ -117,9 +123,11 @@ impl Litmus {
         if f.pcpus == 0 || f.pcpus > 16 {
             return Err(fail(at("pcpus"), format!("pcpus = {}: expected 1 to 16", f.pcpus)));
         }
-        if f.vms == 0 || f.vms > 6 {
-            return Err(fail(at("vms"), format!("vms = {}: expected 1 to 6", f.vms)));
-        }
+        f.guests().map_err(|(place, message)| match place {
+            // The TOML text begins after a line `+++`.
+            vm::Place::Offset(offset) => fail(offset + 4, message),
+            vm::Place::Key(key) => fail(at(key), message),
+        })?;
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
@@ -178,9 +186,10 @@ impl Litmus {
         if f.pages.is_empty() {
             return Err(fail(at("pages"), "no pages: a litmus test needs at least one".to_owned()));
         }
-        for vm in f.pages.iter().map(|p| p.vm).chain(f.vcpu.iter().map(|v| v.vm)) {
-            if vm >= f.vms {
-                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", f.vms - 1)));
+        let vms = f.vm_count();
+        for vm in f.pages.iter().map(|p| f.page_vm(p)).chain(f.vcpu.iter().map(|v| v.vm)) {
+            if vm >= vms {
+                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", vms.saturating_sub(1))));
             }
         }
         for a in &f.assume {
@@ -252,20 +261,22 @@ impl Litmus {
                 pcpus: Vec::new(),
             });
         }
+        // Checked when it was read.
+        let guests = f.guests().unwrap_or_default();
         ModelSpec {
             core_of,
             shape: Shape {
                 ccx_of_core,
                 ccxs,
-                tags: u8::try_from(f.vms + 1).unwrap_or(u8::MAX),
+                tags: u8::try_from(guests.asids).unwrap_or(u8::MAX),
                 sme_coherent,
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
                 keep_clean: true,
             },
-            vms: f.vms,
+            vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
-            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(p.vm))).collect(),
+            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(f.page_vm(p)))).collect(),
             mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,
@@ -281,6 +292,7 @@ impl Litmus {
                 vm: false,
             },
             defines: Vec::new(),
+            guests,
         }
     }
 }

@@ -196,7 +196,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Cpu, "__this_cpu_write", &[P::PerCpu, P::Value], R::Nothing, Act::PerCpuWrite(false), "writes the instance of the pCPU that the task was on when it came here", ONE),
     row(G::Cpu, "per_cpu", &[P::PerCpu, P::Cpu], R::Same, Act::Per(Scope::PerCpu), "a pCPU's instance: can be read, written, and `&per_cpu(...)` taken", ONE),
     row(G::Cpu, "per_asid", &[P::PerAsid, P::Number], R::Same, Act::Per(Scope::PerAsid), "an ASID's instance, as `per_cpu`; `nr_asids` is the number of ASIDs, the host's 0 included", ONE),
-    row(G::Cpu, "sev_get_asid", &[P::Vm], R::Number, Act::AsidOf, "the ASID of the VM", NONE),
+    row(G::Cpu, "sev_get_asid", &[P::Vm], R::Number, Act::AsidOf, "the ASID of the VM, 0 while it has none", "1 if an actor calls `sev_set_asid`"),
+    row(G::Cpu, "sev_set_asid", &[P::Vm, P::Number], R::Nothing, Act::Prim(Prim::SetAsid), "gives the VM that ASID, under which its guests' accesses are tagged from here on; 0 takes it away", ONE).reports("`tracking` if there is no such ASID"),
 
     row(G::Choice, "any_of", &[P::Options], R::Number, Act::AnyOf, "any number from 0 up to, not including, n", "none, but the context rests before it"),
     row(G::Choice, "maybe", &[], R::Bool, Act::Maybe, "false or true", "none, but the context rests before it"),
@@ -218,6 +219,9 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Guest, "vcpu_sched_park", &[], R::Nothing, Act::Prim(Prim::SchedPark), "the last step of being scheduled out; the pCPU is free afterwards", ONE),
     row(G::Guest, "vcpu_set_loaded", &[P::Vcpu, P::Bool], R::Nothing, Act::Prim(Prim::SetLoaded), "registers or unregisters the preempt notifier", NONE),
 
+    row(G::Guest, "kvm_vm_type", &[P::Vm], R::Number, Act::VmType, "what the VM is: `KVM_X86_DEFAULT_VM`, `KVM_X86_SEV_VM`, `KVM_X86_SEV_ES_VM`, `KVM_X86_SNP_VM`", NONE),
+    row(G::Guest, "vcpu_vmsa", &[P::Vcpu], R::Page, Act::Vmsa, "the VMSA page of a vCPU of an SEV-ES or SEV-SNP VM, `NULL` if it has none", NONE),
+    row(G::Guest, "vcpu_thread_join", &[P::Vcpu], R::Nothing, Act::Prim(Prim::JoinVcpu), "until the vCPU's thread has ended, as before the last file descriptor of a VM is closed", ONE).waits("the thread has not ended").reports(SLEEPS_ONLY),
     row(G::Guest, "kvm_arch_free_vm", &[P::Vm], R::Nothing, Act::Prim(Prim::FreeVm), "frees the VM's structure, its vCPUs' and all that only they refer to", ONE).reports("`tracking` for an allocated mask of the VM that was not freed: a leak"),
 
     row(G::Pages, "zap_spte", &[P::Vm, P::Page], R::Bool, Act::Prim(Prim::ZapSpte), "clears the nested page table entry; gives whether it was present", ONE),
@@ -226,6 +230,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Pages, "zap_user_pte", &[P::Page], R::Nothing, Act::Prim(Prim::ZapUserPte), "the mm core clears the VMM's own mapping", ONE),
     row(G::Pages, "free_page", &[P::Page], R::Nothing, Act::Prim(Prim::FreePage), "back to the allocator; anybody may own it next", ONE),
     row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE),
+    row(G::Pages, "user_reuse_page", &[P::Page], R::Nothing, Act::Prim(Prim::UserReuse), "the VMM uses the memory itself from here on, without freeing it: it, or a device for it, writes it next", ONE).reports("`latent`, victim `self`; `tracking` if no VM has the page"),
+    row(G::Pages, "move_pages_owner", &[P::Vm, P::Vm], R::Nothing, Act::Prim(Prim::MovePages), "every page of the first VM belongs to the second from here on, as when an SEV context moves within a host", ONE),
     row(G::Pages, "host_read", &[P::Page], R::Nothing, Act::Prim(Prim::HostRead), "reads the page through the host's C=0 mapping", ONE),
     row(G::Pages, "host_write", &[P::Page], R::Nothing, Act::Prim(Prim::HostWrite), "writes the page through the host's C=0 mapping", ONE),
     row(G::Pages, "dma_read", &[P::Page], R::Nothing, Act::Prim(Prim::DmaRead), "a device reads the page", ONE),

@@ -408,10 +408,9 @@ impl<'p> Lower<'p, '_, '_> {
                 num(self.mask_test(m, cpu, span))
             }
             (Act::Barrier | Act::Per(_), _) => Value::Nothing,
-            (Act::AsidOf, [Arg::Num(vm, _), ..]) => {
-                let asid = self.bin(BinOp::Add, vm, Val::Const(1), span);
-                num(self.calc(Calc::Known { of: asid, lo: 0, hi: self.p.machine.asids - 1 }, span))
-            }
+            (Act::AsidOf, [Arg::Num(vm, _), ..]) => num(self.asid_of(vm, span)),
+            (Act::VmType, [Arg::Num(vm, _), ..]) => num(self.vm_type(vm, span)),
+            (Act::Vmsa, [Arg::Num(vcpu, _), ..]) => num(self.vmsa_of(vcpu, span)),
             (Act::MaskOf, [Arg::Num(cpu, _), ..]) => {
                 Value::Mask(self.mask_of(cpu, None, span), Type::MaskPtr)
             }

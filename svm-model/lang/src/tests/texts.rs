@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, compile, no_includes};
+use crate::{Code, Config, Role, Source, Type, VmTables, compile, no_includes};
 
 /// Every policy's text, by file name.
 fn policies() -> Vec<(String, String)> {
@@ -39,6 +39,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         pcpus,
         vms: 1,
         asids: 2,
+        tables: VmTables::default(),
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
