@@ -78,7 +78,7 @@ impl<'a> Check<'a> {
             kernel: &checked.kernel,
             part: &checked.part,
             verdict: report.verdict.name(),
-            expected: test.then(|| checked.expected.map(|e| e.name())),
+            expected: test.then(|| checked.expected.as_ref().map(|e| e.verdict.name())),
             met: test.then(|| checked.met()),
             events: report.events.iter().map(|e| e.event.name()).collect(),
             stories: report.events.iter().map(|e| (e.event.name(), steps(&e.story))).collect(),

@@ -118,6 +118,8 @@ pub struct ModelSpec {
     pub assumptions: Assumptions,
     /// What becomes of freed pages.
     pub reuse: Reuse,
+    /// A function of the texts that nobody runs: the values that it assigns are the variables' initial ones.
+    pub initial: Option<String>,
 }
 
 impl ModelSpec {

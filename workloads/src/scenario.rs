@@ -462,6 +462,7 @@ impl Prepared {
             tasks,
             assumptions: Assumptions::default(),
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
+            initial: None,
         }
     }
 

@@ -95,6 +95,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
         tasks: vec![vcpu(0), vcpu(1), reclaim("reclaim0", 3), reclaim("reclaim1", 4)],
         assumptions: Assumptions { word_bits: case.word_bits, ..Assumptions::default() },
         reuse: Reuse { host: true, dma: true, read: true, vm: true },
+        initial: None,
     }
 }
 
