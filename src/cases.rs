@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
+use cache_model::event::EventKind;
 use cache_model::part::Part;
 use sim_explore::{Bound, Limits};
 use svm_model::MemoryKind;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
-use workloads::litmus::{Expected, Litmus};
+use workloads::litmus::{Expectation, Expected, Litmus};
 
 use crate::args::CaseArgs;
 use crate::exit::{Exit, Failure};
@@ -29,6 +30,7 @@ struct PartOf {
 #[derive(Debug)]
 pub(crate) struct Cases {
     litmus: Vec<Litmus>,
+    /// In the order in which they were first named.
     policies: Vec<NamedText>,
     kernels: BTreeMap<String, NamedText>,
     parts: BTreeMap<String, PartOf>,
@@ -44,8 +46,10 @@ pub(crate) struct Cases {
 /// One case, and what it came to.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// Name of the litmus test.
+    /// Name of the litmus test, with its variant.
     pub(crate) litmus: String,
+    /// The variant, if its file has some.
+    pub(crate) variant: Option<String>,
     /// What it is about.
     pub(crate) description: String,
     /// Name of the policy.
@@ -55,7 +59,7 @@ pub(crate) struct Checked {
     /// Name of the part.
     pub(crate) part: String,
     /// What the file expects.
-    pub(crate) expected: Option<Expected>,
+    pub(crate) expected: Option<Expectation>,
     /// What came out.
     pub(crate) report: CheckReport,
     /// Of each event, its schedule as text.
@@ -63,6 +67,12 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
+    /// Name of the litmus file, without a variant.
+    pub(crate) fn of_file(&self) -> &str {
+        let ending = self.variant.as_ref().map_or(0, |v| v.len() + 1);
+        &self.litmus[..self.litmus.len() - ending]
+    }
+
     /// How a program that found only this ends.
     pub(crate) fn exit(&self) -> Exit {
         match self.report.verdict {
@@ -72,14 +82,21 @@ impl Checked {
         }
     }
 
-    /// Whether the verdict is the expected one; `None` if the file expects none of this policy.
+    /// Whether the verdict is the expected one, with each expected event; `None` if the file expects nothing.
     pub(crate) fn met(&self) -> Option<bool> {
-        let expected = self.expected?;
-        Some(match self.report.verdict {
-            Verdict::Holds => expected == Expected::Holds,
-            Verdict::Violated => expected == Expected::Violated,
+        let expected = self.expected.as_ref()?;
+        let verdict = match self.report.verdict {
+            Verdict::Holds => expected.verdict == Expected::Holds,
+            Verdict::Violated => expected.verdict == Expected::Violated,
             Verdict::Bounded => false,
-        })
+        };
+        Some(verdict && self.unreached().is_empty())
+    }
+
+    /// Events that are expected and were not reached.
+    pub(crate) fn unreached(&self) -> Vec<EventKind> {
+        let expected = self.expected.iter().flat_map(|e| &e.events).copied();
+        expected.filter(|kind| self.report.events.iter().all(|e| e.event != *kind)).collect()
     }
 
     /// The command that checks this case alone.
@@ -125,10 +142,17 @@ impl Cases {
         } else {
             litmus
         };
-        let litmus: Vec<Litmus> = names::once(names).map(|n| names::litmus(n)).collect::<Result<_, _>>()?;
+        let mut litmus: Vec<Litmus> = Vec::new();
+        for name in names::once(names) {
+            let found = names::litmus(name)?;
+            litmus.extend(
+                found.into_iter().filter(|l| litmus.iter().all(|k| k.name != l.name)).collect::<Vec<_>>(),
+            );
+        }
+        let every = names::every_policy();
         let mut cases = Cases {
             litmus: Vec::new(),
-            policies: names::policies(&args.policies)?,
+            policies: Vec::new(),
             kernels: BTreeMap::new(),
             parts: BTreeMap::new(),
             list: Vec::new(),
@@ -139,13 +163,12 @@ impl Cases {
         for (l, test) in litmus.iter().enumerate() {
             let kernels = args.kernel.as_ref().map_or(test.kernels(), std::slice::from_ref);
             let parts = if args.parts.is_empty() { test.parts() } else { &args.parts };
-            let empty = match (kernels.is_empty(), parts.is_empty()) {
-                (true, _) => Some("kernels"),
-                (false, true) => Some("parts"),
-                (false, false) => None,
-            };
+            let of_file = test.policies().unwrap_or(&every);
+            let policies = if args.policies.is_empty() { of_file } else { &args.policies };
+            let lists = [("kernels", kernels), ("parts", parts), ("policies", policies)];
+            let empty = lists.iter().find(|(_, list)| list.is_empty()).map(|(what, _)| *what);
             if let Some(what) = empty {
-                let option = what.trim_end_matches('s');
+                let option = if what == "policies" { "policy" } else { what.trim_end_matches('s') };
                 return Err(Failure::input(format!(
                     "{}: `{what}` is empty: name one, or give --{option}",
                     test.file
@@ -169,7 +192,15 @@ impl Cases {
                     cases.parts.insert(name.clone(), PartOf { label: name.clone(), part });
                 }
             }
-            for p in 0..cases.policies.len() {
+            for policy in names::once(policies) {
+                let p = match cases.policies.iter().position(|p| p.name == *policy) {
+                    Some(known) => known,
+                    None => {
+                        let found = names::find(Kind::Policy, policy);
+                        cases.policies.push(found.map_err(named_in("policies", !args.policies.is_empty()))?);
+                        cases.policies.len() - 1
+                    }
+                };
                 for kernel in names::once(kernels) {
                     for part in names::once(parts) {
                         cases.list.push((l, p, kernel.clone(), part.clone()));
@@ -258,11 +289,21 @@ impl Cases {
     fn commands(&self, open: &[usize], command: &str) -> Vec<String> {
         let mut sets: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
         for litmus in 0..self.litmus.len() {
-            let of_it = open.iter().map(|i| &self.list[*i]).filter(|c| c.0 == litmus);
-            let mut policies: Vec<usize> = of_it.map(|c| c.1).collect();
-            policies.dedup();
+            let distinct = |cases: &mut dyn Iterator<Item = &(usize, usize, String, String)>| {
+                let mut policies: Vec<usize> = cases.filter(|c| c.0 == litmus).map(|c| c.1).collect();
+                policies.dedup();
+                policies
+            };
+            let all = distinct(&mut self.list.iter());
+            let mut policies = distinct(&mut open.iter().map(|i| &self.list[*i]));
+            if policies.is_empty() {
+                continue;
+            }
+            if policies == all && !self.named {
+                // Those that the file is about need no naming.
+                policies.clear();
+            }
             match sets.iter_mut().find(|s| s.1 == policies) {
-                _ if policies.is_empty() => {}
                 Some(set) => set.0.push(litmus),
                 None => sets.push((vec![litmus], policies)),
             }
@@ -272,10 +313,8 @@ impl Cases {
             for l in litmus {
                 text.push_str(&format!(" {}", self.litmus[*l].name));
             }
-            if policies.len() < self.policies.len() || self.named {
-                for p in policies {
-                    text.push_str(&format!(" --policy {}", self.policies[*p].name));
-                }
+            for p in policies {
+                text.push_str(&format!(" --policy {}", self.policies[*p].name));
             }
             text + &self.options
         };
@@ -297,11 +336,12 @@ impl Cases {
         };
         Ok(Checked {
             litmus: case.litmus.name.clone(),
+            variant: case.litmus.variant().map(str::to_owned),
             description: case.litmus.description().to_owned(),
             policy: case.policy.name.clone(),
             kernel: case.kernel.name.clone(),
             part: case.part.to_owned(),
-            expected: case.litmus.expected(&case.policy.name, &part.part.name),
+            expected: case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name),
             report,
             schedules,
         })

@@ -61,8 +61,12 @@ fn summary(kind: Kind, name: &str) -> Result<String, Failure> {
             format!("{}; {pcpus}; {coherent}", part.description)
         }
         Kind::Litmus => {
-            let litmus = names::litmus(name)?;
-            format!("{} ({})", litmus.description(), litmus.parts().join(", "))
+            let litmus = names::litmus_file(name)?;
+            let variants = match litmus.variant_names().as_slice() {
+                [] => String::new(),
+                names => format!("; variants {}", names.join(", ")),
+            };
+            format!("{} ({}{variants})", litmus.description(), litmus.parts().join(", "))
         }
         Kind::Scenario => {
             let scenario = names::scenario(name)?;

@@ -8,6 +8,7 @@ use cache_model::part::Part;
 use svm_model::text;
 use workloads::check::NamedText;
 use workloads::litmus::Litmus;
+use workloads::nearest;
 use workloads::scenario::Scenario;
 use workloads::{litmus, scenario};
 
@@ -127,13 +128,6 @@ fn unknown(kind: Kind, name: &str) -> String {
     message
 }
 
-/// The name most like `name`, if one is like it at all.
-fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
-    let near = names.iter().map(|n| (strsim::damerau_levenshtein(name, n), *n)).min()?;
-    let like = near.0 <= (name.chars().count() / 2).max(2) || near.1.contains(name) && name.len() > 2;
-    like.then_some(near.1)
-}
-
 /// Reads a file that must hold text.
 pub(crate) fn read(path: &str) -> Result<String, String> {
     let wrong = |e: std::io::Error| format!("{path}: cannot be read: {e}");
@@ -159,10 +153,62 @@ pub(crate) fn read(path: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// A litmus test.
-pub(crate) fn litmus(name: &str) -> Result<Litmus, Failure> {
-    let found = find(Kind::Litmus, name)?;
-    Ok(Litmus::parse(&found.file, &found.text)?)
+/// Splits `file:variant`, unless all of it is a name or a file.
+fn split_variant(name: &str) -> (&str, Option<&str>) {
+    if Kind::Litmus.names().contains(&name) || Path::new(name).exists() {
+        return (name, None);
+    }
+    match name.rsplit_once(':') {
+        Some((file, variant)) if !file.is_empty() => (file, Some(variant)),
+        _ => (name, None),
+    }
+}
+
+/// The litmus tests of a name: all variants of a file, or the one named.
+pub(crate) fn litmus(name: &str) -> Result<Vec<Litmus>, Failure> {
+    let (file, variant) = split_variant(name);
+    let found = find(Kind::Litmus, file)?;
+    let litmus = Litmus::parse(&found.file, &found.text)?;
+    let variants = litmus.variants();
+    let Some(variant) = variant else { return Ok(variants) };
+    let names = litmus.variant_names();
+    if let Some(one) = variants.into_iter().find(|l| l.variant() == Some(variant)) {
+        return Ok(vec![one]);
+    }
+    let known = match names.as_slice() {
+        [] => "it has none".to_owned(),
+        names => {
+            let near = nearest(variant, names).map_or(String::new(), |n| format!("did you mean `{n}`? "));
+            format!("{near}it has {}", names.join(", "))
+        }
+    };
+    Err(Failure::input(format!("the litmus test `{file}` has no variant `{variant}`; {known}")))
+}
+
+/// The litmus file of a name, with the variant if one is named.
+pub(crate) fn litmus_file(name: &str) -> Result<Litmus, Failure> {
+    let (file, variant) = split_variant(name);
+    if variant.is_none() {
+        let found = find(Kind::Litmus, file)?;
+        return Ok(Litmus::parse(&found.file, &found.text)?);
+    }
+    // The one that was named is the only one.
+    litmus(name)?.pop().ok_or_else(|| Failure::input(unknown(Kind::Litmus, name)))
+}
+
+/// The one litmus test of a name: a file with variants needs one named.
+pub(crate) fn litmus_one(name: &str) -> Result<Litmus, Failure> {
+    let mut found = litmus(name)?;
+    match (found.pop(), found.len()) {
+        (Some(one), 0) => Ok(one),
+        (Some(other), _) => {
+            let mut names: Vec<String> = found.into_iter().map(|l| l.name).collect();
+            names.push(other.name);
+            let known = names.join(", ");
+            Err(Failure::input(format!("the litmus test `{name}` has variants: name one of {known}")))
+        }
+        (None, _) => Err(Failure::input(unknown(Kind::Litmus, name))),
+    }
 }
 
 /// A part.
@@ -179,11 +225,15 @@ pub(crate) fn scenario(name: &str) -> Result<Scenario, Failure> {
 
 /// The policies named, each once; if none is named, every built-in one that a kernel could have.
 pub(crate) fn policies(names: &[String]) -> Result<Vec<NamedText>, Failure> {
-    if names.is_empty() {
-        let all = Kind::Policy.names().into_iter().filter(|n| !TIMED_ONLY.contains(n));
-        return all.map(|name| find(Kind::Policy, name)).collect();
-    }
+    let every = every_policy();
+    let names = if names.is_empty() { &every } else { names };
     once(names).map(|name| find(Kind::Policy, name)).collect()
+}
+
+/// The names of every built-in policy that a kernel could have.
+pub(crate) fn every_policy() -> Vec<String> {
+    let all = Kind::Policy.names().into_iter().filter(|n| !TIMED_ONLY.contains(n));
+    all.map(str::to_owned).collect()
 }
 
 /// Each name once, where it comes first.

@@ -22,6 +22,11 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
         ShowWhat::Litmus => Kind::Litmus,
         ShowWhat::Scenario => Kind::Scenario,
     };
+    if args.what == ShowWhat::Litmus {
+        let litmus = names::litmus_file(&args.name)?;
+        print(args, kind, &litmus.name, &litmus.file, &litmus.shown(), out);
+        return Ok(Exit::Done);
+    }
     let found = names::find(kind, &args.name)?;
     let text = if args.what == ShowWhat::Ast {
         let source = Source { file: &found.file, text: &found.text, role: Role::Policy };
@@ -30,17 +35,21 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
     } else {
         found.text
     };
+    print(args, kind, &found.name, &found.file, &text, out);
+    Ok(Exit::Done)
+}
+
+fn print(args: &ShowArgs, kind: Kind, name: &str, file: &str, text: &str, out: &mut Output) {
     match args.format {
-        Format::Table | Format::Csv => out.print(&text),
+        Format::Table | Format::Csv => out.print(text),
         Format::Json => out.print(&json::line(&json::Shown {
             schema: "sevsim.show/1",
             kind: if args.what == ShowWhat::Ast { "ast" } else { kind.plural() },
-            name: &found.name,
-            file: &found.file,
-            text: &text,
+            name,
+            file,
+            text,
         })),
     }
-    Ok(Exit::Done)
 }
 
 /// Prints a shell's completion script.

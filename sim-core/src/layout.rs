@@ -34,6 +34,12 @@ impl Layout {
         id
     }
 
+    /// Changes what a slot holds at first; says whether its domain has the value.
+    pub fn start_as(&mut self, slot: SlotId, init: i64) -> bool {
+        let found = self.slots.get_mut(slot.0 as usize).filter(|s| s.domain.holds(init));
+        found.map(|s| s.init = init).is_some()
+    }
+
     /// Every slot, by number.
     #[must_use]
     pub fn slots(&self) -> &[SlotSpec] {

@@ -95,7 +95,7 @@ impl<'a> Check<'a> {
             kernel: &checked.kernel,
             part: &checked.part,
             verdict: report.verdict.name(),
-            expected: test.then(|| checked.expected.map(|e| e.name())),
+            expected: test.then(|| checked.expected.as_ref().map(|e| e.verdict.name())),
             met: test.then(|| checked.met()),
             events: report.events.iter().map(|e| e.event.name()).collect(),
             victims: report.events.iter().map(|e| (e.event.name(), e.victim.name())).collect(),

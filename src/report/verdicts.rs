@@ -1,5 +1,8 @@
 //! Many verdicts at once: the matrix of `test`, and CSV.
 
+use std::collections::BTreeMap;
+
+use cache_model::event::EventKind;
 use workloads::check::Verdict;
 
 use super::number::plural;
@@ -7,8 +10,12 @@ use super::style;
 use super::table::{columns, pad, styled, wrap};
 use crate::cases::{Checked, bound_name};
 
-/// Columns of a policy's mark.
+/// Columns of a policy's mark, where there is room.
 const MARK: usize = 3;
+/// Policies of a file up to which it takes no row of the matrix, if that has more columns than [`NARROW`].
+const FEW: usize = 2;
+/// Columns up to which every file has a row of the matrix.
+const NARROW: usize = 4;
 
 /// The mark of a verdict, with `!` if it is not the expected one.
 fn mark(checked: &Checked) -> (String, owo_colors::Style) {
@@ -25,55 +32,167 @@ fn mark(checked: &Checked) -> (String, owo_colors::Style) {
     }
 }
 
-/// One row per litmus test and part (and kernel), one column per policy; the columns' names stand on a
-/// staircase. Below, whatever did not come as expected.
-pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
-    let mut policies: Vec<&str> = Vec::new();
-    let mut rows: Vec<[&str; 3]> = Vec::new();
-    for c in all {
-        if !policies.contains(&c.policy.as_str()) {
-            policies.push(&c.policy);
-        }
-        let row = [c.litmus.as_str(), c.kernel.as_str(), c.part.as_str()];
-        if !rows.contains(&row) {
-            rows.push(row);
+/// What stands before the marks of a line, and the marks: of each its column and its case.
+struct Line<'a> {
+    name: &'a str,
+    kernel: &'a str,
+    parts: Vec<&'a str>,
+    cells: Vec<(&'a str, &'a Checked)>,
+}
+
+/// Cases as lines: those of one name and kernel stand on one line, and so do parts on which all came out alike.
+fn lines<'a>(
+    cases: &[&'a Checked],
+    name: &dyn Fn(&'a Checked) -> (&'a str, &'a str),
+    column: &dyn Fn(&'a Checked) -> &'a str,
+) -> Vec<Line<'a>> {
+    let mut list: Vec<(&str, Line<'a>)> = Vec::new();
+    for c in cases {
+        let (first, more) = name(c);
+        let same = |l: &&mut (&str, Line<'a>)| {
+            l.0 == more && l.1.name == first && l.1.kernel == c.kernel && l.1.parts == [c.part.as_str()]
+        };
+        match list.iter_mut().find(same) {
+            Some(line) => line.1.cells.push((column(c), c)),
+            None => {
+                let (kernel, parts) = (c.kernel.as_str(), vec![c.part.as_str()]);
+                list.push((more, Line { name: first, kernel, parts, cells: vec![(column(c), c)] }));
+            }
         }
     }
-    let longest = |i: usize| rows.iter().map(|r| columns(r[i])).max().unwrap_or(0);
-    let kernels = rows.iter().any(|r| r[1] != rows[0][1]);
-    let label = |row: &[&str; 3]| {
-        let kernel = if kernels { format!("  {}", pad(row[1], longest(1), false)) } else { String::new() };
-        format!("{}{kernel}  {}", pad(row[0], longest(0), false), pad(row[2], longest(2), false))
+    let mut merged: Vec<(&str, Line<'a>)> = Vec::new();
+    let marks = |l: &Line<'a>| -> Vec<(&'a str, String)> {
+        l.cells.iter().map(|(column, c)| (*column, mark(c).0)).collect()
     };
-    let indent = rows.first().map_or(0, |r| columns(&label(r))) + 2;
-    let mut text = String::new();
-    for (i, policy) in policies.iter().enumerate() {
-        let bars = format!("|{}", " ".repeat(MARK - 1)).repeat(i);
-        text.push_str(&format!(
-            "{}{}{}\n",
-            " ".repeat(indent),
-            styled(&bars, style::aside()),
-            styled(policy, style::strong())
-        ));
-    }
-    for row in &rows {
-        let mut line = format!("{}  ", label(row));
-        for policy in &policies {
-            let found = all
-                .iter()
-                .find(|c| c.policy == *policy && [&*c.litmus, &*c.kernel, &*c.part] == *row)
-                .map_or((" ".to_owned(), owo_colors::Style::new()), mark);
-            line.push_str(&styled(&found.0, found.1));
-            line.push_str(&" ".repeat(MARK.saturating_sub(columns(&found.0))));
+    for (more, line) in list {
+        let same = |l: &&mut (&str, Line<'a>)| {
+            l.0 == more && l.1.name == line.name && l.1.kernel == line.kernel && marks(&l.1) == marks(&line)
+        };
+        match merged.iter_mut().find(same) {
+            Some(known) => known.1.parts.extend(line.parts),
+            None => merged.push((more, line)),
         }
-        text.push_str(line.trim_end());
-        text.push('\n');
+    }
+    merged.into_iter().map(|(_, line)| line).collect()
+}
+
+/// The lines' labels, alike in width; a name that the line before has is not said again.
+fn labels(lines: &[Line<'_>], kernels: bool) -> Vec<String> {
+    let parts: Vec<String> = lines.iter().map(|l| l.parts.join(" ")).collect();
+    let name = lines.iter().map(|l| columns(l.name)).max().unwrap_or(0);
+    let kernel = lines.iter().map(|l| columns(l.kernel)).max().unwrap_or(0);
+    let part = parts.iter().map(|p| columns(p)).max().unwrap_or(0);
+    let label = |(line, parts): (&Line<'_>, &String)| {
+        let kernel = if kernels { format!("  {}", pad(line.kernel, kernel, false)) } else { String::new() };
+        format!("{}{kernel}  {}", pad(line.name, name, false), pad(parts, part, false))
+    };
+    lines.iter().zip(&parts).map(label).collect()
+}
+
+/// Litmus tests against policies: a row per test (and kernel), a column per policy; tests that are about few
+/// policies stand below, a line each, with their variants side by side. Then whatever did not come as expected.
+pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
+    let mut every: Vec<&str> = Vec::new();
+    let mut of_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for c in all {
+        let list = of_file.entry(c.of_file()).or_default();
+        for known in [&mut every, list] {
+            if !known.contains(&c.policy.as_str()) {
+                known.push(&c.policy);
+            }
+        }
+    }
+    let few = |c: &&Checked| every.len() > NARROW && of_file[c.of_file()].len() <= FEW;
+    let (narrow, wide): (Vec<&Checked>, Vec<&Checked>) = all.iter().partition(few);
+    let kernels = all.iter().any(|c| c.kernel != all[0].kernel);
+    let mut text = String::new();
+    if !wide.is_empty() {
+        text.push_str(&policies(&wide, &every, kernels, width));
+    }
+    if !narrow.is_empty() {
+        if !wide.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&variants(&narrow, kernels, width));
     }
     text.push_str("\n- holds   V violated   ? bounded   ! not as expected\n");
-    if !kernels && let Some(row) = rows.first() {
-        text.push_str(&format!("kernel {}\n", row[1]));
+    if !kernels && let Some(first) = all.first() {
+        text.push_str(&format!("kernel {}\n", first.kernel));
     }
     text.push_str(&summary(all, width));
+    text
+}
+
+/// The rows with a column per policy. The columns' names stand on a staircase, or, where that is too wide, below.
+fn policies(cases: &[&Checked], every: &[&str], kernels: bool, width: usize) -> String {
+    let shown: Vec<&str> = every.iter().copied().filter(|p| cases.iter().any(|c| c.policy == **p)).collect();
+    let lines = lines(cases, &|c| (&c.litmus, ""), &|c| &c.policy);
+    let labels = labels(&lines, kernels);
+    let indent = labels.first().map_or(0, |l| columns(l)) + 2;
+    let room = width.saturating_sub(indent);
+    let step = if shown.len() * MARK <= room { MARK } else { MARK - 1 };
+    let stairs = |i: usize, name: &str| i * step + columns(name) <= room;
+    let staircase = shown.iter().enumerate().all(|(i, p)| stairs(i, p));
+    let letter = |i: usize| char::from(b"abcdefghijklmnopqrstuvwxyz"[i % 26]);
+    let mut text = String::new();
+    if staircase {
+        for (i, policy) in shown.iter().enumerate() {
+            let bars = format!("|{}", " ".repeat(step - 1)).repeat(i);
+            let bars = styled(&bars, style::aside());
+            text.push_str(&format!("{}{bars}{}\n", " ".repeat(indent), styled(policy, style::strong())));
+        }
+    } else {
+        // Twenty-six letters are enough for what one line can hold.
+        let legend = shown.iter().enumerate().map(|(i, p)| format!("{}\u{a0}{p}", letter(i)));
+        let legend = wrap(&legend.collect::<Vec<_>>().join("   "), width, 0).replace('\u{a0}', " ");
+        let heads: String =
+            (0..shown.len()).map(|i| format!("{}{}", letter(i), " ".repeat(step - 1))).collect();
+        text.push_str(&format!(
+            "{legend}\n\n{}{}\n",
+            " ".repeat(indent),
+            styled(heads.trim_end(), style::strong())
+        ));
+    }
+    for (line, label) in lines.iter().zip(labels) {
+        let mut row = format!("{label}  ");
+        for policy in &shown {
+            let found = line.cells.iter().find(|(column, _)| column == policy);
+            let found = found.map_or((" ".to_owned(), owo_colors::Style::new()), |(_, c)| mark(c));
+            row.push_str(&styled(&found.0, found.1));
+            row.push_str(&" ".repeat(step.saturating_sub(columns(&found.0))));
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The lines of tests that are about few policies: the variants of one policy side by side.
+fn variants(cases: &[&Checked], kernels: bool, width: usize) -> String {
+    let lines = lines(cases, &|c| (c.of_file(), &c.policy), &|c| c.variant.as_deref().unwrap_or(""));
+    let labels = labels(&lines, kernels);
+    let policy = lines.iter().flat_map(|l| &l.cells).map(|(_, c)| columns(&c.policy)).max().unwrap_or(0);
+    let mut text = String::new();
+    for (line, label) in lines.iter().zip(labels) {
+        let of = line.cells.first().map_or("", |(_, c)| &c.policy);
+        let head = format!("{label}  {}  ", pad(of, policy, false));
+        let (indent, mut used) = (columns(&head), columns(&head));
+        text.push_str(&head);
+        for (i, (variant, c)) in line.cells.iter().enumerate() {
+            let (sign, style) = mark(c);
+            let said = if variant.is_empty() { String::new() } else { format!("{variant} ") };
+            let wide = columns(&said) + columns(&sign) + 2;
+            if i > 0 && used + wide > width {
+                text.push_str(&format!("\n{}", " ".repeat(indent)));
+                used = indent;
+            } else if i > 0 {
+                text.push_str("  ");
+            }
+            used += wide;
+            text.push_str(&format!("{said}{}", styled(&sign, style)));
+        }
+        text.push('\n');
+    }
     text
 }
 
@@ -104,7 +223,7 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
             (Verdict::Holds, _, _) => "holds: no order of steps leads to an event".to_owned(),
             (_, _, _) => c.report.verdict.name().to_owned(),
         };
-        let about = |c: &Checked| (c.litmus.clone(), c.policy.clone(), c.kernel.clone(), c.expected);
+        let about = |c: &Checked| (c.litmus.clone(), c.policy.clone(), c.kernel.clone(), c.expected.clone());
         match list.iter_mut().find(|o| about(o.first) == about(c) && o.why == why) {
             Some(known) => known.parts.push(&c.part),
             None => list.push(Odd { first: c, parts: vec![&c.part], word, colour, why }),
@@ -113,16 +232,37 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
     list
 }
 
+/// The kernel, where there are several.
+fn kernel(checked: &Checked) -> String {
+    format!("{} and ", checked.kernel)
+}
+
+/// What was expected, in words; of events, those that were not reached.
+fn expected(checked: &Checked) -> String {
+    let Some(expected) = &checked.expected else { return "nothing".to_owned() };
+    let names = |list: &[EventKind]| list.iter().map(|e| e.name()).collect::<Vec<_>>().join(" and ");
+    let events = match expected.events.as_slice() {
+        [] => String::new(),
+        events => format!(" with {}", names(events)),
+    };
+    let missing = match (checked.report.verdict, checked.unreached().as_slice()) {
+        (Verdict::Violated, missing @ [_, ..]) => format!(" ({} is not reachable)", names(missing)),
+        (Verdict::Violated | Verdict::Holds | Verdict::Bounded, _) => String::new(),
+    };
+    format!("{}{events}{missing}", expected.verdict.name())
+}
+
 fn summary(all: &[Checked], width: usize) -> String {
     let mut text = String::new();
     for o in odd(all) {
         let line = format!(
-            "{}  {}, policy {}, on {}: expected {}; {}",
+            "{}  {}, policy {}, on {}{}: expected {}; {}",
             o.word,
             o.first.litmus,
             o.first.policy,
+            kernel(o.first),
             o.parts.join(" and "),
-            o.first.expected.map_or("nothing", |e| e.name()),
+            expected(o.first),
             o.why
         );
         let line = wrap(&line, width, 4).replacen(o.word, &styled(o.word, o.colour), 1);
@@ -172,7 +312,7 @@ pub(crate) fn csv_row(checked: &Checked, test: bool) -> String {
         report.assumptions.join(" "),
     ];
     if test {
-        fields.push(checked.expected.map_or(String::new(), |e| e.name().to_owned()));
+        fields.push(checked.expected.as_ref().map_or(String::new(), |e| e.verdict.name().to_owned()));
         fields.push(checked.met().map_or(String::new(), |m| m.to_string()));
     }
     csv_line(&fields)

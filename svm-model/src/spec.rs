@@ -131,6 +131,8 @@ pub struct ModelSpec {
     pub defines: Vec<(String, i64)>,
     /// What is said of the VMs and their pages beyond their number.
     pub guests: Guests,
+    /// A function of the texts that nobody runs: the values that it assigns are the variables' initial ones.
+    pub initial: Option<String>,
 }
 
 impl ModelSpec {

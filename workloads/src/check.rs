@@ -10,7 +10,7 @@ use svm_model::spec::{Guest, TaskKind};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
 
-use crate::litmus::Litmus;
+use crate::litmus::{Expectation, Litmus};
 
 /// A text that a check runs: a built-in one, or a user's file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,7 +135,9 @@ impl CheckCase<'_> {
         ];
         let spec = self.litmus.spec(self.sme_coherent);
         let built = Machine::build_with(spec, &sources, &crate::include::find, memory);
-        let placed = |diags: Vec<Diag>| CheckError::Text(diags.into_iter().map(|d| self.placed(d)).collect());
+        let placed = |diags: Vec<Diag>| {
+            CheckError::Text(diags.into_iter().map(|d| self.litmus.in_front(self.placed(d))).collect())
+        };
         let machine = built.map_err(placed)?;
         for task in &machine.spec().tasks {
             let entry_of = |name: &str| machine.code().entries.iter().find(|e| e.name == *name);
@@ -194,6 +196,12 @@ impl CheckCase<'_> {
         }
     }
 
+    /// What the file expects of the case.
+    #[must_use]
+    pub fn expected(&self) -> Option<Expectation> {
+        self.litmus.expected(&self.policy.name, &self.kernel.name, self.part)
+    }
+
     /// Explores every interleaving.
     ///
     /// # Errors
@@ -209,7 +217,9 @@ impl CheckCase<'_> {
         let Some(mut explorer) = Explorer::new(&machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
-        let stop_at = self.litmus.events().iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
+        let mut asked = self.litmus.events();
+        asked.extend(self.expected().map_or(Vec::new(), |e| e.events));
+        let stop_at = asked.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let explored =
             explorer.run(Search { limits, stop_at, interrupted, progress }).map_err(CheckError::TooWide)?;
         if let Some(pc) = explorer.runaway() {

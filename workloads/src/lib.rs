@@ -5,4 +5,7 @@ pub mod check;
 pub mod guest;
 pub mod include;
 pub mod litmus;
+mod near;
 pub mod scenario;
+
+pub use near::nearest;

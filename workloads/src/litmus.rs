@@ -4,13 +4,22 @@ mod builtin;
 mod expect;
 mod front;
 mod vm;
+mod refuse;
+mod variant;
 
 use cache_model::event::EventKind;
 
 pub use builtin::BUILTIN;
-use expect::ExpectFront;
-pub use expect::Expected;
-use front::Front;
+pub use expect::{Expectation, Expected};
+use front::{Front, Names};
+use svm_model::lang::Diag;
+use variant::{Initial, Values, VariantFront};
+
+/// Bytes of the opening line: what is read begins after it.
+const OPENING: usize = 4;
+
+/// Makes an error of an offset and a message.
+type Fail<'a> = dyn Fn(usize, String) -> LitmusError + 'a;
 
 /// A litmus test.
 #[derive(Clone, Debug)]
@@ -24,6 +33,12 @@ pub struct Litmus {
     /// All of the file.
     text: String,
     front: Front,
+    /// What it is called among the file's variants, if it is one of them.
+    variant: Option<String>,
+    parts: Vec<String>,
+    kernels: Vec<String>,
+    policies: Option<Vec<String>>,
+    initial: Vec<Initial>,
 }
 
 /// What is wrong with a litmus file, and where.
@@ -38,6 +53,11 @@ pub struct LitmusError {
     pub column: usize,
     /// What is wrong, and what was expected.
     pub message: String,
+}
+
+/// The names alone.
+fn names(list: &Names) -> Vec<String> {
+    list.iter().map(|n| n.get_ref().clone()).collect()
 }
 
 /// Line and column, from 1, of a byte offset.
@@ -89,9 +109,96 @@ impl Litmus {
         let body_start = 4 + end + 5;
         let newlines = text[..body_start].matches('\n').count();
         let body = format!("{}{}", "\n".repeat(newlines), &text[body_start..]);
-        let litmus = Litmus { name, file: file.to_owned(), body, text: text.to_owned(), front };
+        let mut litmus = Litmus {
+            name,
+            file: file.to_owned(),
+            body,
+            text: text.to_owned(),
+            variant: None,
+            parts: names(&front.parts),
+            kernels: names(&front.kernels),
+            policies: front.policies.as_ref().map(names),
+            initial: Vec::new(),
+            front,
+        };
         litmus.validate(text, &fail)?;
+        litmus.initialise(&[]);
         Ok(litmus)
+    }
+
+    /// Writes the initial values into the body, which has none yet.
+    fn initialise(&mut self, of_variant: &[&Values]) {
+        let sets: Vec<&Values> = std::iter::once(&self.front.set).chain(of_variant.iter().copied()).collect();
+        if sets.iter().any(|s| !s.is_empty()) {
+            (self.body, self.initial) = variant::with_initial(&self.body, &self.text, &sets, OPENING);
+        }
+    }
+
+    /// The tests that the file holds: one for each variant, named `file:variant`; itself if it has none.
+    #[must_use]
+    pub fn variants(&self) -> Vec<Litmus> {
+        if self.front.variant.is_empty() || self.variant.is_some() {
+            return vec![self.clone()];
+        }
+        self.front.variant.iter().map(|v| self.as_variant(v)).collect()
+    }
+
+    /// The names of the file's variants.
+    #[must_use]
+    pub fn variant_names(&self) -> Vec<&str> {
+        self.front.variant.iter().map(|v| v.name.get_ref().as_str()).collect()
+    }
+
+    /// The variant that this is, if the file has some and one was chosen.
+    #[must_use]
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
+    }
+
+    fn as_variant(&self, v: &VariantFront) -> Litmus {
+        let mut front = self.front.clone();
+        front.description = v.description.clone().unwrap_or(front.description);
+        front.assume = v.assume.clone().unwrap_or(front.assume);
+        // Without the file's initial values, which come anew with the variant's.
+        let newlines = self.text.len() - self.plain_body().len();
+        let above = "\n".repeat(self.text[..newlines].matches('\n').count());
+        let body = variant::with_defines(&format!("{above}{}", self.plain_body()), &v.define);
+        let own = |names_of: &Option<Names>, else_: &[String]| {
+            names_of.as_ref().map_or_else(|| else_.to_vec(), names)
+        };
+        let mut litmus = Litmus {
+            name: format!("{}:{}", self.name, v.name.get_ref()),
+            file: self.file.clone(),
+            body,
+            text: self.text.clone(),
+            variant: Some(v.name.get_ref().clone()),
+            parts: own(&v.parts, &self.parts),
+            kernels: own(&v.kernels, &self.kernels),
+            policies: v.policies.as_ref().map(names).or_else(|| self.policies.clone()),
+            initial: Vec::new(),
+            front,
+        };
+        litmus.initialise(&[&v.set]);
+        litmus
+    }
+
+    /// What follows the front matter.
+    fn plain_body(&self) -> &str {
+        self.text.split_once("\n+++\n").map_or("", |(_, body)| body)
+    }
+
+    /// The file as its author wrote it, but with the variant's `#define`s.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let find = |v: &&VariantFront| Some(v.name.get_ref()) == self.variant.as_ref();
+        let Some(v) = self.front.variant.iter().find(find) else { return self.text.clone() };
+        let head = &self.text[..self.text.len() - self.plain_body().len()];
+        format!("{head}{}", variant::with_defines(self.plain_body(), &v.define))
+    }
+
+    /// An error in what the front matter says of the texts' variables has its place there.
+    pub(crate) fn in_front(&self, diag: Diag) -> Diag {
+        if diag.file == self.file { variant::placed(diag, &self.initial, &self.text) } else { diag }
     }
 
     /// Where the front matter names a function that the body should have: line and column from 1, and the line.
@@ -116,30 +223,34 @@ impl Litmus {
     /// Parts that it is about.
     #[must_use]
     pub fn parts(&self) -> &[String] {
-        &self.front.parts
+        &self.parts
     }
 
     /// Kernels that it is about.
     #[must_use]
     pub fn kernels(&self) -> &[String] {
-        &self.front.kernels
+        &self.kernels
     }
 
-    /// The verdict expected of a policy on a part; the last rule that fits wins.
+    /// Policies that it is about, if it names any.
     #[must_use]
-    pub fn expected(&self, policy: &str, part: &str) -> Option<Expected> {
-        let fits = |e: &&ExpectFront| {
-            (e.policies.iter().any(|p| p == policy || p == "*"))
-                && (e.parts.is_empty() || e.parts.iter().any(|p| p == part))
-        };
-        self.front.expect.iter().rfind(fits).map(|e| e.verdict)
+    pub fn policies(&self) -> Option<&[String]> {
+        self.policies.as_deref()
+    }
+
+    /// What is expected of a policy in a kernel on a part; the last rule that fits wins.
+    #[must_use]
+    pub fn expected(&self, policy: &str, kernel: &str, part: &str) -> Option<Expectation> {
+        let rules = &self.front.expect;
+        let found = rules.iter().rfind(|e| e.fits(policy, kernel, part, self.variant.as_deref()));
+        found.map(expect::ExpectFront::expectation)
     }
 
     /// The events that the test asks about: a search goes on until each was reached or the space ends. Every
     /// event that is met on the way counts.
     #[must_use]
     pub fn events(&self) -> Vec<EventKind> {
-        self.front.events.iter().filter_map(|e| EventKind::from_name(e)).collect()
+        self.front.events.iter().filter_map(|e| EventKind::from_name(e.get_ref())).collect()
     }
 }
 

@@ -470,6 +470,7 @@ impl Prepared {
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
             defines: Vec::new(),
             guests: Guests::default(),
+            initial: None,
         }
     }
 

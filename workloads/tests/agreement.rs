@@ -97,6 +97,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
         reuse: Reuse { host: true, dma: true, read: true, vm: true },
         defines: Vec::new(),
         guests: Guests::default(),
+        initial: None,
     }
 }
 

@@ -1,6 +1,10 @@
-//! What a litmus test expects: a verdict, of which policies, where.
+//! What a litmus test expects: a verdict, of which policies, where, and which events it is made of.
 
+use cache_model::event::EventKind;
 use serde::Deserialize;
+use toml::Spanned;
+
+use super::front::Names;
 
 /// What a check can come to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
@@ -23,12 +27,46 @@ impl Expected {
     }
 }
 
-/// Which verdict is expected, for which policies, on which parts.
+/// What is expected of one case.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Expectation {
+    /// The verdict.
+    pub verdict: Expected,
+    /// Events that must be reachable, each of them.
+    pub events: Vec<EventKind>,
+}
+
+/// Which verdict is expected, for which policies, in which kernels and variants, on which parts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectFront {
-    pub(super) verdict: Expected,
-    pub(super) policies: Vec<String>,
+    pub(super) verdict: Spanned<Expected>,
+    /// `*` is every policy.
+    pub(super) policies: Names,
+    /// All if none is named; so for the other lists.
     #[serde(default)]
-    pub(super) parts: Vec<String>,
+    pub(super) parts: Names,
+    #[serde(default)]
+    pub(super) kernels: Names,
+    #[serde(default)]
+    pub(super) variants: Names,
+    #[serde(default)]
+    pub(super) events: Names,
+}
+
+impl ExpectFront {
+    /// Whether the rule speaks of a case.
+    pub(super) fn fits(&self, policy: &str, kernel: &str, part: &str, variant: Option<&str>) -> bool {
+        let has = |list: &Names, name: &str| list.iter().any(|n| n.get_ref() == name);
+        (has(&self.policies, policy) || has(&self.policies, "*"))
+            && (self.parts.is_empty() || has(&self.parts, part))
+            && (self.kernels.is_empty() || has(&self.kernels, kernel))
+            && (self.variants.is_empty() || variant.is_some_and(|v| has(&self.variants, v)))
+    }
+
+    /// What the rule expects.
+    pub(super) fn expectation(&self) -> Expectation {
+        let events = self.events.iter().filter_map(|e| EventKind::from_name(e.get_ref())).collect();
+        Expectation { verdict: *self.verdict.get_ref(), events }
+    }
 }

@@ -1,23 +1,30 @@
 //! The front matter: its keys, what is refused, and the model it describes.
 
-use cache_model::event::EventKind;
 use cache_model::lattice::Shape;
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
+use toml::Spanned;
+
 use super::expect::ExpectFront;
+use super::variant::{INITIAL, Values, VariantFront};
 use super::vm::{self, VmFront};
-use super::{Litmus, LitmusError};
+use super::{Litmus, LitmusError, refuse};
+
+/// Names, each with its place.
+pub(super) type Names = Vec<Spanned<String>>;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Front {
     pub(super) description: String,
     /// Parts that the test is about.
-    pub(super) parts: Vec<String>,
+    pub(super) parts: Names,
     #[serde(default = "default_kernels")]
-    pub(super) kernels: Vec<String>,
+    pub(super) kernels: Names,
+    /// Policies that it is about; every built-in one that a kernel could have by default.
+    pub(super) policies: Option<Names>,
     pub(super) pcpus: u16,
     /// Core of each pCPU; each its own by default.
     pub(super) cores: Option<Vec<u16>>,
@@ -36,7 +43,12 @@ pub(super) struct Front {
     pub(super) reuse: Vec<String>,
     /// Events asked about: a search may end once each was reached. All that can follow a latent line by default.
     #[serde(default = "default_events")]
-    pub(super) events: Vec<String>,
+    pub(super) events: Names,
+    /// Initial values of the texts' variables.
+    #[serde(default)]
+    pub(super) set: Values,
+    #[serde(default)]
+    pub(super) variant: Vec<VariantFront>,
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     pub(super) mask_word_bits: u8,
@@ -93,12 +105,17 @@ fn default_word() -> u8 {
     64
 }
 
-fn default_kernels() -> Vec<String> {
-    vec!["linux-6.17".to_owned()]
+/// Names that stand nowhere.
+fn implied(names: &[&str]) -> Names {
+    names.iter().map(|name| Spanned::new(0..0, (*name).to_owned())).collect()
 }
 
-fn default_events() -> Vec<String> {
-    vec!["latent".to_owned(), "clobber".to_owned(), "garbage".to_owned()]
+fn default_kernels() -> Names {
+    implied(&["linux-6.17"])
+}
+
+fn default_events() -> Names {
+    implied(&["latent", "clobber", "garbage"])
 }
 
 fn default_reuse() -> Vec<String> {
@@ -106,7 +123,7 @@ fn default_reuse() -> Vec<String> {
 }
 
 /// Whether a text is a name in C.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -198,10 +215,6 @@ impl Litmus {
                 return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
             }
         }
-        if let Some(e) = f.events.iter().find(|e| EventKind::from_name(e).is_none()) {
-            let known: Vec<&str> = EventKind::ALL.iter().map(|k| k.name()).collect();
-            return Err(fail(at("events"), format!("unknown event '{e}': known are {}", known.join(", "))));
-        }
         for r in &f.reuse {
             if r != "host" && r != "dma" {
                 return Err(fail(at("reuse"), format!("unknown reuse '{r}': known are host, dma")));
@@ -210,7 +223,7 @@ impl Litmus {
         if f.vcpu.is_empty() && f.task.is_empty() && f.device.is_empty() {
             return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
         }
-        Ok(())
+        refuse::names(f, &self.body, &|at, message| fail(at + super::OPENING, message))
     }
 
     /// The model of the test on a part.
@@ -285,6 +298,7 @@ impl Litmus {
                 no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
                 word_bits: f.mask_word_bits,
             },
+            initial: (!self.initial.is_empty()).then(|| INITIAL.to_owned()),
             reuse: Reuse {
                 host: f.reuse.iter().any(|r| r == "host"),
                 dma: f.reuse.iter().any(|r| r == "dma"),
