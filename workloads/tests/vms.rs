@@ -9,7 +9,7 @@ use svm_model::explore::Explorer;
 use svm_model::label::{Actor, Notes};
 
 use svm_model::text::{KERNELS, POLICIES};
-use svm_model::{Machine, MemoryKind, Stepped};
+use svm_model::{MemoryKind, Stepped};
 use workloads::check::{CheckCase, CheckReport, NamedText};
 use workloads::litmus::Litmus;
 
