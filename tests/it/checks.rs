@@ -51,7 +51,7 @@ fn the_second_flusher_of_clear_remark_is_told() {
         "cpumask_test_and_",
         "free_page",
         "0 was clear in vm0.dirty_cpus {}",
-        ">>> LATENT: page P is free, but vm0's dirty line of it is still in core0",
+        ">>> LATENT, victim host: page P is free, but",
     ] {
         assert!(ran.out.contains(word), "no {word} in\n{}", ran.out);
     }
