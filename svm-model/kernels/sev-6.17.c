@@ -8,13 +8,6 @@
  */
 
 /* STUBS-BEGIN */
-#define KVM_X86_SEV_VM 2
-#define KVM_X86_SEV_ES_VM 3
-#define KVM_X86_SNP_VM 4
-static int kvm_vm_type(struct kvm *kvm) { return 2; }
-void sev_set_asid(struct kvm *kvm, int asid);
-void move_pages_owner(struct kvm *src, struct kvm *dst);
-struct page *vcpu_vmsa(struct kvm_vcpu *vcpu);
 int rmp_make_shared(struct page *page);
 bool rmp_assigned(struct page *page);
 void psp_write(struct page *page, struct kvm *kvm);

@@ -3,9 +3,9 @@
 mod builtin;
 mod expect;
 mod front;
-mod vm;
 mod refuse;
 mod variant;
+mod vm;
 
 use cache_model::event::EventKind;
 
@@ -39,6 +39,8 @@ pub struct Litmus {
     kernels: Vec<String>,
     policies: Option<Vec<String>>,
     initial: Vec<Initial>,
+    /// Values of `#define`s that other texts have.
+    switches: Vec<(String, i64)>,
 }
 
 /// What is wrong with a litmus file, and where.
@@ -119,9 +121,12 @@ impl Litmus {
             kernels: names(&front.kernels),
             policies: front.policies.as_ref().map(names),
             initial: Vec::new(),
+            switches: Vec::new(),
             front,
         };
         litmus.validate(text, &fail)?;
+        litmus.switches = variant::switches(&[&litmus.front.define], litmus.plain_body());
+        litmus.body = variant::with_defines(&litmus.body, &[&litmus.front.define]);
         litmus.initialise(&[]);
         Ok(litmus)
     }
@@ -162,7 +167,9 @@ impl Litmus {
         // Without the file's initial values, which come anew with the variant's.
         let newlines = self.text.len() - self.plain_body().len();
         let above = "\n".repeat(self.text[..newlines].matches('\n').count());
-        let body = variant::with_defines(&format!("{above}{}", self.plain_body()), &v.define);
+        let body =
+            variant::with_defines(&format!("{above}{}", self.plain_body()), &[&front.define, &v.define]);
+        let switches = variant::switches(&[&front.define, &v.define], self.plain_body());
         let own = |names_of: &Option<Names>, else_: &[String]| {
             names_of.as_ref().map_or_else(|| else_.to_vec(), names)
         };
@@ -176,6 +183,7 @@ impl Litmus {
             kernels: own(&v.kernels, &self.kernels),
             policies: v.policies.as_ref().map(names).or_else(|| self.policies.clone()),
             initial: Vec::new(),
+            switches,
             front,
         };
         litmus.initialise(&[&v.set]);
@@ -193,7 +201,7 @@ impl Litmus {
         let find = |v: &&VariantFront| Some(v.name.get_ref()) == self.variant.as_ref();
         let Some(v) = self.front.variant.iter().find(find) else { return self.text.clone() };
         let head = &self.text[..self.text.len() - self.plain_body().len()];
-        format!("{head}{}", variant::with_defines(self.plain_body(), &v.define))
+        format!("{head}{}", variant::with_defines(self.plain_body(), &[&self.front.define, &v.define]))
     }
 
     /// An error in what the front matter says of the texts' variables has its place there.
@@ -203,11 +211,18 @@ impl Litmus {
 
     /// Where the front matter names a function that the body should have: line and column from 1, and the line.
     pub(crate) fn names(&self, function: &str) -> Option<(u32, u32, &str)> {
+        if let Some(define) = function.strip_prefix("#define ") {
+            let all = self.front.variant.iter().map(|v| &v.define).chain([&self.front.define]);
+            let at = all.flat_map(|d| d.keys()).find(|key| key.get_ref() == define)?.span().start + OPENING;
+            let (line, column) = position(&self.text, at);
+            let number = |n| u32::try_from(n).unwrap_or(1);
+            return Some((number(line), number(column), self.text.lines().nth(line - 1)?));
+        }
         let quoted = format!("\"{function}\"");
         let (number, line, at) = (1u32..)
             .zip(self.text.lines())
             .filter(|(_, line)| {
-                line.trim_start().starts_with("run") || line.trim_start().starts_with("guest")
+                ["run", "guest", "thread"].iter().any(|key| line.trim_start().starts_with(key))
             })
             .find_map(|(number, line)| Some((number, line, line.find(&quoted)?)))?;
         let column = line[..at].chars().count() + 1;

@@ -44,6 +44,9 @@ pub(super) struct Front {
     /// Events asked about: a search may end once each was reached. All that can follow a latent line by default.
     #[serde(default = "default_events")]
     pub(super) events: Names,
+    /// Values of the texts' `#define`s, such as a kernel's switches.
+    #[serde(default)]
+    pub(super) define: Values,
     /// Initial values of the texts' variables.
     #[serde(default)]
     pub(super) set: Values,
@@ -305,7 +308,7 @@ impl Litmus {
                 read: true,
                 vm: false,
             },
-            defines: Vec::new(),
+            defines: self.switches.clone(),
             guests,
         }
     }

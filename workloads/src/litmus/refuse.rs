@@ -71,6 +71,7 @@ pub(super) fn names(f: &Front, body: &str, fail: &Fail<'_>) -> Result<(), Litmus
     listed(&f.parts, "part", &parts, true, fail)?;
     listed(&f.kernels, "kernel", &kernels, true, fail)?;
     listed(&f.events, "event", &events, false, fail)?;
+    check_defines(&f.define, body, fail)?;
     check_set(&f.set, fail)?;
     if let Some(list) = &f.policies {
         listed(list, "policy", &policies, true, fail)?;

@@ -60,25 +60,33 @@ fn defines(line: &str) -> Option<&str> {
     is_name(name).then_some(name)
 }
 
-/// Refuses what cannot be defined in the body.
+/// Refuses values that no `#define` can have. Whether a text has that `#define` shows when it is compiled.
 pub(super) fn check_defines(define: &Values, body: &str, fail: &Fail<'_>) -> Result<(), super::LitmusError> {
     for (name, value) in in_order(define) {
-        if defined_at(body, name.get_ref()).is_none() {
-            let known: Vec<&str> = body.lines().filter_map(defines).collect();
-            let hint = match (crate::near::nearest(name.get_ref(), &known), known.is_empty()) {
-                (Some(near), _) => format!("; did you mean `{near}`?"),
-                (None, false) => format!("; it has {}", known.join(", ")),
-                (None, true) => "; it has none: write `#define NAME value` into it".to_owned(),
-            };
-            let message = format!("the body has no `#define {}`{hint}", name.get_ref());
-            return Err(fail(name.span().start, message));
-        }
-        if scalar(value.get_ref()).is_none() {
-            let message = "expected a whole number, true, false, or the name of a constant".to_owned();
-            return Err(fail(value.span().start, message));
-        }
+        let expected = match defined_at(body, name.get_ref()) {
+            Some(_) if scalar(value.get_ref()).is_none() => {
+                "expected a whole number, true, false, or the name of a constant"
+            }
+            None if switch(value.get_ref()).is_none() => {
+                "the body has no such `#define`, and that of another text becomes a whole number, true or false"
+            }
+            Some(_) | None => continue,
+        };
+        return Err(fail(value.span().start, format!("{}: {expected}", name.get_ref())));
     }
     Ok(())
+}
+
+/// A value as a kernel's switch has it.
+fn switch(value: &Value) -> Option<i64> {
+    value.as_integer().or_else(|| value.as_bool().map(i64::from))
+}
+
+/// The values of `#define`s that other texts than the body have: the kernel's switches. Later ones count.
+pub(super) fn switches(defines: &[&Values], body: &str) -> Vec<(String, i64)> {
+    let all = defines.iter().flat_map(|d| in_order(d));
+    let others = all.filter(|(name, _)| defined_at(body, name.get_ref()).is_none());
+    others.filter_map(|(name, value)| Some((name.get_ref().clone(), switch(value.get_ref())?))).collect()
 }
 
 /// Refuses what is no assignment.
@@ -108,9 +116,10 @@ pub(super) fn check_set(set: &Values, fail: &Fail<'_>) -> Result<(), super::Litm
 }
 
 /// The body with a variant's values of its `#define`s.
-pub(super) fn with_defines(body: &str, define: &Values) -> String {
+pub(super) fn with_defines(body: &str, defines_of: &[&Values]) -> String {
     let value = |name: &str| {
-        define.iter().find(|(key, _)| key.get_ref() == name).and_then(|(_, value)| scalar(value.get_ref()))
+        let all = defines_of.iter().rev().flat_map(|values| values.iter());
+        all.into_iter().find(|(key, _)| key.get_ref() == name).and_then(|(_, value)| scalar(value.get_ref()))
     };
     let line = |line: &str| match defines(line).and_then(|name| Some((name, value(name)?))) {
         None => line.to_owned(),
