@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use cache_model::part::Part;
 use sim_explore::{Bound, Limits};
 use svm_model::MemoryKind;
+use svm_model::spec::MemoryModel;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expected, Litmus};
 
@@ -88,7 +89,11 @@ impl Checked {
             "linux-6.17" => String::new(),
             other => format!(" --kernel {other}"),
         };
-        format!("sevsim check {} --policy {} --part {}{kernel}", self.litmus, self.policy, self.part)
+        let model = match self.report.memory_model {
+            MemoryModel::Sc => "",
+            MemoryModel::Tso => " --memory-model tso",
+        };
+        format!("sevsim check {} --policy {} --part {}{kernel}{model}", self.litmus, self.policy, self.part)
     }
 }
 
@@ -125,7 +130,15 @@ impl Cases {
         } else {
             litmus
         };
-        let litmus: Vec<Litmus> = names::once(names).map(|n| names::litmus(n)).collect::<Result<_, _>>()?;
+        let litmus: Vec<Litmus> = names::once(names)
+            .map(|n| {
+                let test = names::litmus(n)?;
+                Ok(match args.memory_model {
+                    Some(model) => test.with_memory_model(model.model()),
+                    None => test,
+                })
+            })
+            .collect::<Result<_, Failure>>()?;
         let mut cases = Cases {
             litmus: Vec::new(),
             policies: names::policies(&args.policies)?,
@@ -313,6 +326,9 @@ fn options(args: &CaseArgs) -> String {
     let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
     for (name, value) in values {
         text.push_str(&format!(" --{name} {value}"));
+    }
+    if let Some(model) = args.memory_model {
+        text.push_str(&format!(" --memory-model {}", model.model().name()));
     }
     text
 }

@@ -8,6 +8,7 @@ use svm_lang::ast::{Object, Type};
 use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind};
 use svm_policy::{Op, Prim, Scope, VarId};
 
+use crate::buffer::Buffers;
 use crate::context::{ContextSlots, Start};
 use crate::label::Actor;
 use crate::memory::ShadowMemory;
@@ -101,6 +102,7 @@ pub struct Machine {
     /// Pages first owned by each VM.
     pub(crate) vm_pages: Vec<Vec<u32>>,
     pub(crate) lines: Option<LineSlots>,
+    pub(crate) buffers: Buffers,
     pub(crate) sched_out: Entry,
     pub(crate) sched_in: Entry,
     /// Whether a page can come back to a VM.
@@ -313,6 +315,8 @@ impl Machine {
             };
             LineSlots::declare(&mut layout, &spec.shape, count, &name)
         });
+        let buffers =
+            Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
         Machine {
             spec,
             code,
@@ -329,6 +333,7 @@ impl Machine {
             tlbs,
             vm_pages,
             lines,
+            buffers,
             sched_out,
             sched_in,
             returns,
@@ -367,6 +372,7 @@ impl Machine {
         let mut actors: Vec<Actor> = (0..tasks).map(Actor::Task).collect();
         actors.extend((0..self.spec.pcpus()).map(Actor::Irq));
         actors.extend((0..tasks).filter(|t| self.tasks[usize::from(*t)].preemptible).map(Actor::Preempt));
+        actors.extend((0u16..).take(self.buffers.of_pcpu.len()).map(Actor::Buffer));
         actors.push(Actor::Cache);
         actors.push(Actor::World);
         actors
@@ -377,6 +383,9 @@ impl Machine {
         match actor {
             Actor::Task(t) => Some(self.tasks[usize::from(t)].main.pc),
             Actor::Irq(p) => Some(self.pcpus[usize::from(p)].handler.pc),
+            Actor::Buffer(p) => {
+                self.buffers.of_pcpu.get(usize::from(p)).and_then(|b| b.first()).map(|e| e.target)
+            }
             Actor::Preempt(_) | Actor::Cache | Actor::World => None,
         }
     }
@@ -388,6 +397,7 @@ impl Machine {
             Actor::Task(t) => self.spec.tasks[usize::from(t)].name.clone(),
             Actor::Preempt(t) => format!("preempt:{}", self.spec.tasks[usize::from(t)].name),
             Actor::Irq(p) => format!("irq:{}", PcpuId(p)),
+            Actor::Buffer(p) => format!("buffer:{}", PcpuId(p)),
             Actor::Cache => "cache".to_owned(),
             Actor::World => "world".to_owned(),
         }
@@ -495,6 +505,7 @@ fn config_of(spec: &ModelSpec) -> Config {
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,
+        store_buffers: spec.assumptions.store_buffer > 0,
         constants,
     }
 }

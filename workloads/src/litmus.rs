@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use cache_model::lattice::Shape;
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
+use svm_model::spec::{Assumptions, Guest, MemoryModel, ModelSpec, Reuse, TaskKind, TaskSpec};
 
 /// What a check can come to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
@@ -53,6 +53,9 @@ struct Front {
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     mask_word_bits: u8,
+    /// `sc` or `tso`.
+    #[serde(default = "default_memory_model")]
+    memory_model: String,
     #[serde(default)]
     vcpu: Vec<VcpuFront>,
     #[serde(default)]
@@ -111,6 +114,10 @@ fn one() -> u16 {
 
 fn default_word() -> u8 {
     64
+}
+
+fn default_memory_model() -> String {
+    MemoryModel::Sc.name().to_owned()
 }
 
 fn default_kernels() -> Vec<String> {
@@ -226,6 +233,10 @@ impl Litmus {
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
+        }
+        if MemoryModel::from_name(&f.memory_model).is_none() {
+            let message = format!("unknown memory model '{}': known are sc, tso", f.memory_model);
+            return Err(fail(at("memory_model"), message));
         }
         if let Some(cores) = &f.cores
             && cores.len() != usize::from(f.pcpus)
@@ -348,6 +359,19 @@ impl Litmus {
         self.front.expect.iter().rfind(fits).map(|e| e.verdict)
     }
 
+    /// The order in which accesses are seen.
+    #[must_use]
+    pub fn memory_model(&self) -> MemoryModel {
+        MemoryModel::from_name(&self.front.memory_model).unwrap_or_default()
+    }
+
+    /// The same test in another memory model.
+    #[must_use]
+    pub fn with_memory_model(mut self, model: MemoryModel) -> Litmus {
+        model.name().clone_into(&mut self.front.memory_model);
+        self
+    }
+
     /// The model of the test on a part.
     #[must_use]
     pub fn spec(&self, sme_coherent: bool) -> ModelSpec {
@@ -413,6 +437,7 @@ impl Litmus {
                 no_dma: f.assume.iter().any(|a| a == "no-dma"),
                 no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
                 word_bits: f.mask_word_bits,
+                store_buffer: self.memory_model().store_buffer(),
             },
             reuse: Reuse {
                 host: f.reuse.iter().any(|r| r == "host"),

@@ -190,6 +190,10 @@ pub(crate) enum Act {
     BitPlain(Bit),
     BitTest,
     Barrier,
+    /// `smp_mb()`: an operation where stores are buffered.
+    Fence,
+    /// Reports its condition if it holds, and gives it.
+    Warn,
     Lock(Lock, Irqs),
     Unlock(Lock, Irqs),
     TryLock(Lock),

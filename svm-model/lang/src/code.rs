@@ -325,7 +325,7 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt => 0,
+        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt | Prim::Fence => 0,
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
@@ -346,7 +346,8 @@ fn arity(prim: Prim) -> usize {
         | Prim::NonBlock
         | Prim::FreeVm
         | Prim::TraceWriteback
-        | Prim::OracleUpdate => 1,
+        | Prim::OracleUpdate
+        | Prim::Warn => 1,
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::AllocPage

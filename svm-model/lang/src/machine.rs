@@ -19,6 +19,8 @@ pub(crate) struct Machine {
     pub(crate) vcpu_vm: Vec<u16>,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
+    /// Whether fences matter.
+    pub(crate) store_buffers: bool,
     /// The range of `int` and its kin.
     int: (i64, i64),
 }
@@ -52,6 +54,7 @@ impl Machine {
             vcpu_vm: config.vcpu_vm.clone(),
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
+            store_buffers: config.store_buffers,
             int: signed_range(-128, most.max(127)),
         })
     }

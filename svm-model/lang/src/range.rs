@@ -265,7 +265,9 @@ impl Solver<'_, '_> {
             | Prim::FreeMask
             | Prim::FreeVm
             | Prim::TraceWriteback
-            | Prim::OracleUpdate => (0, 0),
+            | Prim::OracleUpdate
+            | Prim::Fence
+            | Prim::Warn => (0, 0),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,
+        store_buffers: false,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("Q".to_owned(), Type::Ref(Object::Page), 1),

@@ -194,6 +194,12 @@ impl Lock {
             Lock::Spin | Lock::Read | Lock::Write => false,
         }
     }
+
+    /// Whether it is given back by a plain store, which x86 does not order before later loads.
+    #[must_use]
+    pub const fn given_plainly(self) -> bool {
+        matches!(self, Lock::Spin | Lock::Write)
+    }
 }
 
 /// Windows in which others can get at the pCPU; counted or saved by the platform, each an own effect.
@@ -298,9 +304,35 @@ pub enum Prim {
     /// `oracle_update(kvm)`: writes the cheapest set of pCPUs whose flush scope covers every dirty line of the VM
     /// into the global cpumask `oracle_cpus`, in no time. No kernel can; it is the floor for comparisons.
     OracleUpdate,
+    /// `smp_mb()`: waits until every store of the pCPU is seen by all, and is an own step then. Only where stores can
+    /// be unseen (TSO): compilers leave it out elsewhere.
+    Fence,
+    /// `WARN_ON(condition)`: reports a condition that holds. An own step.
+    Warn,
 }
 
 impl Prim {
+    /// Whether it waits until every store of the pCPU is seen by all: what others could see of it would come before
+    /// them else. Those that only read, or touch nothing but the pCPU's own, do not.
+    #[must_use]
+    pub const fn orders(self) -> bool {
+        !self.is_own()
+            && !matches!(
+                self,
+                Prim::VmRun
+                    | Prim::GuestRead
+                    | Prim::GuestWrite
+                    | Prim::VcpuFlushTlb
+                    | Prim::UserPtePresent
+                    | Prim::MaskAvailable
+                    | Prim::HostRead
+                    | Prim::FlushShared
+                    | Prim::FlushEnd
+                    | Prim::WaitCalls
+                    | Prim::OracleUpdate
+            )
+    }
+
     /// Whether nobody else can see the primitive, so that it costs no step.
     #[must_use]
     pub const fn is_own(self) -> bool {
@@ -315,6 +347,7 @@ impl Prim {
                 | Prim::InAtomic
                 | Prim::InInterrupt
                 | Prim::TraceWriteback
+                | Prim::Warn
         )
     }
 }
@@ -424,6 +457,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it is a store that others may see later.
+    #[must_use]
+    pub const fn is_plain_store(self) -> bool {
+        match self {
+            Op::Store { .. } => true,
+            Op::Unlock { kind, .. } => kind.given_plainly(),
+            _ => false,
+        }
+    }
+
     /// Whether executing the operation uses up the step.
     #[must_use]
     pub const fn is_shared(self) -> bool {

@@ -81,8 +81,11 @@ impl Machine {
         let mut told = None;
         if let Some((pc, op)) = op {
             told = self.accessed(seen, op);
-            if let Some(slot) = told {
-                parts.push(self.access(seen, pc, op, slot));
+            let late = if told.is_none() || op.is_plain_store() { self.buffered(seen, op) } else { None };
+            match (late, told) {
+                (Some(late), _) => parts.push(late),
+                (None, Some(slot)) => parts.push(self.access(seen, pc, op, slot)),
+                (None, None) => {}
             }
         }
         self.lines_changed(seen, &mut parts);
@@ -186,7 +189,7 @@ impl Machine {
                 task.vcpu.as_ref().is_some_and(|v| load(&v.sched)) || load(&task.main)
             }
             Actor::Irq(p) => load(&self.pcpus[usize::from(p)].handler),
-            Actor::Preempt(_) | Actor::Cache | Actor::World => false,
+            Actor::Preempt(_) | Actor::Buffer(_) | Actor::Cache | Actor::World => false,
         };
         found.then_some(context)
     }
@@ -199,7 +202,7 @@ impl Machine {
     }
 
     /// A slot's value in words.
-    fn value_name(&self, slot: SlotId, value: i64) -> String {
+    pub(super) fn value_name(&self, slot: SlotId, value: i64) -> String {
         let described = &self.layout.slots()[slot.0 as usize];
         let number = usize::try_from(value);
         if let Some((var, word)) = self.var_of(slot) {
@@ -350,7 +353,9 @@ impl Machine {
             | Prim::InAtomic
             | Prim::InInterrupt
             | Prim::TraceWriteback
-            | Prim::OracleUpdate => None,
+            | Prim::OracleUpdate
+            | Prim::Fence
+            | Prim::Warn => None,
         }
     }
 

@@ -407,6 +407,16 @@ impl<'p> Lower<'p, '_, '_> {
                 };
                 num(self.mask_test(m, cpu, span))
             }
+            (Act::Warn, [Arg::Num(cond, _), ..]) => {
+                self.prim(Prim::Warn, [cond, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
+                num(cond)
+            }
+            (Act::Fence, _) => {
+                if self.p.machine.store_buffers {
+                    self.prim(Prim::Fence, [Val::Const(0); 4], None, span);
+                }
+                Value::Nothing
+            }
             (Act::Barrier | Act::Per(_), _) => Value::Nothing,
             (Act::AsidOf, [Arg::Num(vm, _), ..]) => {
                 let asid = self.bin(BinOp::Add, vm, Val::Const(1), span);

@@ -42,6 +42,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
+        store_buffers: false,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("vm0".to_owned(), Type::Ref(Object::Vm), 0),
