@@ -37,6 +37,8 @@ pub(crate) struct VarSlots {
     pub(crate) scope: Scope,
     /// Of a mask that texts allocate: the variable of its state.
     pub(crate) state: Option<u16>,
+    /// Of a field of what texts free: the variable that says whether the object is there.
+    pub(crate) object: Option<u16>,
 }
 
 /// A task's slots.
@@ -315,8 +317,7 @@ impl Machine {
             };
             LineSlots::declare(&mut layout, &spec.shape, count, &name)
         });
-        let buffers =
-            Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
+        let buffers = Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
         Machine {
             spec,
             code,
@@ -514,7 +515,14 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
     let (pcpus, word_bits) = (spec.pcpus(), spec.assumptions.word_bits);
     let mut vars = Vec::new();
     for var in &code.vars {
+        let pool = match var.scope {
+            Scope::PerObject(pool) => code.pools.get(usize::from(pool)),
+            _ => None,
+        };
+        let pool_name = pool.map_or("", |p| p.0.as_str());
+        let of_pool = |i: usize| format!("{pool_name}{i}.");
         let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {
+            Scope::PerObject(_) => (pool.map_or(0, |p| usize::from(p.1)), &of_pool),
             Scope::Global => (1, &|_| String::new()),
             Scope::PerVm => (usize::from(spec.vms), &|i| format!("vm{i}.")),
             Scope::PerVcpu => (spec.vcpu_vm.len(), &|i| format!("vcpu{i}.")),
@@ -546,6 +554,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             domain,
             scope: var.scope,
             state: var.state,
+            object: var.object,
         });
     }
     vars

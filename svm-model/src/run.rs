@@ -16,6 +16,7 @@ mod calls;
 mod guest;
 mod masks;
 mod memory;
+mod objects;
 mod platform;
 mod tasks;
 

@@ -190,6 +190,8 @@ impl Litmus {
     ///
     /// What is wrong in the front matter, with its place. Errors in the body come when it is compiled.
     pub fn parse(file: &str, text: &str) -> Result<Litmus, LitmusError> {
+        // A byte order mark is no part of the text.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // Lines that end as on Windows have the same numbers.
         let unix = if text.contains('\r') { text.replace("\r\n", "\n") } else { String::new() };
         let text = if unix.is_empty() { text } else { &unix };

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use sim_core::state::{Packed, Store as _};
 use sim_explore::{Limits, Search};
 use svm_model::explore::Explorer;
 use svm_model::lang::{Role, Source};
-use sim_core::state::{Packed, Store as _};
 use svm_model::spec::{MemoryModel, STORE_BUFFER};
 use svm_model::text::{KERNELS, POLICIES, Text};
 use svm_model::{Machine, MemoryKind};

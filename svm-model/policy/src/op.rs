@@ -24,6 +24,8 @@ pub enum Scope {
     PerPage,
     /// One an ASID, the host's 0 included: `DEFINE_PER_ASID`.
     PerAsid,
+    /// One an object of a declared structure: `DEFINE_OBJECTS`. Which structure.
+    PerObject(u8),
 }
 
 /// A value that needs no access to shared state.
@@ -183,6 +185,8 @@ pub enum Lock {
     Completion,
     /// `struct completion`: giving it back is `complete_all`.
     CompleteAll,
+    /// `struct rw_semaphore`: giving it back is `downgrade_write`, which keeps it for reading.
+    Downgrade,
 }
 
 impl Lock {
@@ -190,7 +194,12 @@ impl Lock {
     #[must_use]
     pub const fn sleeps(self) -> bool {
         match self {
-            Lock::Mutex | Lock::DownRead | Lock::DownWrite | Lock::Completion | Lock::CompleteAll => true,
+            Lock::Mutex
+            | Lock::DownRead
+            | Lock::DownWrite
+            | Lock::Completion
+            | Lock::CompleteAll
+            | Lock::Downgrade => true,
             Lock::Spin | Lock::Read | Lock::Write => false,
         }
     }
@@ -307,6 +316,16 @@ pub enum Prim {
     /// `smp_mb()`: waits until every store of the pCPU is seen by all, and is an own step then. Only where stores can
     /// be unseen (TSO): compilers leave it out elsewhere.
     Fence,
+    /// `kzalloc(sizeof(struct ...), gfp)`: arguments are the variable that says which objects are there, how many
+    /// there are, and the flags; returns the object, or null if there is no memory, which is a choice.
+    AllocObject,
+    /// `kfree(object)`: arguments are the variable that says which objects are there, and the object.
+    FreeObject,
+    /// `kvm_arch_vcpu_free(vcpu)`: the vCPU's structure is freed.
+    FreeVcpu,
+    /// `lockdep_assert_held(lock)` and its kin: arguments are the variable, its instance, its word, and what to look
+    /// for: 0 any hold, 1 for writing, 2 for reading, 3 none of this context's. An own step.
+    LockHeld,
     /// `WARN_ON(condition)`: reports a condition that holds. An own step.
     Warn,
 }
@@ -348,6 +367,7 @@ impl Prim {
                 | Prim::InInterrupt
                 | Prim::TraceWriteback
                 | Prim::Warn
+                | Prim::LockHeld
         )
     }
 }

@@ -198,7 +198,7 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == 0).then_some(me),
         Lock::Read | Lock::DownRead => (held >= 0).then_some(held + 1),
-        Lock::Write | Lock::DownWrite => (held == 0).then_some(-me),
+        Lock::Write | Lock::DownWrite | Lock::Downgrade => (held == 0).then_some(-me),
         Lock::Completion | Lock::CompleteAll => match held {
             0 => None,
             1.. => Some(held - 1),
@@ -211,7 +211,7 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
 fn holder(kind: Lock, held: i64) -> i64 {
     match kind {
         Lock::Mutex | Lock::Spin => held,
-        Lock::Read | Lock::DownRead | Lock::Write | Lock::DownWrite => (-held).max(0),
+        Lock::Read | Lock::DownRead | Lock::Write | Lock::DownWrite | Lock::Downgrade => (-held).max(0),
         Lock::Completion | Lock::CompleteAll => 0,
     }
 }
@@ -222,6 +222,7 @@ fn give(kind: Lock, held: i64, me: i64) -> Option<i64> {
         Lock::Mutex | Lock::Spin => (held == me).then_some(0),
         Lock::Read | Lock::DownRead => (held > 0).then(|| held - 1),
         Lock::Write | Lock::DownWrite => (held == -me).then_some(0),
+        Lock::Downgrade => (held == -me).then_some(1),
         Lock::Completion => Some(if held < 0 { held } else { held + 1 }),
         Lock::CompleteAll => Some(-1),
     }
@@ -248,12 +249,9 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                 let refused = match op {
                     RmwOp::TryLock(kind) => take(kind, old, platform.holder()).is_none(),
                     RmwOp::AddUnless => old == value(regs, expected),
-                    RmwOp::Or
-                    | RmwOp::AndNot
-                    | RmwOp::And
-                    | RmwOp::Add
-                    | RmwOp::Xchg
-                    | RmwOp::CmpXchg => false,
+                    RmwOp::Or | RmwOp::AndNot | RmwOp::And | RmwOp::Add | RmwOp::Xchg | RmwOp::CmpXchg => {
+                        false
+                    }
                 };
                 if !refused {
                     return Answer::Blocked(on);

@@ -84,7 +84,8 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     /// Writes the slot of a variable; what is written to a mask that has been freed meanwhile is lost.
     fn write_slot(&mut self, slot: SlotId, value: i64) {
-        let within = |v: &crate::machine::VarSlots| (v.base..v.base + v.words * v.instances).contains(&slot.0);
+        let within =
+            |v: &crate::machine::VarSlots| (v.base..v.base + v.words * v.instances).contains(&slot.0);
         let var = self.machine.vars.iter().position(within);
         if let Some(at) = var.filter(|at| self.machine.vars[*at].state.is_some()) {
             let of = &self.machine.vars[at];

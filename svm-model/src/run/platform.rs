@@ -249,6 +249,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
                 Answer::Done(0)
             }
+            Prim::AllocObject => self.alloc_object(args),
+            Prim::FreeObject => self.free_object(args[0], args[1]),
+            Prim::FreeVcpu => self.free_vcpu(args[0]),
+            Prim::LockHeld => self.lock_held(args),
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {

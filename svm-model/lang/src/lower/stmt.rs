@@ -224,11 +224,10 @@ impl<'p> Lower<'p, '_, '_> {
             let fault = Fault::at(len.span, "a local cannot be an array");
             return self.fail(fault.help("declare the array at top level, or in a structure"));
         }
+        if let Some(fault) = self.p.unknown(&decl.ty, span) {
+            return self.fail(fault);
+        }
         match &decl.ty {
-            Type::Enum(name) if !self.p.enums.contains_key(name.as_str()) => {
-                let help = nearest(name, self.p.enums.keys());
-                self.fail(Fault::at(span, format!("unknown `enum {name}`")).help_if(help))
-            }
             Type::Bool | Type::Int(_) | Type::Enum(_) | Type::Ref(_) | Type::Opaque => {
                 let reg = self.new_reg();
                 let v = match &decl.init {

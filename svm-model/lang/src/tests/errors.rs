@@ -130,7 +130,7 @@ fn what_is_not_of_the_language_is_refused() {
         ("void f(void) { a: ; a: ; }", "stands twice"),
         ("int f(void) { return; }", "returns a `int`"),
         ("void f(void) { return 1; }", "returns `void`"),
-        ("struct foo { int x; };", "cannot be declared"),
+        ("struct foo { int x; };", "how many `struct foo`"),
         ("struct kvm k;", "only referred to"),
         ("void f(struct kvm **k) { }", "no such pointer"),
         ("float x;", "not a type"),
