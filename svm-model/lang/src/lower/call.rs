@@ -558,7 +558,9 @@ impl<'p> Lower<'p, '_, '_> {
                 (None, Some(local)) => self.local(local).map(|b| Self::type_of(&b.target)),
                 (None, None) => None,
             };
-            if let Some(ty @ Type::Ref(Object::Pool(pool))) = &ty {
+            if let Some(ty @ Type::Ref(Object::Pool(pool))) = &ty
+                && !crate::parse::STRUCTS.contains(&pool.as_str())
+            {
                 if let Some(fault) = self.p.unknown(ty, *span) {
                     return self.fail(fault);
                 }

@@ -254,6 +254,7 @@ impl Lower<'_, '_, '_> {
                 let read = self.any_word();
                 let one = self.words() == 1;
                 let at = if one { Val::Const(0) } else { Val::Reg(word) };
+                let at = self.bin(BinOp::Add, slot.word, at, span);
                 self.push(Inst::Load { dst: read, slot: Slot { word: at, ..slot } }, span);
                 let down = self.bin(BinOp::Shr, Val::Reg(read), Val::Reg(bit), span);
                 let left = self.bin(BinOp::Shl, down, Val::Reg(bit), span);

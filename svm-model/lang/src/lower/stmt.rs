@@ -3,7 +3,7 @@
 use svm_policy::BinOp;
 
 use super::{Label, Loop, Lower, Lowered, MaskRef, Target, Value};
-use crate::ast::{Block, Decl, Expr, Ident, Span, Stmt, StmtKind, Type};
+use crate::ast::{Block, Decl, Expr, Ident, Object, Span, Stmt, StmtKind, Type};
 use crate::decl::{ONLINE_MASK, Program};
 use crate::diag::{Fault, nearest};
 use crate::ir::{B, Val};
@@ -230,6 +230,10 @@ impl<'p> Lower<'p, '_, '_> {
         match &decl.ty {
             Type::Bool | Type::Int(_) | Type::Enum(_) | Type::Ref(_) | Type::Opaque => {
                 let reg = self.new_reg();
+                if let Type::Ref(Object::Pool(_)) = decl.ty {
+                    // `kzalloc(sizeof(*r), ...)` may be what it starts as.
+                    self.bind(&decl.name.name, Target::Reg(reg, decl.ty.clone()));
+                }
                 let v = match &decl.init {
                     None => match Self::nothing_of(&decl.ty) {
                         Value::Num(v, _) => v,
