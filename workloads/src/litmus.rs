@@ -472,6 +472,8 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "two-vcpus-first-entry",
     "dma-on-coherent-part",
     "no-dma-on-coherent-part",
+    "store-buffering",
+    "store-buffering-fenced",
 );
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod listing;
 mod lock;
 mod mock;
 mod random;
+mod reference;
 mod texts;
 
 use crate::ast::Object;
