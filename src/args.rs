@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sim_explore::Limits;
+use svm_model::spec::MemoryModel;
 
 use crate::names::Kind;
 
@@ -163,6 +164,9 @@ pub(crate) struct CaseArgs {
     /// Processor; may be given several times [default: those that the test names]
     #[arg(long = "part", value_name = "PART")]
     pub(crate) parts: Vec<String>,
+    /// sc, or tso: x86's store buffers [default: what the test says, else sc]
+    #[arg(long, value_name = "MODEL", hide_possible_values = true)]
+    pub(crate) memory_model: Option<MemoryModelArg>,
     /// Give up after this many states (k, M and G are understood)
     #[arg(long, value_name = "N", default_value = "100M", value_parser = states)]
     pub(crate) states: u32,
@@ -174,6 +178,25 @@ pub(crate) struct CaseArgs {
     pub(crate) memory: u64,
     #[command(flatten)]
     pub(crate) format: FormatArg,
+}
+
+/// The order in which a pCPU's accesses are seen by others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum MemoryModelArg {
+    /// Sequential consistency.
+    Sc,
+    /// x86's store buffers.
+    Tso,
+}
+
+impl MemoryModelArg {
+    /// As the model has it.
+    pub(crate) const fn model(self) -> MemoryModel {
+        match self {
+            MemoryModelArg::Sc => MemoryModel::Sc,
+            MemoryModelArg::Tso => MemoryModel::Tso,
+        }
+    }
 }
 
 impl CaseArgs {
@@ -260,6 +283,9 @@ pub(crate) struct ReplayArgs {
     /// A schedule from `check --save-schedule`, or a line of `check --format json`; - is standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
+    /// sc or tso [default: the schedule's]
+    #[arg(long, value_name = "MODEL", hide_possible_values = true)]
+    pub(crate) memory_model: Option<MemoryModelArg>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }

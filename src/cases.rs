@@ -7,6 +7,7 @@ use cache_model::event::EventKind;
 use cache_model::part::Part;
 use sim_explore::{Bound, Limits};
 use svm_model::MemoryKind;
+use svm_model::spec::MemoryModel;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expectation, Expected, Litmus};
 
@@ -105,7 +106,11 @@ impl Checked {
             svm_model::text::DEFAULT_KERNEL => String::new(),
             other => format!(" --kernel {other}"),
         };
-        format!("sevsim check {} --policy {} --part {}{kernel}", self.litmus, self.policy, self.part)
+        let model = match self.report.memory_model {
+            MemoryModel::Sc => "",
+            MemoryModel::Tso => " --memory-model tso",
+        };
+        format!("sevsim check {} --policy {} --part {}{kernel}{model}", self.litmus, self.policy, self.part)
     }
 }
 
@@ -144,10 +149,14 @@ impl Cases {
         };
         let mut litmus: Vec<Litmus> = Vec::new();
         for name in names::once(names) {
-            let found = names::litmus(name)?;
-            litmus.extend(
-                found.into_iter().filter(|l| litmus.iter().all(|k| k.name != l.name)).collect::<Vec<_>>(),
-            );
+            for test in names::litmus(name)? {
+                if litmus.iter().all(|known| known.name != test.name) {
+                    litmus.push(match args.memory_model {
+                        Some(model) => test.with_memory_model(model.model()),
+                        None => test,
+                    });
+                }
+            }
         }
         let every = names::every_policy();
         let mut cases = Cases {
@@ -353,6 +362,9 @@ fn options(args: &CaseArgs) -> String {
     let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
     for (name, value) in values {
         text.push_str(&format!(" --{name} {value}"));
+    }
+    if let Some(model) = args.memory_model {
+        text.push_str(&format!(" --memory-model {}", model.model().name()));
     }
     text
 }

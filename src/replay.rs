@@ -41,7 +41,8 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
     };
     let wrong = |(line, message): (usize, String)| Failure::input(format!("{}: {message}", place(line)));
     let file = ScheduleFile::parse(&text).map_err(wrong)?;
-    let litmus = names::litmus_one(&file.litmus)?;
+    let model = args.memory_model.map_or(file.memory_model, |m| m.model());
+    let litmus = names::litmus_one(&file.litmus)?.with_memory_model(model);
     let policy = names::find(Kind::Policy, &file.policy)?;
     let kernel = names::find(Kind::Kernel, &file.kernel)?;
     let part = names::part(&file.part)?;

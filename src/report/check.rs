@@ -1,5 +1,6 @@
 //! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
 
+use svm_model::spec::{MemoryModel, STORE_BUFFER};
 use workloads::check::{Counterexample, Verdict};
 
 use super::number::{grouped, plural};
@@ -140,6 +141,9 @@ impl Text {
             grouped(report.transitions),
             report.depth
         ));
+        if report.memory_model == MemoryModel::Tso {
+            say(&format!("memory model: tso, with {STORE_BUFFER} unseen stores a pCPU at most"));
+        }
         if !report.assumptions.is_empty() {
             say(&format!("taken as given: {}", report.assumptions.join(", ")));
         }

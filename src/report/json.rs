@@ -79,6 +79,7 @@ pub(crate) struct Check<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<String>,
     assumptions: &'a [&'static str],
+    memory_model: &'static str,
     schedule: Option<&'a str>,
     trace: Vec<Step<'a>>,
 }
@@ -105,6 +106,7 @@ impl<'a> Check<'a> {
             depth: report.depth,
             bound: report.bound.map(bound_name),
             assumptions: &report.assumptions,
+            memory_model: report.memory_model.name(),
             schedule: checked.schedules.first().map(String::as_str),
             trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
         }

@@ -26,7 +26,8 @@ pub(crate) struct Start<'a> {
     pub(crate) arguments: Option<Vec<i64>>,
 }
 
-fn union(a: Domain, b: Domain) -> Domain {
+/// The least domain that holds what both do.
+pub(crate) fn union(a: Domain, b: Domain) -> Domain {
     match (a, b) {
         (Domain::Range { lo: a, hi: b }, Domain::Range { lo: c, hi: d }) => {
             Domain::Range { lo: a.min(c), hi: b.max(d) }

@@ -136,7 +136,9 @@ impl<'a> Explorer<'a> {
                     tables.extend((0..student.memory.slots.lines()).map(|l| (actor, Some(l), ground())));
                 }
                 Actor::World => tables.extend((0..pages).map(|p| (actor, Some(p), ground()))),
-                Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) => tables.push((actor, None, ground())),
+                Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) | Actor::Buffer(_) => {
+                    tables.push((actor, None, ground()))
+                }
             }
         }
         GroundModel { student, positions, initial, tables }

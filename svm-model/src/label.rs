@@ -3,6 +3,7 @@
 use cache_model::event::Event;
 use cache_model::lattice::Move;
 use sev_arch::{Access, PcpuId};
+use sim_core::state::SlotId;
 use svm_policy::Pc;
 
 /// Who makes a step.
@@ -14,6 +15,8 @@ pub enum Actor {
     Preempt(u16),
     /// A pCPU takes an IPI, or goes on in its handler.
     Irq(u16),
+    /// A pCPU's oldest store that others do not see yet reaches memory (TSO).
+    Buffer(u16),
     /// The caches move a copy of a line.
     Cache,
     /// A freed page gets a new owner, who writes it, then reads it.
@@ -75,6 +78,13 @@ pub enum What {
         sender: u16,
         /// The function it asked for.
         callback: u16,
+    },
+    /// A store left a pCPU's store buffer: all see it from here on.
+    Drained {
+        /// Whose buffer.
+        pcpu: u16,
+        /// The slot that was written.
+        slot: SlotId,
     },
     /// A copy of a line moved.
     Move(Move),

@@ -5,6 +5,7 @@
 //! differ in who is asked for the next step and in what stands behind [`memory::Memory`].
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod context;
 pub mod explore;
 mod ground;

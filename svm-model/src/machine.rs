@@ -8,6 +8,7 @@ use svm_lang::ast::{Object, Type};
 use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind, VmTables};
 use svm_policy::{Op, Operand, Prim, RmwOp, Scope, VarId};
 
+use crate::buffer::Buffers;
 use crate::context::{ContextSlots, Start};
 use crate::label::Actor;
 use crate::memory::ShadowMemory;
@@ -38,6 +39,8 @@ pub(crate) struct VarSlots {
     pub(crate) scope: Scope,
     /// Of a mask that texts allocate: the variable of its state.
     pub(crate) state: Option<u16>,
+    /// Of a field of what texts free: the variable that says whether the object is there.
+    pub(crate) object: Option<u16>,
 }
 
 /// A task's slots.
@@ -109,6 +112,7 @@ pub struct Machine {
     /// Pages first owned by each VM.
     pub(crate) vm_pages: Vec<Vec<u32>>,
     pub(crate) lines: Option<LineSlots>,
+    pub(crate) buffers: Buffers,
     pub(crate) sched_out: Entry,
     pub(crate) sched_in: Entry,
     /// Whether a page can come back to a VM.
@@ -397,6 +401,7 @@ impl Machine {
             };
             LineSlots::declare(&mut layout, &spec.shape, count, &name)
         });
+        let buffers = Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
         Machine {
             spec,
             code,
@@ -416,6 +421,7 @@ impl Machine {
             tlbs,
             vm_pages,
             lines,
+            buffers,
             sched_out,
             sched_in,
             returns,
@@ -454,6 +460,7 @@ impl Machine {
         let mut actors: Vec<Actor> = (0..tasks).map(Actor::Task).collect();
         actors.extend((0..self.spec.pcpus()).map(Actor::Irq));
         actors.extend((0..tasks).filter(|t| self.tasks[usize::from(*t)].preemptible).map(Actor::Preempt));
+        actors.extend((0u16..).take(self.buffers.of_pcpu.len()).map(Actor::Buffer));
         actors.push(Actor::Cache);
         actors.push(Actor::World);
         actors
@@ -464,6 +471,9 @@ impl Machine {
         match actor {
             Actor::Task(t) => Some(self.tasks[usize::from(t)].main.pc),
             Actor::Irq(p) => Some(self.pcpus[usize::from(p)].handler.pc),
+            Actor::Buffer(p) => {
+                self.buffers.of_pcpu.get(usize::from(p)).and_then(|b| b.first()).map(|e| e.target)
+            }
             Actor::Preempt(_) | Actor::Cache | Actor::World => None,
         }
     }
@@ -475,6 +485,7 @@ impl Machine {
             Actor::Task(t) => self.spec.tasks[usize::from(t)].name.clone(),
             Actor::Preempt(t) => format!("preempt:{}", self.spec.tasks[usize::from(t)].name),
             Actor::Irq(p) => format!("irq:{}", PcpuId(p)),
+            Actor::Buffer(p) => format!("buffer:{}", PcpuId(p)),
             Actor::Cache => "cache".to_owned(),
             Actor::World => "world".to_owned(),
         }
@@ -584,6 +595,7 @@ fn config_of(spec: &ModelSpec) -> Config {
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
         word_bits: spec.assumptions.word_bits,
+        store_buffers: spec.assumptions.store_buffer > 0,
         constants,
         defines: spec.defines.clone(),
     }
@@ -593,7 +605,14 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
     let (pcpus, word_bits) = (spec.pcpus(), spec.assumptions.word_bits);
     let mut vars = Vec::new();
     for var in &code.vars {
+        let pool = match var.scope {
+            Scope::PerObject(pool) => code.pools.get(usize::from(pool)),
+            _ => None,
+        };
+        let pool_name = pool.map_or("", |p| p.0.as_str());
+        let of_pool = |i: usize| format!("{pool_name}{i}.");
         let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {
+            Scope::PerObject(_) => (pool.map_or(0, |p| usize::from(p.1)), &of_pool),
             Scope::Global => (1, &|_| String::new()),
             Scope::PerVm => (usize::from(spec.vms), &|i| format!("vm{i}.")),
             Scope::PerVcpu => (spec.vcpu_vm.len(), &|i| format!("vcpu{i}.")),
@@ -625,6 +644,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
             domain,
             scope: var.scope,
             state: var.state,
+            object: var.object,
         });
     }
     vars

@@ -11,10 +11,12 @@ use crate::label::{Actor, NewOwner, Notes, What};
 use crate::machine::{Machine, Owner};
 use crate::memory::{Effects, Memory};
 
+mod buffer;
 mod calls;
 mod guest;
 mod masks;
 mod memory;
+mod objects;
 mod platform;
 mod tasks;
 mod vm;
@@ -102,6 +104,7 @@ impl Machine {
             Actor::Task(t) => runner.task_step(usize::from(t)),
             Actor::Preempt(t) => runner.preempt_step(usize::from(t)),
             Actor::Irq(p) => runner.irq_step(usize::from(p)),
+            Actor::Buffer(p) => runner.drain_step(usize::from(p)),
             Actor::Cache => runner.cache_step(),
             Actor::World => runner.world_step(),
         }
@@ -124,7 +127,7 @@ impl Machine {
                 let on = self.tasks[usize::from(t)].on?;
                 u16::try_from(store.get(on)).ok().map(PcpuId)
             }
-            Actor::Irq(p) => Some(PcpuId(p)),
+            Actor::Irq(p) | Actor::Buffer(p) => Some(PcpuId(p)),
             Actor::Cache | Actor::World => None,
         }
     }
@@ -143,7 +146,9 @@ impl Machine {
 
     /// pCPUs that a task without one could get now, in the order in which the choice counts them.
     pub fn placements<S: Store>(&self, store: &S, task: u16) -> Vec<PcpuId> {
-        let free = |p: &PcpuId| store.get(self.pcpus[p.index()].current) < 0;
+        let free = |p: &PcpuId| {
+            store.get(self.pcpus[p.index()].current) < 0 && self.unseen_of(store, p.index()).is_none()
+        };
         let mut places = self.allowed(store, usize::from(task));
         places.retain(free);
         places

@@ -16,15 +16,66 @@ pub struct Assumptions {
     pub no_alloc_failure: bool,
     /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
     pub word_bits: u8,
+    /// Entries of each pCPU's store buffer (TSO); 0 is sequential consistency. A store that finds the buffer full
+    /// waits, so that orders of steps with more stores unseen at once are not tried.
+    pub store_buffer: u8,
 }
 
 impl Default for Assumptions {
     fn default() -> Self {
-        Assumptions { no_dma: false, no_alloc_failure: false, word_bits: 64 }
+        Assumptions { no_dma: false, no_alloc_failure: false, word_bits: 64, store_buffer: 0 }
+    }
+}
+
+/// Entries of a store buffer where a text asks for TSO without saying how many.
+pub const STORE_BUFFER: u8 = 2;
+
+/// The order in which a pCPU's accesses are seen by others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum MemoryModel {
+    /// Sequential consistency: as the texts have it.
+    #[default]
+    Sc,
+    /// x86-TSO: stores wait in a buffer of [`STORE_BUFFER`] entries.
+    Tso,
+}
+
+impl MemoryModel {
+    /// Both.
+    pub const ALL: [MemoryModel; 2] = [MemoryModel::Sc, MemoryModel::Tso];
+
+    /// As on the command line, in litmus files, schedules and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            MemoryModel::Sc => "sc",
+            MemoryModel::Tso => "tso",
+        }
+    }
+
+    /// The model of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<MemoryModel> {
+        MemoryModel::ALL.into_iter().find(|m| m.name() == name)
+    }
+
+    /// Entries of each store buffer.
+    #[must_use]
+    pub const fn store_buffer(self) -> u8 {
+        match self {
+            MemoryModel::Sc => 0,
+            MemoryModel::Tso => STORE_BUFFER,
+        }
     }
 }
 
 impl Assumptions {
+    /// The order in which a pCPU's accesses are seen by others.
+    #[must_use]
+    pub const fn memory_model(&self) -> MemoryModel {
+        if self.store_buffer == 0 { MemoryModel::Sc } else { MemoryModel::Tso }
+    }
+
     /// What a litmus file can take as given.
     pub const NAMES: [&'static str; 2] = ["no-dma", "no-alloc-failure"];
 

@@ -13,6 +13,7 @@ use crate::machine::{Machine, Owner};
 use crate::run::Stepped;
 use effect::{Seen, Watched, place_name};
 
+mod buffer;
 mod effect;
 
 /// One line of a story.
@@ -144,6 +145,10 @@ impl Machine {
                 let sender = &self.spec.tasks[usize::from(sender)].name;
                 let function = &self.code.entries[entry].name;
                 plain(format!("takes the IPI of {sender}: {function}()"))
+            }
+            Some(What::Drained { pcpu, slot }) => {
+                let name = &self.layout.slots()[slot.0 as usize].name;
+                plain(format!("pcpu{pcpu}'s store to {name} reaches memory"))
             }
             Some(What::Move(m)) => {
                 let line = self.line_name(m.line);

@@ -1,12 +1,14 @@
 //! Checks: a litmus test under a policy, a kernel and a part, explored; and what came out.
 
+use std::iter::Peekable;
+use std::ops::RangeFrom;
 use std::sync::atomic::AtomicBool;
 
 use cache_model::event::{EventKind, Victim};
 use sim_explore::{Bound, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of};
 use svm_model::lang::{Diag, Role, Source};
-use svm_model::spec::{Guest, TaskKind};
+use svm_model::spec::{Guest, MemoryModel, TaskKind};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
 
@@ -93,6 +95,8 @@ pub struct CheckReport {
     pub state_bytes: usize,
     /// What was taken as given.
     pub assumptions: Vec<&'static str>,
+    /// The order in which accesses were seen.
+    pub memory_model: MemoryModel,
 }
 
 /// Why a check could not be run.
@@ -254,6 +258,7 @@ impl CheckCase<'_> {
             bound: explored.bound,
             state_bytes: explorer.state_bytes(),
             assumptions: machine.spec().assumptions.names(),
+            memory_model: machine.spec().assumptions.memory_model(),
         })
     }
 }
@@ -267,11 +272,15 @@ pub fn schedule_text(
     steps: &[ScheduledStep],
 ) -> String {
     let mut text = format!(
-        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\nevent {}\nsteps\n",
+        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}event {}\nsteps\n",
         case.litmus.name,
         case.policy.name,
         case.kernel.name,
         case.part,
+        match case.litmus.memory_model() {
+            MemoryModel::Sc => "",
+            MemoryModel::Tso => "memory-model tso\n",
+        },
         event.name()
     );
     for step in steps {
@@ -295,11 +304,16 @@ pub struct ScheduleFile {
     pub kernel: String,
     /// Part.
     pub part: String,
+    /// The order in which accesses are seen: a line `memory-model tso`, or none.
+    pub memory_model: MemoryModel,
     /// Event that it shows.
     pub event: EventKind,
     /// Line of the file, actor and answers of each step.
     pub steps: Vec<(usize, String, Vec<u32>)>,
 }
+
+/// The lines of a schedule, numbered from 1.
+type Lines<'t> = Peekable<std::iter::Zip<RangeFrom<usize>, std::str::Lines<'t>>>;
 
 impl ScheduleFile {
     /// Reads a schedule.
@@ -308,21 +322,27 @@ impl ScheduleFile {
     ///
     /// Line and message.
     pub fn parse(text: &str) -> Result<ScheduleFile, (usize, String)> {
-        let mut lines = (1usize..).zip(text.lines());
+        let mut lines = (1usize..).zip(text.lines()).peekable();
         match lines.next() {
             Some((_, "sevsim-schedule 1")) => {}
             _ => return Err((1, "expected `sevsim-schedule 1` on the first line".to_owned())),
         }
-        let mut field = |name: &str| match lines.next() {
+        let field = |lines: &mut Lines<'_>, name: &str| match lines.next() {
             Some((n, line)) => match line.strip_prefix(name).and_then(|r| r.strip_prefix(' ')) {
                 Some(value) => Ok((n, value.to_owned())),
                 None => Err((n, format!("expected `{name} NAME`, found `{line}`"))),
             },
             None => Err((0, format!("the file ends where `{name} NAME` should be"))),
         };
-        let (litmus, policy) = (field("litmus")?.1, field("policy")?.1);
-        let (kernel, part) = (field("kernel")?.1, field("part")?.1);
-        let (n, event) = field("event")?;
+        let (litmus, policy) = (field(&mut lines, "litmus")?.1, field(&mut lines, "policy")?.1);
+        let (kernel, part) = (field(&mut lines, "kernel")?.1, field(&mut lines, "part")?.1);
+        let mut memory_model = MemoryModel::Sc;
+        if lines.peek().is_some_and(|(_, line)| line.starts_with("memory-model ")) {
+            let (n, name) = field(&mut lines, "memory-model")?;
+            memory_model = MemoryModel::from_name(&name)
+                .ok_or((n, format!("unknown memory model `{name}`: known are sc, tso")))?;
+        }
+        let (n, event) = field(&mut lines, "event")?;
         let event = EventKind::from_name(&event).ok_or((n, format!("unknown event `{event}`")))?;
         match lines.next() {
             Some((_, "steps")) => {}
@@ -337,7 +357,7 @@ impl ScheduleFile {
             let answers = answers.map_err(|e| (n, format!("a choice is not a number: {e}")))?;
             steps.push((n, actor.to_owned(), answers));
         }
-        Ok(ScheduleFile { litmus, policy, kernel, part, event, steps })
+        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, event, steps })
     }
 
     /// The steps for a machine.

@@ -13,6 +13,7 @@ pub use builtin::BUILTIN;
 pub use expect::{Expectation, Expected};
 use front::{Front, Names};
 use svm_model::lang::Diag;
+use svm_model::spec::MemoryModel;
 use variant::{Initial, Values, VariantFront};
 
 /// Bytes of the opening line: what is read begins after it.
@@ -233,6 +234,19 @@ impl Litmus {
     #[must_use]
     pub fn description(&self) -> &str {
         &self.front.description
+    }
+
+    /// The order in which accesses are seen.
+    #[must_use]
+    pub fn memory_model(&self) -> MemoryModel {
+        MemoryModel::from_name(&self.front.memory_model).unwrap_or_default()
+    }
+
+    /// The same test in another memory model.
+    #[must_use]
+    pub fn with_memory_model(mut self, model: MemoryModel) -> Litmus {
+        model.name().clone_into(&mut self.front.memory_model);
+        self
     }
 
     /// Parts that it is about.

@@ -157,3 +157,158 @@ fn what_is_not_held_is_tracking_when_given_back() {
         "the null reference"
     );
 }
+
+const REGION: &str = "struct enc_region { struct page *page; refcount_t refs; }; DEFINE_OBJECTS(struct enc_region, 2);\n\
+    struct kvm { struct enc_region *region; struct mutex lock; int n; cpumask_t sets[2]; spinlock_t locks[2]; };\n\
+    struct kvm_vcpu { int state; }; DEFINE_PER_CPU(int, count);\n";
+
+fn region(assume: &str, a: &str, b: &str) -> Vec<&'static str> {
+    events_under(assume, &format!("{REGION}void a(void) {{ {a} }}\nvoid b(void) {{ {b} }}"))
+}
+
+const SURE: &str = "\"no-alloc-failure\"";
+
+#[test]
+fn a_region_is_flushed_after_it_was_freed() {
+    // The registering task goes on with the region after it has dropped the lock.
+    let register = |flush_inside: bool| {
+        let (inside, outside) =
+            if flush_inside { ("clflush_page(r->page);", "") } else { ("", "clflush_page(r->page);") };
+        format!(
+            "struct enc_region *r = kzalloc(sizeof(*r), GFP_KERNEL_ACCOUNT); if (!r) return;\n\
+             r->page = P; mutex_lock(&vm0->lock); vm0->region = r; {inside} mutex_unlock(&vm0->lock); {outside}"
+        )
+    };
+    let unregister = "mutex_lock(&vm0->lock); struct enc_region *r = vm0->region; vm0->region = NULL; kfree(r); mutex_unlock(&vm0->lock);";
+    assert_eq!(region("", &register(false), unregister), ["tracking"]);
+    assert_eq!(region("", &register(true), unregister), NONE);
+}
+
+#[test]
+fn objects_are_allocated_freed_and_used() {
+    let two = "struct enc_region *r = kzalloc(sizeof(struct enc_region), GFP_KERNEL); struct enc_region *q = kzalloc(sizeof(*q), GFP_KERNEL);";
+    let sure = |a: &str| region(SURE, &format!("{two} {a}"), "");
+    assert_eq!(sure("WARN_ON(!r || !q || r == q); r->page = P; WARN_ON(q->page); kfree(r); kfree(q);"), NONE);
+    assert_eq!(sure("kfree(r); kfree(r);"), ["tracking"], "twice");
+    assert_eq!(sure("kfree(r); r->page = P;"), ["tracking"], "after it was freed");
+    assert_eq!(
+        sure("r->page = P; kfree(r); r = kzalloc(sizeof(*r), GFP_KERNEL); WARN_ON(r->page);"),
+        NONE,
+        "as it starts"
+    );
+    assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL));"), NONE, "there are two");
+    assert_eq!(region("", &format!("{two} r->page = P;"), ""), ["tracking"], "null");
+    assert_eq!(sure("spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), GFP_KERNEL);"), ["sleep-in-atomic"]);
+    assert_eq!(sure("spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), GFP_ATOMIC);"), NONE);
+}
+
+#[test]
+fn structures_are_not_used_after_they_were_freed() {
+    let r = |a: &str| region(SURE, a, "");
+    assert_eq!(r("vm0->n = 1; kvm_arch_free_vm(vm0);"), NONE);
+    assert_eq!(r("kvm_arch_free_vm(vm0); vm0->n = 1;"), ["tracking"]);
+    assert_eq!(r("kvm_arch_free_vm(vm0); WARN_ON(vm0->n > 5);"), ["tracking"]);
+    assert_eq!(r("mutex_lock(&vm0->lock); kvm_arch_free_vm(vm0); mutex_unlock(&vm0->lock);"), ["tracking"]);
+    assert_eq!(r("kvm_arch_free_vm(vm0); kvm_arch_free_vm(vm0);"), ["tracking"]);
+    assert_eq!(region(SURE, "kvm_arch_free_vm(vm0);", "vm0->n = 1;"), ["tracking"]);
+}
+
+#[test]
+fn leftovers_of_the_language() {
+    let r = |a: &str| region(SURE, a, "");
+    assert_eq!(
+        r(
+            "cpumask_set_cpu(1, &vm0->sets[1]); WARN_ON(!cpumask_empty(&vm0->sets[0])); WARN_ON(cpumask_first(&vm0->sets[1]) != 1);"
+        ),
+        NONE
+    );
+    assert_eq!(
+        r(
+            "int i = 1; cpumask_setall(&vm0->sets[i]); WARN_ON(cpumask_weight(&vm0->sets[1]) != 2 || cpumask_test_cpu(0, &vm0->sets[0]));"
+        ),
+        NONE
+    );
+    assert_eq!(
+        r("int i = 2; if (maybe()) i = 1; cpumask_setall(&vm0->sets[i]);"),
+        ["tracking"],
+        "no such element"
+    );
+    assert_eq!(
+        r(
+            "spin_lock(&vm0->locks[0]); spin_lock(&vm0->locks[1]); spin_unlock(&vm0->locks[1]); spin_unlock(&vm0->locks[0]);"
+        ),
+        NONE
+    );
+    assert_eq!(r("spin_lock(&vm0->locks[1]); spin_unlock(&vm0->locks[0]);"), ["tracking"]);
+    assert_eq!(r("WARN_ON(cpumask_any(&vm0->sets[0]) != nr_cpu_ids);"), NONE);
+    assert_eq!(
+        r("cpumask_setall(&vm0->sets[0]); WARN_ON(cpumask_any(&vm0->sets[0]) == 1);"),
+        ["tracking"],
+        "any"
+    );
+    assert_eq!(
+        r(
+            "cpumask_setall(&vm0->sets[0]); cpumask_set_cpu(1, &vm0->sets[1]); WARN_ON(cpumask_any_and(&vm0->sets[0], &vm0->sets[1]) != 1);"
+        ),
+        NONE
+    );
+    assert_eq!(
+        r(
+            "scoped_guard(mutex, &vm0->lock) { vm0->n = 1; lockdep_assert_held(&vm0->lock); } lockdep_assert_not_held(&vm0->lock);"
+        ),
+        NONE
+    );
+    assert_eq!(
+        r(
+            "scoped_guard(mutex, &vm0->lock) { if (maybe()) break; vm0->n = 1; } WARN_ON(mutex_is_locked(&vm0->lock));"
+        ),
+        NONE
+    );
+    assert_eq!(r("lockdep_assert_held(&vm0->lock);"), ["tracking"]);
+    assert_eq!(
+        region("", "mutex_lock(&vm0->lock); mutex_unlock(&vm0->lock);", "lockdep_assert_held(&vm0->lock);"),
+        ["tracking"],
+        "somebody else's"
+    );
+    assert_eq!(
+        r(
+            "this_cpu_inc(count); this_cpu_add(count, 3); this_cpu_dec(count); WARN_ON(this_cpu_read(count) != 3 || this_cpu_xchg(count, 9) != 3 || this_cpu_cmpxchg(count, 9, 1) != 9 || this_cpu_inc_return(count) != 2);"
+        ),
+        NONE
+    );
+    let rw = |a: &str| one(a);
+    assert_eq!(
+        rw(
+            "down_write(&vm0->rw); lockdep_assert_held_write(&vm0->rw); downgrade_write(&vm0->rw); lockdep_assert_held_read(&vm0->rw); up_read(&vm0->rw); WARN_ON(rwsem_is_locked(&vm0->rw));"
+        ),
+        NONE
+    );
+    assert_eq!(rw("down_read(&vm0->rw); downgrade_write(&vm0->rw);"), ["tracking"]);
+    assert_eq!(
+        rw(
+            "if (alloc_cpumask_var(&vm0->m, GFP_KERNEL)) { WARN_ON(cpumask_weight(vm0->m) == 1); free_cpumask_var(vm0->m); }"
+        ),
+        NONE
+    );
+    assert_eq!(
+        rw(
+            "if (alloc_cpumask_var(&vm0->m, GFP_KERNEL)) { WARN_ON(!cpumask_empty(vm0->m)); free_cpumask_var(vm0->m); }"
+        ),
+        ["tracking"],
+        "not cleared"
+    );
+    let refs = "struct enc_region *r = kzalloc(sizeof(*r), GFP_KERNEL);";
+    assert_eq!(
+        r(&format!(
+            "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs));"
+        )),
+        NONE
+    );
+    assert_eq!(r(&format!("{refs} refcount_inc(&r->refs);")), ["tracking"], "from 0");
+    assert_eq!(
+        r(&format!("{refs} refcount_set(&r->refs, 1); refcount_dec(&r->refs);")),
+        ["tracking"],
+        "to 0"
+    );
+    assert_eq!(r("BUG_ON(vm0->n == 0);"), ["tracking"]);
+}

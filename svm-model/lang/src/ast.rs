@@ -60,7 +60,7 @@ pub enum IntType {
 }
 
 /// What a reference refers to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Object {
     /// `struct kvm`.
     Vm,
@@ -68,6 +68,8 @@ pub enum Object {
     Vcpu,
     /// `struct page`.
     Page,
+    /// A structure that a text declares objects of: `DEFINE_OBJECTS(struct enc_region, 2);`.
+    Pool(String),
 }
 
 /// The types of locks.
@@ -195,6 +197,13 @@ pub enum ItemKind {
         kind: LockType,
         /// Its name.
         name: Ident,
+    },
+    /// `DEFINE_OBJECTS(struct name, count);`.
+    Objects {
+        /// The structure's name.
+        name: Ident,
+        /// How many there can be at a time.
+        count: Expr,
     },
     /// A function, or its prototype.
     Function(Function),

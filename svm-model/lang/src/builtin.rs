@@ -46,6 +46,12 @@ pub(crate) enum Par {
     /// The name of a `DEFINE_PER_ASID` variable.
     PerAsid,
     Lock(LockType),
+    /// A lock of any kind.
+    AnyLock,
+    /// `sizeof(struct name)` of a declared structure.
+    Size,
+    /// An object of a declared structure.
+    Object,
     /// A local variable that keeps whether interrupts were off.
     Flags,
     /// A constant from 1 to 255.
@@ -81,6 +87,9 @@ impl Par {
             Par::Lock(LockType::Rwlock) => "rwlock_t *lock",
             Par::Lock(LockType::Rwsem) => "struct rw_semaphore *sem",
             Par::Lock(LockType::Completion) => "struct completion *x",
+            Par::AnyLock => "&lock",
+            Par::Size => "sizeof(struct name)",
+            Par::Object => "struct name *object",
             Par::Flags => "flags",
             Par::Options => "constant n",
         }
@@ -95,6 +104,7 @@ pub(crate) enum Gives {
     Number,
     Cpu,
     Page,
+    Object,
     Mask,
     /// A small number: see [`crate::EXIT_NPF`].
     Reason,
@@ -110,6 +120,7 @@ impl Gives {
             Gives::Bool => "bool",
             Gives::Number | Gives::Cpu | Gives::Reason => "int",
             Gives::Page => "struct page *",
+            Gives::Object => "struct name *",
             Gives::Mask => "const struct cpumask *",
             Gives::Same => "typeof(variable)",
         }
@@ -173,7 +184,18 @@ pub(crate) enum Act {
     MaskNextAnd,
     MaskAny,
     MaskXchg,
-    Zalloc,
+    /// Allocates a mask; `true`: its bits are whatever they were.
+    Zalloc(bool),
+    Kzalloc,
+    Kfree,
+    LockHeld(i64),
+    /// Adds to a reference count, which is not to be (or become) 0: the number, and the least old value that is fine;
+    /// `true` gives whether 0 is left.
+    Refcount(i64, i64, bool),
+    PerCpuMath(RmwOp, i64, Sum),
+    PerCpuXchg,
+    PerCpuCmpXchg,
+    MaskAnyAnd,
     /// Frees a mask, or asks whether it is there.
     OfMaskVar(Prim),
     CpuOnline,
@@ -190,6 +212,10 @@ pub(crate) enum Act {
     BitPlain(Bit),
     BitTest,
     Barrier,
+    /// `smp_mb()`: an operation where stores are buffered.
+    Fence,
+    /// Reports its condition if it holds, and gives it.
+    Warn,
     Lock(Lock, Irqs),
     Unlock(Lock, Irqs),
     TryLock(Lock),

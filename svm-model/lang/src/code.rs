@@ -71,6 +71,10 @@ pub struct Var {
     /// Of a mask that texts allocate or free: the variable that says whether it is there ([`MASK_NULL`] and
     /// its kin), with as many instances.
     pub state: Option<u16>,
+    /// Of a field of what can be freed: the variable that says whether the object is there, with as many instances.
+    pub object: Option<u16>,
+    /// Of an enumeration, or a variable of one: the names of its values.
+    pub names: Vec<(i64, String)>,
     /// Whether any operation touches it.
     pub used: bool,
     /// Index of the file that declares it.
@@ -142,6 +146,8 @@ pub struct Code {
     pub entries: Vec<Entry>,
     /// The entry of each function that is sent to a pCPU; `SendCall`'s second argument is an index here.
     pub callbacks: Vec<u16>,
+    /// The structures that texts allocate objects of, and how many there can be; [`Scope::PerObject`] counts here.
+    pub pools: Vec<(String, u16)>,
 }
 
 /// The table of source positions in the making.
@@ -313,7 +319,12 @@ impl Code {
         let var = &self.vars[usize::from(place.var.0)];
         let instance = match var.scope {
             Scope::Global => String::new(),
-            Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => {
+            Scope::PerVm
+            | Scope::PerVcpu
+            | Scope::PerCpu
+            | Scope::PerPage
+            | Scope::PerAsid
+            | Scope::PerObject(_) => {
                 format!("@{}", operand(place.instance))
             }
         };
@@ -325,7 +336,12 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt => 0,
+        Prim::SchedPark
+        | Prim::MightSleep
+        | Prim::IrqsDisabled
+        | Prim::InAtomic
+        | Prim::InInterrupt
+        | Prim::Fence => 0,
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
@@ -349,7 +365,9 @@ fn arity(prim: Prim) -> usize {
         | Prim::OracleUpdate
         | Prim::GetAsid
         | Prim::UserReuse
-        | Prim::JoinVcpu => 1,
+        | Prim::JoinVcpu
+        | Prim::Warn
+        | Prim::FreeVcpu => 1,
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::AllocPage
@@ -358,9 +376,10 @@ fn arity(prim: Prim) -> usize {
         | Prim::FreeMask
         | Prim::MaskAvailable
         | Prim::SetAsid
-        | Prim::MovePages => 2,
-        Prim::ZallocMask => 3,
-        Prim::SendCall => 4,
+        | Prim::MovePages
+        | Prim::FreeObject => 2,
+        Prim::AllocObject => 3,
+        Prim::SendCall | Prim::LockHeld | Prim::ZallocMask => 4,
     }
 }
 
@@ -385,6 +404,7 @@ fn lock(kind: Lock, take: bool) -> String {
         Lock::DownWrite => "rwsem write",
         Lock::Completion => "completion",
         Lock::CompleteAll => "completion (all)",
+        Lock::Downgrade => "rwsem write to read",
     };
     format!("{kind} {}", if take { "lock" } else { "unlock" })
 }
@@ -445,6 +465,7 @@ fn scope(scope: Scope) -> &'static str {
         Scope::PerCpu => "per pCPU",
         Scope::PerAsid => "per ASID",
         Scope::PerPage => "per page",
+        Scope::PerObject(_) => "per object",
     }
 }
 

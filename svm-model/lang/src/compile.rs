@@ -1,8 +1,9 @@
 //! From texts to a program: parse, collect, lower, optimise, find ranges, colour, emit.
 
 use sim_state::Domain;
-use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, VarId};
+use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 
+use crate::ast::Type;
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
@@ -145,6 +146,7 @@ fn build<'p>(
     }
     code.vars = vars(program, &ranges, &units, &mut places);
     code.texts = places.into_texts();
+    code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
 }
 
@@ -190,6 +192,9 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
     let mut list = Vec::new();
     for ((def, (lo, hi)), used) in program.vars.iter().zip(&ranges.vars).zip(used) {
         let domain = match def.kind {
+            VarKind::Int if program.pools.iter().any(|p| usize::from(p.state) == list.len()) => {
+                Domain::Range { lo: MASK_NULL, hi: MASK_FREED }
+            }
             VarKind::Mask => Domain::Mask { bits: program.machine.bits_of_word(0) },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => Domain::Range { lo: *lo, hi: *hi },
             VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem | VarKind::Completion => {
@@ -206,6 +211,15 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             init: def.init,
             kind: def.kind.clone(),
             state: None,
+            object: match def.scope {
+                Scope::PerObject(pool) => program.pools.get(usize::from(pool)).map(|p| p.state),
+                _ => None,
+            }
+            .filter(|state| usize::from(*state) != list.len()),
+            names: match &def.ty {
+                Type::Enum(name) => program.enum_names.get(name.as_str()).cloned().unwrap_or_default(),
+                _ => Vec::new(),
+            },
             used,
             file,
             line,
@@ -226,6 +240,30 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
         list[at].state = u16::try_from(program.vars.len() + states.len() - 1).ok();
     }
     list.extend(states);
+    for (scope, name, prims) in [
+        (Scope::PerVm, "kvm", &[Prim::FreeVm][..]),
+        (Scope::PerVcpu, "kvm_vcpu", &[Prim::FreeVm, Prim::FreeVcpu][..]),
+    ] {
+        let insts = units.iter().flat_map(|u| &u.flow.blocks).flat_map(|b| &b.insts);
+        let freed = insts.clone().any(|(i, _)| matches!(i, Inst::Prim { prim, .. } if prims.contains(prim)));
+        let Some(first) = list.iter().find(|v| v.scope == scope).filter(|_| freed).cloned() else { continue };
+        let Ok(state) = u16::try_from(list.len()) else { continue };
+        for var in list.iter_mut().filter(|v| v.scope == scope) {
+            var.object = Some(state);
+        }
+        list.push(Var {
+            name: name.to_owned(),
+            words: 1,
+            domain: Domain::Range { lo: MASK_LIVE, hi: MASK_FREED },
+            init: MASK_LIVE,
+            kind: VarKind::Int,
+            state: None,
+            object: None,
+            names: Vec::new(),
+            used: true,
+            ..first
+        });
+    }
     list
 }
 

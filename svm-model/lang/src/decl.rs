@@ -46,6 +46,15 @@ pub(crate) struct Func<'p> {
     pub(crate) has_body: bool,
 }
 
+/// A structure that texts allocate objects of.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    pub(crate) name: String,
+    pub(crate) count: u16,
+    /// The variable that says of each object whether it is there.
+    pub(crate) state: u16,
+}
+
 /// All texts together.
 #[derive(Debug)]
 pub(crate) struct Program<'p> {
@@ -56,6 +65,10 @@ pub(crate) struct Program<'p> {
     pub(crate) funcs: Vec<Func<'p>>,
     /// Ranges of the enumerations.
     pub(crate) enums: BTreeMap<&'p str, (i64, i64)>,
+    /// The names of their values.
+    pub(crate) enum_names: BTreeMap<&'p str, Vec<(i64, String)>>,
+    /// The declared structures, in the order of their numbers.
+    pub(crate) pools: Vec<Pool>,
     /// Whether a definition differs from its prototype: calls of it would only give more errors.
     pub(crate) differs: bool,
 }
@@ -69,6 +82,8 @@ struct Collector<'p, 'f> {
     /// Each definition of a name; a text may redefine what it includes.
     defs: BTreeMap<&'p str, Vec<(&'p Function, Role)>>,
     order: Vec<&'p str>,
+    /// Whether more variables than there can be have been reported.
+    full: bool,
 }
 
 /// Names that mean something of their own.
@@ -89,6 +104,8 @@ pub(crate) fn collect<'p>(
         fields: BTreeMap::new(),
         funcs: Vec::new(),
         enums: BTreeMap::new(),
+        enum_names: BTreeMap::new(),
+        pools: Vec::new(),
         differs: false,
     };
     let mut c = Collector {
@@ -99,6 +116,7 @@ pub(crate) fn collect<'p>(
         protos: BTreeMap::new(),
         defs: BTreeMap::new(),
         order: Vec::new(),
+        full: false,
     };
     c.program.globals.insert(
         "nr_cpu_ids",
@@ -155,15 +173,24 @@ pub(crate) fn collect<'p>(
             | ItemKind::Per { .. }
             | ItemKind::Global { .. }
             | ItemKind::Lock { .. }
+            | ItemKind::Objects { .. }
             | ItemKind::Function(_) => {}
+        }
+    }
+    for (item, _) in &items {
+        if let ItemKind::Objects { name, count } = &item.kind {
+            c.objects(name, count);
         }
     }
     for (item, role) in items {
         match &item.kind {
-            ItemKind::Include(_) | ItemKind::Define { .. } | ItemKind::Enum { .. } => {}
+            ItemKind::Include(_)
+            | ItemKind::Define { .. }
+            | ItemKind::Enum { .. }
+            | ItemKind::Objects { .. } => {}
             ItemKind::Struct { object, fields } => {
                 for field in fields {
-                    c.field(*object, field);
+                    c.field(object, field);
                 }
             }
             ItemKind::Per { each: Each::Cpu, decl } => c.global_var(decl, Scope::PerCpu),
@@ -208,19 +235,64 @@ impl<'p> Collector<'p, '_> {
     fn enumeration(&mut self, name: Option<&'p Ident>, values: &'p [(Ident, Option<Expr>)]) {
         let mut next = 0i64;
         let (mut lo, mut hi) = (0, 0);
+        let mut names = Vec::new();
         for (constant, value) in values {
             if let Some(value) = value {
                 next = self.constant(value).map_or(next, |(v, _)| v);
             }
             (lo, hi) = (lo.min(next), hi.max(next));
+            names.push((next, constant.name.clone()));
             self.global(constant, Global::Const { value: next, ty: Type::Int(crate::ast::IntType::Int) });
             next = next.wrapping_add(1);
+        }
+        if let Some(name) = name {
+            self.program.enum_names.insert(&name.name, names);
         }
         if let Some(name) = name
             && self.program.enums.insert(&name.name, (lo, hi)).is_some()
         {
             self.fault(Fault::at(name.span, format!("`enum {}` is declared twice", name.name)));
         }
+    }
+
+    /// `DEFINE_OBJECTS(struct name, count);`
+    fn objects(&mut self, name: &'p Ident, count: &'p Expr) {
+        let n = self.constant(count).map_or(1, |(n, _)| n);
+        let number = self.program.pools.len();
+        let (Ok(count @ 1..=64), Ok(pool)) = (u16::try_from(n), u8::try_from(number)) else {
+            let fault = Fault::at(count.span, format!("{n} objects of `struct {}`", name.name));
+            self.fault(fault.expected("expected 1 to 64"));
+            return;
+        };
+        let built_in = crate::parse::STRUCTS.contains(&name.name.as_str());
+        if built_in || self.program.pools.iter().any(|p| p.name == name.name) {
+            let what = if built_in { "is built in" } else { "is declared twice" };
+            self.fault(Fault::at(name.span, format!("`struct {}` {what}", name.name)));
+            return;
+        }
+        let state = self.add_var(VarDef {
+            name: "state".to_owned(),
+            scope: Scope::PerObject(pool),
+            ty: Type::Int(crate::ast::IntType::U8),
+            kind: VarKind::Int,
+            array: None,
+            words: 1,
+            range: (crate::MASK_NULL, crate::MASK_FREED),
+            init: crate::MASK_NULL,
+            span: name.span,
+        });
+        let Some(state) = state else { return };
+        self.program.machine.pools.insert(name.name.clone(), i64::from(count));
+        self.program.pools.push(Pool { name: name.name.clone(), count, state });
+    }
+
+    /// Reports a type that no text declares.
+    fn known(&mut self, ty: &Type, span: Span) -> bool {
+        match self.program.unknown(ty, span) {
+            Some(fault) => self.fault(fault),
+            None => return true,
+        }
+        false
     }
 
     /// `static const int name = value;`
@@ -248,13 +320,8 @@ impl<'p> Collector<'p, '_> {
     }
 
     fn variable(&mut self, decl: &Decl, scope: Scope) -> Option<VarDef> {
-        let machine = &self.program.machine;
-        let mask_words = u16::from(machine.mask_words);
-        if let Type::Enum(name) = &decl.ty
-            && !self.program.enums.contains_key(name.as_str())
-        {
-            let help = nearest(name, self.program.enums.keys());
-            self.fault(Fault::at(decl.name.span, format!("unknown `enum {name}`")).help_if(help));
+        let mask_words = u16::from(self.program.machine.mask_words);
+        if !self.known(&decl.ty, decl.name.span) {
             return None;
         }
         let mut range = self.program.range(&decl.ty);
@@ -297,11 +364,12 @@ impl<'p> Collector<'p, '_> {
                 let span = len.span;
                 let n = self.constant(len).map_or(1, |(n, _)| n);
                 match u16::try_from(n) {
-                    Ok(n @ 1..=1024) if plain => Some(n),
-                    Ok(1..=1024) => {
-                        self.fault(Fault::at(span, "arrays of masks or locks are not part of the language"));
+                    Ok(1..=1024) if decl.ty == Type::MaskVar => {
+                        let fault = Fault::at(span, "an array of masks that are allocated");
+                        self.fault(fault.expected("expected an array of `cpumask_t`"));
                         return None;
                     }
+                    Ok(n @ 1..=1024) => Some(n),
                     Ok(_) | Err(_) => {
                         self.fault(
                             Fault::at(span, format!("an array of {n} elements"))
@@ -353,7 +421,7 @@ impl<'p> Collector<'p, '_> {
                 );
             }
         }
-        let words = if kind == VarKind::Mask { mask_words } else { array.unwrap_or(1) };
+        let words = if kind == VarKind::Mask { mask_words } else { 1 } * array.unwrap_or(1);
         Some(VarDef {
             name: decl.name.name.clone(),
             scope,
@@ -369,22 +437,37 @@ impl<'p> Collector<'p, '_> {
 
     fn add_var(&mut self, var: VarDef) -> Option<u16> {
         let Ok(id) = u16::try_from(self.program.vars.len()) else {
-            self.fault(Fault::at(var.span, "more than 65536 variables"));
+            if !self.full {
+                self.full = true;
+                self.fault(Fault::at(var.span, "more than 65536 variables"));
+            }
             return None;
         };
         self.program.vars.push(var);
         Some(id)
     }
 
-    fn field(&mut self, object: Object, decl: &'p Decl) {
+    fn field(&mut self, object: &Object, decl: &'p Decl) {
         let scope = match object {
             Object::Vm => Scope::PerVm,
             Object::Vcpu => Scope::PerVcpu,
             Object::Page => Scope::PerPage,
+            Object::Pool(name) => {
+                let number = self.program.pools.iter().position(|p| p.name == *name);
+                let Some(number) = number.and_then(|n| u8::try_from(n).ok()) else {
+                    let fault =
+                        Fault::at(decl.name.span, format!("no text says how many `{object}` there can be"));
+                    self.fault(fault.help(format!(
+                        "declare them: `DEFINE_OBJECTS({object}, 2);`, or put the field into `struct kvm`"
+                    )));
+                    return;
+                };
+                Scope::PerObject(number)
+            }
         };
         let name = decl.name.name.as_str();
-        let fixed = object == Object::Vcpu && (name == "kvm" || name == "vcpu_idx");
-        if fixed || self.program.fields.contains_key(&(object, name)) {
+        let fixed = *object == Object::Vcpu && (name == "kvm" || name == "vcpu_idx");
+        if fixed || self.program.fields.contains_key(&(object.clone(), name)) {
             let mut fault = Fault::at(decl.name.span, format!("`{object}` has a field `{name}` already"));
             fault = fault.help(if fixed {
                 "this one is built in"
@@ -397,12 +480,14 @@ impl<'p> Collector<'p, '_> {
         if let Some(var) = self.variable(decl, scope)
             && let Some(id) = self.add_var(var)
         {
-            self.program.fields.insert((object, name), id);
+            self.program.fields.insert((object.clone(), name), id);
         }
     }
 
     fn global_var(&mut self, decl: &'p Decl, scope: Scope) {
-        if decl.name.name == ONLINE_MASK && (scope != Scope::Global || decl.ty != Type::Mask) {
+        if decl.name.name == ONLINE_MASK
+            && (scope != Scope::Global || decl.ty != Type::Mask || decl.array.is_some())
+        {
             self.fault(
                 Fault::at(decl.name.span, "`cpu_online_mask` is one global mask")
                     .expected("expected `cpumask_t`"),
@@ -433,12 +518,7 @@ impl<'p> Collector<'p, '_> {
             self.order.push(name);
         }
         for ty in function.params.iter().map(|p| &p.ty).chain([&function.result]) {
-            if let Type::Enum(e) = ty
-                && !self.program.enums.contains_key(e.as_str())
-            {
-                let help = nearest(e, self.program.enums.keys());
-                self.fault(Fault::at(function.name.span, format!("unknown `enum {e}`")).help_if(help));
-            }
+            self.known(ty, function.name.span);
         }
         for param in &function.params {
             if matches!(param.ty, Type::Void | Type::Mask | Type::Lock(_) | Type::Atomic) {
@@ -589,6 +669,27 @@ impl Program<'_> {
             | Type::LockPtr(_)
             | Type::Func
             | Type::Opaque => self.machine.range(ty),
+        }
+    }
+
+    /// What is wrong with a type that no text declares.
+    pub(crate) fn unknown(&self, ty: &Type, span: Span) -> Option<Fault> {
+        match ty {
+            Type::Enum(name) if !self.enums.contains_key(name.as_str()) => {
+                let help = nearest(name, self.enums.keys());
+                Some(Fault::at(span, format!("unknown `enum {name}`")).help_if(help))
+            }
+            Type::Ref(Object::Pool(name)) if !self.pools.iter().any(|p| p.name == *name) => {
+                let known =
+                    crate::parse::STRUCTS.into_iter().chain(self.pools.iter().map(|p| p.name.as_str()));
+                let help = nearest(name, known.clone());
+                Some(
+                    Fault::at(span, format!("unknown `struct {name}`"))
+                        .expected(format!("expected one of {}", known.collect::<Vec<_>>().join(", ")))
+                        .help_if(help),
+                )
+            }
+            _ => None,
         }
     }
 

@@ -200,6 +200,7 @@ impl Ast {
             | ItemKind::Per { .. }
             | ItemKind::Global { .. }
             | ItemKind::Lock { .. }
+            | ItemKind::Objects { .. }
             | ItemKind::Function(_) => None,
         })
     }

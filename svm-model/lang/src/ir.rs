@@ -306,7 +306,8 @@ impl Inst {
             | Inst::Unlock { .. }
             | Inst::Choose { .. }
             | Inst::ChooseBit { .. } => true,
-            Inst::Prim { prim, .. } => !prim.is_own(),
+            // A fence that has nothing to wait for is an own step.
+            Inst::Prim { prim, .. } => !prim.is_own() && *prim != Prim::Fence,
             Inst::Set { .. } | Inst::MaskPut { .. } | Inst::Window(_) => false,
         }
     }

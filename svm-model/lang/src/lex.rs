@@ -50,7 +50,8 @@ pub(crate) fn lex<'a>(text: &'a str, file: u16, faults: &mut Vec<Fault>) -> Vec<
             at += 1;
             continue;
         }
-        if c.is_whitespace() {
+        // A byte order mark is no part of a text.
+        if c.is_whitespace() || c == '\u{feff}' && at == 0 {
             at += c.len_utf8();
             continue;
         }

@@ -88,6 +88,8 @@ pub struct Config {
     pub pages: u16,
     /// Bits of a mask that share a word, 1 to 64.
     pub word_bits: u8,
+    /// Whether a pCPU's stores can be unseen by others for a while (TSO), so that fences matter.
+    pub store_buffers: bool,
     /// Names that the texts can use: a page `P`, `vm0`, `vcpu1`.
     pub constants: Vec<(String, Type, i64)>,
     /// Values that stand in the place of what a text's `#define` of that name says: a kernel's switches. A name

@@ -1,6 +1,8 @@
 //! The machine that a program is compiled for: how many of what, the ranges of types, and the arithmetic of
 //! the stepper.
 
+use std::collections::BTreeMap;
+
 use svm_policy::{BinOp, UnOp};
 
 use crate::ast::{Infix, IntType, LockType, Object, Type};
@@ -20,6 +22,10 @@ pub(crate) struct Machine {
     pub(crate) tables: VmTables,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
+    /// Whether fences matter.
+    pub(crate) store_buffers: bool,
+    /// How many objects there can be of each declared structure.
+    pub(crate) pools: BTreeMap<String, i64>,
     /// The range of `int` and its kin.
     int: (i64, i64),
 }
@@ -54,6 +60,8 @@ impl Machine {
             tables: config.tables.clone(),
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
+            store_buffers: config.store_buffers,
+            pools: BTreeMap::new(),
             int: signed_range(-128, most.max(127)),
         })
     }
@@ -68,11 +76,12 @@ impl Machine {
     }
 
     /// How many there are of an object.
-    pub(crate) fn count(&self, object: Object) -> i64 {
+    pub(crate) fn count(&self, object: &Object) -> i64 {
         match object {
             Object::Vm => self.vms,
             Object::Vcpu => self.vcpus(),
             Object::Page => self.pages,
+            Object::Pool(name) => self.pools.get(name).copied().unwrap_or(0),
         }
     }
 
@@ -120,10 +129,11 @@ impl Machine {
             },
             Type::Atomic => self.int,
             Type::Opaque => {
-                let most = self.vms.max(self.vcpus()).max(self.pages) - 1;
+                let pools = self.pools.values().copied().max().unwrap_or(0);
+                let most = self.vms.max(self.vcpus()).max(self.pages).max(pools) - 1;
                 self.at_least_int(0, most.max(self.int.1 - self.int.0))
             }
-            Type::Ref(object) => (-1, (self.count(*object) - 1).max(-1)),
+            Type::Ref(object) => (-1, (self.count(object) - 1).max(-1)),
             // The slot of a lock: see `Var::domain`.
             Type::Lock(LockType::Rwlock | LockType::Rwsem | LockType::Completion) => (-127, 127),
             Type::Lock(LockType::Mutex | LockType::Spin) => (0, 127),

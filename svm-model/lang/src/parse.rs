@@ -7,6 +7,8 @@ mod expr;
 mod stmt;
 mod types;
 
+pub(crate) use types::STRUCTS;
+
 pub(crate) use expr::INFIX;
 
 use crate::ast::{
@@ -389,6 +391,20 @@ impl<'a> Parser<'a> {
                 items.push(Item { kind: ItemKind::Per { each, decl }, span: start });
                 return Ok(());
             }
+            if word == "DEFINE_OBJECTS" {
+                self.next();
+                self.need("(")?;
+                if !self.eat_word("struct") {
+                    return self.unexpected("`struct`");
+                }
+                let name = self.ident("the structure's name")?;
+                self.need(",")?;
+                let count = self.expr()?;
+                self.need(")")?;
+                self.need(";")?;
+                items.push(Item { kind: ItemKind::Objects { name, count }, span: start });
+                return Ok(());
+            }
             if word == "struct"
                 && let (Tok::Word(_), Tok::Punct("{")) = (self.peek_at(1).tok, self.peek_at(2).tok)
             {
@@ -473,12 +489,12 @@ impl<'a> Parser<'a> {
             "kvm" => Object::Vm,
             "kvm_vcpu" => Object::Vcpu,
             "page" => Object::Page,
-            other => {
+            other if types::STRUCTS.contains(&other) => {
                 let fault = Fault::at(tag.span, format!("`struct {other}` cannot be declared"))
-                    .expected("expected `struct kvm`, `struct kvm_vcpu` or `struct page`")
-                    .help("the machine has VMs, vCPUs and pages; put the fields into one of them");
+                    .expected("it is built in, and has no fields");
                 return self.fail(fault);
             }
+            other => Object::Pool(other.to_owned()),
         };
         self.need("{")?;
         let mut fields = Vec::new();

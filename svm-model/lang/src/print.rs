@@ -47,6 +47,7 @@ impl Display for Object {
             Object::Vm => "struct kvm",
             Object::Vcpu => "struct kvm_vcpu",
             Object::Page => "struct page",
+            Object::Pool(name) => return write!(f, "struct {name}"),
         })
     }
 }
@@ -138,6 +139,9 @@ impl Display for Ast {
                 ItemKind::Global { is_static, is_const, decl } => {
                     let words = if *is_static { "static " } else { "" };
                     writeln!(f, "{words}{}{decl};", if *is_const { "const " } else { "" })?;
+                }
+                ItemKind::Objects { name, count } => {
+                    writeln!(f, "DEFINE_OBJECTS(struct {}, {count});", name.name)?;
                 }
                 ItemKind::Lock { kind, name } => {
                     let define =

@@ -161,7 +161,9 @@ impl Solver<'_, '_> {
         let def = &self.program.vars[usize::from(slot.var)];
         match def.kind {
             VarKind::Mask => {
-                let bits = if let Val::Const(w) = slot.word { u8::try_from(w).unwrap_or(0) } else { 0 };
+                let words = i64::from(self.program.machine.mask_words);
+                let bits =
+                    if let Val::Const(w) = slot.word { u8::try_from(w % words).unwrap_or(0) } else { 0 };
                 mask_range(self.program.machine.bits_of_word(bits))
             }
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) => self.found.vars[usize::from(slot.var)],
@@ -270,7 +272,15 @@ impl Solver<'_, '_> {
             | Prim::SetAsid
             | Prim::MovePages
             | Prim::UserReuse
-            | Prim::JoinVcpu => (0, 0),
+            | Prim::JoinVcpu
+            | Prim::Fence
+            | Prim::Warn
+            | Prim::FreeObject
+            | Prim::FreeVcpu
+            | Prim::LockHeld => (0, 0),
+            Prim::AllocObject => {
+                (-1, self.program.pools.iter().map(|p| i64::from(p.count) - 1).max().unwrap_or(0))
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod listing;
 mod lock;
 mod mock;
 mod random;
+mod reference;
 mod texts;
 
 use crate::ast::Object;
@@ -25,6 +26,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,
+        store_buffers: false,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("Q".to_owned(), Type::Ref(Object::Page), 1),

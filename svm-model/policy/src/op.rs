@@ -24,6 +24,8 @@ pub enum Scope {
     PerPage,
     /// One an ASID, the host's 0 included: `DEFINE_PER_ASID`.
     PerAsid,
+    /// One an object of a declared structure: `DEFINE_OBJECTS`. Which structure.
+    PerObject(u8),
 }
 
 /// A value that needs no access to shared state.
@@ -183,6 +185,8 @@ pub enum Lock {
     Completion,
     /// `struct completion`: giving it back is `complete_all`.
     CompleteAll,
+    /// `struct rw_semaphore`: giving it back is `downgrade_write`, which keeps it for reading.
+    Downgrade,
 }
 
 impl Lock {
@@ -190,9 +194,20 @@ impl Lock {
     #[must_use]
     pub const fn sleeps(self) -> bool {
         match self {
-            Lock::Mutex | Lock::DownRead | Lock::DownWrite | Lock::Completion | Lock::CompleteAll => true,
+            Lock::Mutex
+            | Lock::DownRead
+            | Lock::DownWrite
+            | Lock::Completion
+            | Lock::CompleteAll
+            | Lock::Downgrade => true,
             Lock::Spin | Lock::Read | Lock::Write => false,
         }
+    }
+
+    /// Whether it is given back by a plain store, which x86 does not order before later loads.
+    #[must_use]
+    pub const fn given_plainly(self) -> bool {
+        matches!(self, Lock::Spin | Lock::Write)
     }
 }
 
@@ -308,9 +323,45 @@ pub enum Prim {
     UserReuse,
     /// `vcpu_thread_join(vcpu)`: waits until the vCPU's thread has ended.
     JoinVcpu,
+    /// `smp_mb()`: waits until every store of the pCPU is seen by all, and is an own step then. Only where stores can
+    /// be unseen (TSO): compilers leave it out elsewhere.
+    Fence,
+    /// `kzalloc(sizeof(struct ...), gfp)`: arguments are the variable that says which objects are there, how many
+    /// there are, and the flags; returns the object, or null if there is no memory, which is a choice.
+    AllocObject,
+    /// `kfree(object)`: arguments are the variable that says which objects are there, and the object.
+    FreeObject,
+    /// `kvm_arch_vcpu_free(vcpu)`: the vCPU's structure is freed.
+    FreeVcpu,
+    /// `lockdep_assert_held(lock)` and its kin: arguments are the variable, its instance, its word, and what to look
+    /// for: 0 any hold, 1 for writing, 2 for reading, 3 none of this context's. An own step.
+    LockHeld,
+    /// `WARN_ON(condition)`: reports a condition that holds. An own step.
+    Warn,
 }
 
 impl Prim {
+    /// Whether it waits until every store of the pCPU is seen by all: what others could see of it would come before
+    /// them else. Those that only read, or touch nothing but the pCPU's own, do not.
+    #[must_use]
+    pub const fn orders(self) -> bool {
+        !self.is_own()
+            && !matches!(
+                self,
+                Prim::VmRun
+                    | Prim::GuestRead
+                    | Prim::GuestWrite
+                    | Prim::VcpuFlushTlb
+                    | Prim::UserPtePresent
+                    | Prim::MaskAvailable
+                    | Prim::HostRead
+                    | Prim::FlushShared
+                    | Prim::FlushEnd
+                    | Prim::WaitCalls
+                    | Prim::OracleUpdate
+            )
+    }
+
     /// Whether nobody else can see the primitive, so that it costs no step.
     #[must_use]
     pub const fn is_own(self) -> bool {
@@ -325,6 +376,8 @@ impl Prim {
                 | Prim::InAtomic
                 | Prim::InInterrupt
                 | Prim::TraceWriteback
+                | Prim::Warn
+                | Prim::LockHeld
         )
     }
 }
@@ -434,6 +487,16 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it is a store that others may see later.
+    #[must_use]
+    pub const fn is_plain_store(self) -> bool {
+        match self {
+            Op::Store { .. } => true,
+            Op::Unlock { kind, .. } => kind.given_plainly(),
+            _ => false,
+        }
+    }
+
     /// Whether executing the operation uses up the step.
     #[must_use]
     pub const fn is_shared(self) -> bool {

@@ -71,6 +71,20 @@ pub trait Platform {
     fn load(&mut self, place: Place, instance: i64, word: i64) -> i64;
     /// Writes a shared variable, wrapping the value into its domain.
     fn store(&mut self, place: Place, instance: i64, word: i64, value: i64);
+    /// A plain load. Where stores are buffered, the pCPU's own unseen ones come first.
+    fn load_plain(&mut self, place: Place, instance: i64, word: i64) -> i64 {
+        self.load(place, instance, word)
+    }
+    /// A plain store, which others may see later; the slot to wait for if it cannot be made yet.
+    fn store_plain(&mut self, place: Place, instance: i64, word: i64, value: i64) -> Option<SlotId> {
+        self.store(place, instance, word, value);
+        None
+    }
+    /// What a locked operation waits for: the pCPU's oldest store that others do not see. None where stores are seen
+    /// at once.
+    fn unseen(&self) -> Option<SlotId> {
+        None
+    }
     /// The slot that a blocked access waits for.
     fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId;
     /// Who runs: what an exclusive lock's slot holds, from 1.
@@ -184,7 +198,7 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == 0).then_some(me),
         Lock::Read | Lock::DownRead => (held >= 0).then_some(held + 1),
-        Lock::Write | Lock::DownWrite => (held == 0).then_some(-me),
+        Lock::Write | Lock::DownWrite | Lock::Downgrade => (held == 0).then_some(-me),
         Lock::Completion | Lock::CompleteAll => match held {
             0 => None,
             1.. => Some(held - 1),
@@ -197,7 +211,7 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
 fn holder(kind: Lock, held: i64) -> i64 {
     match kind {
         Lock::Mutex | Lock::Spin => held,
-        Lock::Read | Lock::DownRead | Lock::Write | Lock::DownWrite => (-held).max(0),
+        Lock::Read | Lock::DownRead | Lock::Write | Lock::DownWrite | Lock::Downgrade => (-held).max(0),
         Lock::Completion | Lock::CompleteAll => 0,
     }
 }
@@ -208,6 +222,7 @@ fn give(kind: Lock, held: i64, me: i64) -> Option<i64> {
         Lock::Mutex | Lock::Spin => (held == me).then_some(0),
         Lock::Read | Lock::DownRead => (held > 0).then(|| held - 1),
         Lock::Write | Lock::DownWrite => (held == -me).then_some(0),
+        Lock::Downgrade => (held == -me).then_some(1),
         Lock::Completion => Some(if held < 0 { held } else { held + 1 }),
         Lock::CompleteAll => Some(-1),
     }
@@ -218,14 +233,32 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
     match op {
         Op::Load { dst, place } => {
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
-            regs[usize::from(dst)] = platform.load(place, i, w);
+            regs[usize::from(dst)] = platform.load_plain(place, i, w);
         }
         Op::Store { place, src } => {
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
-            platform.store(place, i, w, value(regs, src));
+            if let Some(on) = platform.store_plain(place, i, w, value(regs, src)) {
+                return Answer::Blocked(on);
+            }
         }
         Op::Rmw { dst, place, op, src, expected } => {
             let (i, w, s) = (value(regs, place.instance), value(regs, place.word), value(regs, src));
+            if let Some(on) = platform.unseen() {
+                // These look first, and are no locked operations if they do not get it.
+                let old = platform.load_plain(place, i, w);
+                let refused = match op {
+                    RmwOp::TryLock(kind) => take(kind, old, platform.holder()).is_none(),
+                    RmwOp::AddUnless => old == value(regs, expected),
+                    RmwOp::Or | RmwOp::AndNot | RmwOp::And | RmwOp::Add | RmwOp::Xchg | RmwOp::CmpXchg => {
+                        false
+                    }
+                };
+                if !refused {
+                    return Answer::Blocked(on);
+                }
+                regs[usize::from(dst)] = old;
+                return Answer::Done(0);
+            }
             let old = platform.load(place, i, w);
             let new = match op {
                 RmwOp::Or => old | s,
@@ -248,6 +281,9 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
             regs[usize::from(dst)] = old;
         }
         Op::Lock { kind, place } => {
+            if let Some(on) = platform.unseen() {
+                return Answer::Blocked(on);
+            }
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
             let held = platform.load(place, i, w);
             match take(kind, held, platform.holder()) {
@@ -263,6 +299,22 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
         }
         Op::Unlock { kind, place } => {
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
+            if kind.given_plainly() {
+                let held = platform.load_plain(place, i, w);
+                return match give(kind, held, platform.holder()) {
+                    Some(new) => match platform.store_plain(place, i, w, new) {
+                        Some(on) => Answer::Blocked(on),
+                        None => Answer::Done(0),
+                    },
+                    None => {
+                        platform.lock_event(kind, LockEvent::NotHeld);
+                        Answer::Done(0)
+                    }
+                };
+            }
+            if let Some(on) = platform.unseen() {
+                return Answer::Blocked(on);
+            }
             let held = platform.load(place, i, w);
             match give(kind, held, platform.holder()) {
                 Some(new) => platform.store(place, i, w, new),

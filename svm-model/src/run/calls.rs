@@ -29,6 +29,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             if self.store.get(here.irq_off) != 0 {
                 return Stepped::Blocked(here.irq_off);
             }
+            if let Some(on) = self.unseen_here() {
+                return Stepped::Blocked(on);
+            }
             let senders: Vec<usize> =
                 (0..machine.tasks.len()).filter(|s| self.store.get(self.call_slot(*s, p).0) != 0).collect();
             if senders.is_empty() {
@@ -74,7 +77,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     /// If the handler has returned, its pCPU goes on, and a sender that waits is told.
     pub(super) fn finish_handler(&mut self, p: usize) {
         let here = &self.machine.pcpus[p];
-        if here.handler.idle(self.store) {
+        if here.handler.idle(self.store) && self.unseen_here().is_none() {
             let code = self.store.get(here.handling) - 1;
             self.store.set(here.handling, 0);
             if code % 2 == 1 {

@@ -100,6 +100,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let Some(vcpu) = &machine.tasks[self.task].vcpu else { return Answer::Done(1) };
         if self.store.get(vcpu.in_guest) == 0 {
+            if let Some(on) = self.unseen_here() {
+                return Answer::Blocked(on);
+            }
             self.store.set(vcpu.in_guest, 1);
             self.vmsa(vcpu, Access::Read);
             return Answer::Stay;

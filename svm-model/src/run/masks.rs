@@ -4,7 +4,7 @@ use cache_model::event::EventKind;
 use sim_core::choice::Chooser;
 use sim_core::state::Store;
 use svm_lang::{MASK_FREED, MASK_LIVE, MASK_NULL};
-use svm_policy::{Answer, Place, Scope, VarId};
+use svm_policy::{Answer, Place, VarId};
 
 use super::Runner;
 use crate::memory::Memory;
@@ -12,6 +12,9 @@ use crate::memory::Memory;
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     /// Reports the use of a mask that is null or freed; what is read of it is empty, what is written is lost.
     pub(super) fn mask_is_gone(&mut self, place: Place, instance: i64) -> bool {
+        if self.object_is_gone(place.var, instance) {
+            return true;
+        }
         let Some(state) = self.machine.mask_state(place.var, instance) else { return false };
         let gone = self.store.get(state) != MASK_LIVE;
         if gone {
@@ -29,7 +32,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         state
     }
 
-    pub(super) fn zalloc_mask(&mut self, [var, instance, may_sleep, _]: [i64; 4]) -> Answer {
+    pub(super) fn zalloc_mask(&mut self, [var, instance, may_sleep, junk]: [i64; 4]) -> Answer {
         if may_sleep != 0 {
             self.may_sleep();
         }
@@ -43,6 +46,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
         self.store.set(state, if fails { MASK_NULL } else { MASK_LIVE });
         self.empty_mask(var, instance);
+        if junk != 0 && !fails && self.ask(2) == 1 {
+            self.fill_mask(var, instance);
+        }
         Answer::Done(i64::from(!fails))
     }
 
@@ -65,35 +71,27 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         Answer::Done(i64::from(known.is_none_or(|state| self.store.get(state) != MASK_NULL)))
     }
 
-    /// The structures of a VM and of its vCPUs are freed: what only they pointed at is lost.
-    pub(super) fn free_vm(&mut self, vm: i64) -> Answer {
-        let machine = self.machine;
-        for (at, var) in machine.vars.iter().enumerate() {
-            for instance in 0..i64::from(var.instances) {
-                let owner = match var.scope {
-                    Scope::PerVm => instance,
-                    Scope::PerVcpu => svm_policy::Platform::vm_of(self, instance),
-                    Scope::Global | Scope::PerCpu | Scope::PerPage | Scope::PerAsid => continue,
-                };
-                let id = VarId(u16::try_from(at).unwrap_or(u16::MAX));
-                let Some(state) = machine.mask_state(id, instance).filter(|_| owner == vm) else { continue };
-                if self.store.get(state) == MASK_LIVE {
-                    self.report(EventKind::Tracking);
-                }
-                self.store.set(state, MASK_FREED);
-                self.empty_mask(i64::from(id.0), instance);
-            }
-        }
-        Answer::Done(0)
-    }
-
     /// A mask that is not there has no bits: equal states are equal words.
-    fn empty_mask(&mut self, var: i64, instance: i64) {
+    pub(super) fn empty_mask(&mut self, var: i64, instance: i64) {
         let Ok(var) = u16::try_from(var) else { return };
         let words = self.machine.vars[usize::from(var)].words;
         for word in 0..i64::from(words) {
             if let Some(slot) = self.machine.var_slot(VarId(var), instance, word) {
                 self.store.set(slot, 0);
+            }
+        }
+    }
+
+    /// What is found in memory that nobody has cleared.
+    fn fill_mask(&mut self, var: i64, instance: i64) {
+        let Ok(var) = u16::try_from(var) else { return };
+        let spec = &self.machine.spec;
+        let described = &self.machine.code.vars[usize::from(var)];
+        for word in 0..described.words {
+            let full = svm_lang::Var { init: -1, ..described.clone() };
+            let bits = full.init_of(word, spec.pcpus(), spec.assumptions.word_bits);
+            if let Some(slot) = self.machine.var_slot(VarId(var), instance, i64::from(word)) {
+                self.store.set(slot, bits);
             }
         }
     }

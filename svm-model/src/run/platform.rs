@@ -24,25 +24,33 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         }
     }
 
-    fn store(&mut self, place: Place, instance: i64, word: i64, value: i64) {
-        if self.mask_is_gone(place, instance) {
-            return;
+    fn load_plain(&mut self, place: Place, instance: i64, word: i64) -> i64 {
+        let slot = self.machine.var_slot(place.var, instance, word);
+        match slot.and_then(|slot| self.forwarded(slot)) {
+            Some(own) if !self.mask_is_gone(place, instance) => own,
+            Some(_) => 0,
+            None => self.load(place, instance, word),
         }
-        let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
-            self.report(EventKind::Tracking);
-            return;
-        };
-        let domain = self.machine.vars[usize::from(place.var.0)].domain;
-        let value = match domain {
-            _ if domain.holds(value) => value,
-            Domain::Mask { bits } => value & ((1 << bits) - 1),
-            Domain::Range { lo, hi } => {
-                let span = i128::from(hi) - i128::from(lo) + 1;
-                let wrapped = i128::from(lo) + (i128::from(value) - i128::from(lo)).rem_euclid(span);
-                i64::try_from(wrapped).unwrap_or(lo)
-            }
-        };
-        self.store.set(slot, value);
+    }
+
+    fn store_plain(&mut self, place: Place, instance: i64, word: i64, value: i64) -> Option<SlotId> {
+        let (slot, value) = self.written(place, instance, word, value)?;
+        match self.put_off(slot, value) {
+            None => self.store.set(slot, value),
+            Some(Ok(())) => {}
+            Some(Err(full)) => return Some(full),
+        }
+        None
+    }
+
+    fn unseen(&self) -> Option<SlotId> {
+        self.unseen_here()
+    }
+
+    fn store(&mut self, place: Place, instance: i64, word: i64, value: i64) {
+        if let Some((slot, value)) = self.written(place, instance, word, value) {
+            self.store.set(slot, value);
+        }
     }
 
     fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId {
@@ -124,6 +132,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
 
     fn primitive(&mut self, prim: Prim, args: [i64; 4], regs: &[i64; REGS]) -> Answer {
         let machine = self.machine;
+        if prim.orders()
+            && let Some(on) = self.unseen_here()
+        {
+            return Answer::Blocked(on);
+        }
         match prim {
             Prim::VmRun => self.vmrun(),
             Prim::GuestRead | Prim::GuestWrite => {
@@ -242,6 +255,17 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
                 Answer::Done(0)
             }
+            Prim::AllocObject => self.alloc_object(args),
+            Prim::FreeObject => self.free_object(args[0], args[1]),
+            Prim::FreeVcpu => self.free_vcpu(args[0]),
+            Prim::LockHeld => self.lock_held(args),
+            Prim::Fence => Answer::Own(0),
+            Prim::Warn => {
+                if args[0] != 0 {
+                    self.report(EventKind::Tracking);
+                }
+                Answer::Own(0)
+            }
             Prim::SetLoaded => {
                 if let Some(vcpu) = &machine.tasks[self.task].vcpu {
                     self.store.set(vcpu.loaded, i64::from(args[1] != 0));
@@ -249,5 +273,30 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 Answer::Done(0)
             }
         }
+    }
+}
+
+impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
+    /// The slot that a store is to, and the value wrapped into its domain; none, and reported, if there is no such
+    /// thing.
+    fn written(&mut self, place: Place, instance: i64, word: i64, value: i64) -> Option<(SlotId, i64)> {
+        if self.mask_is_gone(place, instance) {
+            return None;
+        }
+        let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
+            self.report(EventKind::Tracking);
+            return None;
+        };
+        let domain = self.machine.vars[usize::from(place.var.0)].domain;
+        let value = match domain {
+            _ if domain.holds(value) => value,
+            Domain::Mask { bits } => value & ((1 << bits) - 1),
+            Domain::Range { lo, hi } => {
+                let span = i128::from(hi) - i128::from(lo) + 1;
+                let wrapped = i128::from(lo) + (i128::from(value) - i128::from(lo)).rem_euclid(span);
+                i64::try_from(wrapped).unwrap_or(lo)
+            }
+        };
+        Some((slot, value))
     }
 }

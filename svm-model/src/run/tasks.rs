@@ -154,6 +154,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 return Stepped::Blocked(slot);
             }
         }
+        if let Some(on) = self.unseen_here() {
+            return Stepped::Blocked(on);
+        }
         if let Some(vcpu) = &task.vcpu {
             if self.store.get(vcpu.in_guest) != 0 || !vcpu.sched.idle(self.store) {
                 return Stepped::Blocked(vcpu.in_guest);

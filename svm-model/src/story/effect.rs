@@ -81,8 +81,11 @@ impl Machine {
         let mut told = None;
         if let Some((pc, op)) = op {
             told = self.accessed(seen, op);
-            if let Some(slot) = told {
-                parts.push(self.access(seen, pc, op, slot));
+            let late = if told.is_none() || op.is_plain_store() { self.buffered(seen, op) } else { None };
+            match (late, told) {
+                (Some(late), _) => parts.push(late),
+                (None, Some(slot)) => parts.push(self.access(seen, pc, op, slot)),
+                (None, None) => {}
             }
         }
         self.lines_changed(seen, &mut parts);
@@ -119,7 +122,10 @@ impl Machine {
         let plain = || format!("{name} stays {is}");
         match op {
             Op::Lock { kind: Lock::Read | Lock::DownRead, .. } => format!("{name}: taken to read"),
-            Op::Lock { kind: Lock::Write | Lock::DownWrite, .. } => format!("{name}: taken to write"),
+            Op::Unlock { kind: Lock::Downgrade, .. } => format!("{name}: kept to read"),
+            Op::Lock { kind: Lock::Write | Lock::DownWrite | Lock::Downgrade, .. } => {
+                format!("{name}: taken to write")
+            }
             Op::Lock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: done"),
             Op::Unlock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: completed"),
             Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } => format!("{name}: taken"),
@@ -160,7 +166,7 @@ impl Machine {
         let value = self.operand(seen, pc, operand)?.cast_unsigned();
         let (var, word) = self.var_of(slot)?;
         let is_mask = self.code.vars[usize::from(var.0)].kind == VarKind::Mask;
-        let first = word * u32::from(self.spec.assumptions.word_bits);
+        let first = self.word_of_mask(word) * u32::from(self.spec.assumptions.word_bits);
         (is_mask && value.is_power_of_two()).then(|| first + value.trailing_zeros())
     }
 
@@ -186,9 +192,15 @@ impl Machine {
                 task.vcpu.as_ref().is_some_and(|v| load(&v.sched)) || load(&task.main)
             }
             Actor::Irq(p) => load(&self.pcpus[usize::from(p)].handler),
-            Actor::Preempt(_) | Actor::Cache | Actor::World => false,
+            Actor::Preempt(_) | Actor::Buffer(_) | Actor::Cache | Actor::World => false,
         };
         found.then_some(context)
+    }
+
+    /// Which word of its mask a word of a variable is: there are arrays of masks.
+    fn word_of_mask(&self, word: u32) -> u32 {
+        let pcpus = u32::from(self.spec.pcpus());
+        word % pcpus.div_ceil(u32::from(self.spec.assumptions.word_bits).max(1)).max(1)
     }
 
     /// The variable that a slot is of, and which word of it.
@@ -199,15 +211,20 @@ impl Machine {
     }
 
     /// A slot's value in words.
-    fn value_name(&self, slot: SlotId, value: i64) -> String {
+    pub(super) fn value_name(&self, slot: SlotId, value: i64) -> String {
         let described = &self.layout.slots()[slot.0 as usize];
         let number = usize::try_from(value);
         if let Some((var, word)) = self.var_of(slot) {
-            let first = word * u32::from(self.spec.assumptions.word_bits);
+            let names = &self.code.vars[usize::from(var.0)].names;
+            if let Some((_, name)) = names.iter().find(|(n, _)| *n == value) {
+                return name.clone();
+            }
+            let first = self.word_of_mask(word) * u32::from(self.spec.assumptions.word_bits);
             return match (&self.code.vars[usize::from(var.0)].kind, described.domain) {
                 (VarKind::Ref(_), _) if value < 0 => "NULL".to_owned(),
                 (VarKind::Ref(Type::Ref(Object::Vm)), _) => format!("vm{value}"),
                 (VarKind::Ref(Type::Ref(Object::Vcpu)), _) => format!("vcpu{value}"),
+                (VarKind::Ref(Type::Ref(Object::Pool(name))), _) => format!("{name}{value}"),
                 (VarKind::Ref(Type::Ref(Object::Page)), _) => match number {
                     Ok(page) if page < self.spec.pages.len() => self.spec.pages[page].0.clone(),
                     Ok(_) | Err(_) => value.to_string(),
@@ -356,7 +373,13 @@ impl Machine {
             | Prim::OracleUpdate
             | Prim::SetAsid
             | Prim::MovePages
-            | Prim::UserReuse => None,
+            | Prim::UserReuse
+            | Prim::Fence
+            | Prim::Warn
+            | Prim::AllocObject
+            | Prim::FreeObject
+            | Prim::FreeVcpu
+            | Prim::LockHeld => None,
         }
     }
 

@@ -18,7 +18,11 @@ impl<G: GuestStream> Run<'_, G> {
                 let op = self.machine.code().ops[usize::from(pc)];
                 self.text_cost(actor, op, pcpu)
             }
-            What::Guest { .. } | What::Reuse { .. } | What::Move(_) | What::Started { .. } => 0,
+            What::Drained { .. }
+            | What::Guest { .. }
+            | What::Reuse { .. }
+            | What::Move(_)
+            | What::Started { .. } => 0,
             What::Fault { .. } | What::Exit | What::Halted => {
                 self.out.cost.guest_exits += 1;
                 self.timing.vm_run_exit_sev / 2

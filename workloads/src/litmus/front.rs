@@ -3,7 +3,7 @@
 use cache_model::lattice::Shape;
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
-use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
+use svm_model::spec::{Assumptions, Guest, MemoryModel, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
 use toml::Spanned;
 
@@ -55,6 +55,9 @@ pub(super) struct Front {
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     pub(super) mask_word_bits: u8,
+    /// `sc` or `tso`.
+    #[serde(default = "default_memory_model")]
+    pub(super) memory_model: String,
     #[serde(default)]
     pub(super) vcpu: Vec<VcpuFront>,
     #[serde(default)]
@@ -104,6 +107,10 @@ pub(super) struct DeviceFront {
     pub(super) run: String,
 }
 
+fn default_memory_model() -> String {
+    MemoryModel::Sc.name().to_owned()
+}
+
 fn default_word() -> u8 {
     64
 }
@@ -151,6 +158,10 @@ impl Litmus {
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
+        }
+        if MemoryModel::from_name(&f.memory_model).is_none() {
+            let message = format!("unknown memory model '{}': known are sc, tso", f.memory_model);
+            return Err(fail(at("memory_model"), message));
         }
         if let Some(cores) = &f.cores
             && cores.len() != usize::from(f.pcpus)
@@ -300,6 +311,7 @@ impl Litmus {
                 no_dma: f.assume.iter().any(|a| a == "no-dma"),
                 no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
                 word_bits: f.mask_word_bits,
+                store_buffer: self.memory_model().store_buffer(),
             },
             initial: (!self.initial.is_empty()).then(|| INITIAL.to_owned()),
             reuse: Reuse {

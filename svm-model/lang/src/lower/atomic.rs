@@ -1,6 +1,6 @@
 //! Calls that read and write numbers: once, atomically, on this pCPU.
 
-use svm_policy::{BinOp, RmwOp, UnOp, Window};
+use svm_policy::{BinOp, Prim, RmwOp, UnOp, Window};
 
 use super::call::Arg;
 use super::expr::what;
@@ -53,6 +53,38 @@ impl<'p> Lower<'p, '_, '_> {
                     return Ok(Value::Num(self.un(UnOp::IsZero, new, span), Type::Bool));
                 }
                 Ok(Self::held(new, ty))
+            }
+            (Act::Refcount(by, least, test), [Arg::Place(Target::Slot(slot, ty)), ..]) => {
+                self.need_number(&ty, span)?;
+                let old = self.rmw(slot, RmwOp::Add, Val::Const(by), Val::Const(0), span);
+                let wrong = self.bin(BinOp::Lt, old, Val::Const(least), span);
+                self.prim(Prim::Warn, [wrong, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
+                if !test {
+                    return Ok(Value::Nothing);
+                }
+                Ok(Value::Num(self.bin(BinOp::Eq, old, Val::Const(1), span), Type::Bool))
+            }
+            (
+                Act::PerCpuMath(..) | Act::PerCpuXchg | Act::PerCpuCmpXchg,
+                [Arg::PerCpu(var), second, third, ..],
+            ) => {
+                // One instruction: nobody moves the task meanwhile.
+                self.push(Inst::Window(Window::PreemptDisable), span);
+                let cpu = self.calc(Calc::ThisCpu, span);
+                let place = Arg::Place(self.variable(var, cpu));
+                let (act, args) = match (act, second) {
+                    (Act::PerCpuMath(op, sign, sum), by @ Arg::Num(..)) => {
+                        (Act::Math(op, sign, sum), [by, place, Arg::Nothing, Arg::Nothing])
+                    }
+                    (Act::PerCpuMath(op, sign, sum), none) => {
+                        (Act::Math(op, sign, sum), [place, none, Arg::Nothing, Arg::Nothing])
+                    }
+                    (Act::PerCpuXchg, value) => (Act::Xchg, [place, value, Arg::Nothing, Arg::Nothing]),
+                    (_, was) => (Act::CmpXchg, [place, was, third, Arg::Nothing]),
+                };
+                let given = self.memory(act, args, exprs, span)?;
+                self.push(Inst::Window(Window::PreemptEnable), span);
+                Ok(given)
             }
             (Act::AddUnless, [Arg::Place(Target::Slot(slot, ty)), by, unless, ..]) => {
                 self.need_number(&ty, span)?;

@@ -139,6 +139,9 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::PerCpu
             | Par::PerAsid
             | Par::Lock(_)
+            | Par::AnyLock
+            | Par::Size
+            | Par::Object
             | Par::Flags
             | Par::Options => None,
         };
@@ -199,6 +202,7 @@ impl<'p> Lower<'p, '_, '_> {
                     self.fail(Fault::at(arg.span, "the flags are kept in a local `unsigned long`"))
                 }
             },
+            Par::Size => self.size_of(arg, signature),
             Par::Number
             | Par::Bool
             | Par::Cpu
@@ -214,6 +218,8 @@ impl<'p> Lower<'p, '_, '_> {
             | Par::LocalMask
             | Par::LocalMaskOrNull
             | Par::Lock(_)
+            | Par::AnyLock
+            | Par::Object
             | Par::Options => {
                 let value = self.value(arg)?;
                 match (par, &value) {
@@ -248,6 +254,10 @@ impl<'p> Lower<'p, '_, '_> {
                                 .help("`cpumask_copy` it first"),
                         )
                     }
+                    (Par::Object, Value::Num(v, ty @ Type::Ref(Object::Pool(_)))) => {
+                        Ok(Arg::Num(*v, ty.clone()))
+                    }
+                    (Par::AnyLock, Value::Lock(slot, _, true)) => Ok(Arg::Lock(*slot)),
                     (Par::Lock(wanted), Value::Lock(slot, found, true)) if wanted == *found => {
                         Ok(Arg::Lock(*slot))
                     }
@@ -269,9 +279,12 @@ impl<'p> Lower<'p, '_, '_> {
         let help = nearest(&arg.to_string(), names);
         let (what, define) = match scope {
             Scope::PerAsid => ("per-ASID", "DEFINE_PER_ASID"),
-            Scope::Global | Scope::PerVm | Scope::PerVcpu | Scope::PerCpu | Scope::PerPage => {
-                ("per-CPU", "DEFINE_PER_CPU")
-            }
+            Scope::Global
+            | Scope::PerVm
+            | Scope::PerVcpu
+            | Scope::PerCpu
+            | Scope::PerPage
+            | Scope::PerObject(_) => ("per-CPU", "DEFINE_PER_CPU"),
         };
         let fault = Fault::at(arg.span, format!("`{arg}` is not a {what} variable"));
         self.fail(fault.expected(format!("expected the name of a `{define}` variable")).help_if(help))
@@ -328,7 +341,7 @@ impl<'p> Lower<'p, '_, '_> {
         let old = b.gives != Gives::Nothing;
         let num = |v: Val| {
             let ty = match b.gives {
-                Gives::Nothing | Gives::Mask => return Value::Nothing,
+                Gives::Nothing | Gives::Mask | Gives::Object => return Value::Nothing,
                 Gives::Bool => Type::Bool,
                 Gives::Number | Gives::Cpu | Gives::Reason | Gives::Same => INT,
                 Gives::Page => Type::Ref(Object::Page),
@@ -376,21 +389,61 @@ impl<'p> Lower<'p, '_, '_> {
                 let from = self.clamp(from, span);
                 num(self.next_of(Filter::And, x, y, from, span))
             }
-            (Act::MaskAny, [Arg::Local(Some(mask)), ..]) => {
-                let dst = self.new_reg();
-                self.push(Inst::ChooseBit { dst, mask }, span);
-                num(Val::Reg(dst))
+            (Act::MaskAny, [Arg::Mask(m), ..]) => {
+                let mask = match m {
+                    MaskRef::Local(mask) | MaskRef::Fixed(mask) => mask,
+                    MaskRef::Shared(_) | MaskRef::Full => {
+                        let mask = self.new_mask();
+                        self.mask_copy(MaskRef::Local(mask), m, span);
+                        mask
+                    }
+                };
+                num(self.any_bit(mask, span))
+            }
+            (Act::MaskAnyAnd, [Arg::Mask(x), Arg::Mask(y), ..]) => {
+                let mask = self.new_mask();
+                self.mask_combine(builtin::Combine::And, MaskRef::Local(mask), x, y, span);
+                num(self.any_bit(mask, span))
             }
             (Act::MaskXchg, [Arg::Local(Some(local)), Arg::Mask(m), Arg::Local(new), ..]) => {
                 self.mask_xchg(local, m, new, span);
                 Value::Nothing
             }
-            (Act::Zalloc, [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
+            (Act::Zalloc(junk), [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
                 if let MaskRef::Local(_) = m {
                     self.mask_fill(m, false, span);
+                    if junk {
+                        let (full, after) = (self.new_block(), self.new_block());
+                        let full_or_empty = self.option(2, span);
+                        self.branch(full_or_empty, full, after, full, span);
+                        self.mask_fill(m, true, span);
+                        self.jump(after, after, span);
+                    }
                 }
                 let (var, instance) = m.variable();
-                num(self.prim(Prim::ZallocMask, [var, instance, gfp, Val::Const(0)], None, span))
+                let junk = Val::Const(i64::from(junk));
+                num(self.prim(Prim::ZallocMask, [var, instance, gfp, junk], None, span))
+            }
+            (Act::Kzalloc, [Arg::Num(pool, ty), Arg::Num(gfp, _), ..]) => {
+                let pool = if let Val::Const(pool) = pool { usize::try_from(pool).ok() } else { None };
+                let Some(pool) = pool.and_then(|at| self.p.pools.get(at)) else {
+                    return Err(crate::parse::Reported);
+                };
+                let (state, count) = (Val::Const(i64::from(pool.state)), i64::from(pool.count));
+                let v =
+                    self.prim(Prim::AllocObject, [state, Val::Const(count), gfp, Val::Const(0)], None, span);
+                Value::Num(self.calc(Calc::Known { of: v, lo: -1, hi: count - 1 }, span), ty)
+            }
+            (Act::Kfree, [Arg::Num(v, Type::Ref(Object::Pool(name))), ..]) => {
+                let state = self.p.pools.iter().find(|p| p.name == name).map_or(0, |p| p.state);
+                let state = Val::Const(i64::from(state));
+                self.prim(Prim::FreeObject, [state, v, Val::Const(0), Val::Const(0)], None, span);
+                Value::Nothing
+            }
+            (Act::LockHeld(how), [Arg::Lock(slot), ..]) => {
+                let var = Val::Const(i64::from(slot.var));
+                self.prim(Prim::LockHeld, [var, slot.instance, slot.word, Val::Const(how)], None, span);
+                Value::Nothing
             }
             // A local mask is not tracked: it is there, and gone with its function.
             (Act::OfMaskVar(_), [Arg::Mask(MaskRef::Local(_)), ..]) => num(Val::Const(1)),
@@ -406,6 +459,16 @@ impl<'p> Lower<'p, '_, '_> {
                     Some(_) | None => MaskRef::Full,
                 };
                 num(self.mask_test(m, cpu, span))
+            }
+            (Act::Warn, [Arg::Num(cond, _), ..]) => {
+                self.prim(Prim::Warn, [cond, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
+                num(cond)
+            }
+            (Act::Fence, _) => {
+                if self.p.machine.store_buffers {
+                    self.prim(Prim::Fence, [Val::Const(0); 4], None, span);
+                }
+                Value::Nothing
             }
             (Act::Barrier | Act::Per(_), _) => Value::Nothing,
             (Act::AsidOf, [Arg::Num(vm, _), ..]) => num(self.asid_of(vm, span)),
@@ -476,6 +539,37 @@ impl<'p> Lower<'p, '_, '_> {
         self.mask_bit(mask, cpu, Bit::Clear, true, false, span);
         self.jump(after, after, span);
         Ok(Value::Nothing)
+    }
+
+    fn any_bit(&mut self, mask: LocalMask, span: Span) -> Val {
+        let dst = self.new_reg();
+        self.push(Inst::ChooseBit { dst, mask }, span);
+        Val::Reg(dst)
+    }
+
+    /// The number of the structure that `sizeof(...)` measures, and the type of a pointer to it.
+    fn size_of(&mut self, arg: &'p Expr, signature: &str) -> Lowered<Arg> {
+        if let ExprKind::Call { name, args } = &arg.kind
+            && let ("sizeof", [Expr { kind: ExprKind::Name(of), span }]) = (name.name.as_str(), &args[..])
+        {
+            let ty = match (of.strip_prefix("struct "), of.strip_prefix('*')) {
+                (Some(pool), _) => Some(Type::Ref(Object::Pool(pool.to_owned()))),
+                (None, Some(local)) => self.local(local).map(|b| Self::type_of(&b.target)),
+                (None, None) => None,
+            };
+            if let Some(ty @ Type::Ref(Object::Pool(pool))) = &ty
+                && !crate::parse::STRUCTS.contains(&pool.as_str())
+            {
+                if let Some(fault) = self.p.unknown(ty, *span) {
+                    return self.fail(fault);
+                }
+                let number = self.p.pools.iter().position(|p| p.name == *pool).unwrap_or(0);
+                return Ok(Arg::Num(Val::Const(i64::try_from(number).unwrap_or(0)), ty.clone()));
+            }
+        }
+        let fault =
+            Fault::at(arg.span, format!("`{arg}` is not the size of a structure of `DEFINE_OBJECTS`"));
+        self.fail(fault.expected(format!("an argument of `{signature}`")))
     }
 
     fn option(&mut self, options: i64, span: Span) -> Val {

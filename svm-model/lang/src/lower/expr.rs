@@ -72,7 +72,15 @@ impl<'p> Lower<'p, '_, '_> {
                     let fault = Fault::at(index.span, format!("there is no element {n}"));
                     return self.fail(fault.expected(format!("expected 0 to {}", len - 1)));
                 }
-                Ok(Target::Slot(Slot { word, ..slot }, ty))
+                Ok(match ty {
+                    Type::Mask => {
+                        let words = Val::Const(i64::from(self.p.machine.mask_words));
+                        let word = self.bin(BinOp::Mul, word, words, e.span);
+                        Target::Value(Value::Mask(MaskRef::Shared(Slot { word, ..slot }), Type::Mask))
+                    }
+                    Type::Lock(kind) => Target::Value(Value::Lock(Slot { word, ..slot }, kind, false)),
+                    ty => Target::Slot(Slot { word, ..slot }, ty),
+                })
             }
             ExprKind::Call { name, args } if per(name).is_some() => {
                 let scope = per(name).unwrap_or(Scope::PerCpu);
@@ -140,6 +148,7 @@ impl<'p> Lower<'p, '_, '_> {
         let def = &self.p.vars[usize::from(var)];
         let slot = Slot { var, instance, word: Val::Const(0) };
         match (&def.ty, def.array) {
+            (ty @ (Type::Mask | Type::Lock(_)), Some(len)) => Target::Array(slot, ty.clone(), len),
             (Type::Mask | Type::MaskVar, _) => {
                 Target::Value(Value::Mask(MaskRef::Shared(slot), def.ty.clone()))
             }
@@ -171,7 +180,7 @@ impl<'p> Lower<'p, '_, '_> {
         if object == Object::Vcpu && field.name == "vcpu_idx" {
             return Ok(Target::Value(Value::Num(instance, INT)));
         }
-        match self.p.fields.get(&(object, field.name.as_str())) {
+        match self.p.fields.get(&(object.clone(), field.name.as_str())) {
             Some(var) => Ok(self.variable(*var, instance)),
             None => {
                 let names: Vec<&str> = self
@@ -544,6 +553,9 @@ impl<'p> Lower<'p, '_, '_> {
     }
 
     fn cast(&mut self, ty: &Type, of: &'p Expr, span: Span) -> Lowered<Value> {
+        if let Some(fault) = self.p.unknown(ty, span) {
+            return self.fail(fault);
+        }
         match self.value(of)? {
             Value::Num(v, from) => match (ty, &from) {
                 (Type::Void, _) => Ok(Value::Nothing),

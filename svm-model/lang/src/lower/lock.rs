@@ -103,7 +103,7 @@ impl<'p> Lower<'p, '_, '_> {
         let (src, expected) = (Val::Const(0), Val::Const(0));
         self.push(Inst::Rmw { dst: was, slot, op: RmwOp::TryLock(kind), src, expected }, span);
         let free = match kind {
-            Lock::Mutex | Lock::Spin | Lock::Write | Lock::DownWrite => BinOp::Eq,
+            Lock::Mutex | Lock::Spin | Lock::Write | Lock::DownWrite | Lock::Downgrade => BinOp::Eq,
             Lock::Read | Lock::DownRead => BinOp::Ge,
             Lock::Completion | Lock::CompleteAll => BinOp::Ne,
         };

@@ -62,8 +62,8 @@ impl<'p> Lower<'p, '_, '_> {
             && !binding.held
         {
             let (reg, ty) = (*reg, ty.clone());
-            match ref_to {
-                Some(object) if ty == Type::Ref(object) => return Ok((name, reg)),
+            match &ref_to {
+                Some(object) if ty == Type::Ref(object.clone()) => return Ok((name, reg)),
                 None if matches!(ty, Type::Int(_)) => {
                     let most = self.p.machine.pcpus.max(self.p.machine.vcpus());
                     if self.p.range(&ty).1 < most {

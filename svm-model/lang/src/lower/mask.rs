@@ -13,8 +13,10 @@ impl Lower<'_, '_, '_> {
     }
 
     /// The word of a mask.
-    fn word_slot(slot: Slot, word: u8) -> Slot {
-        Slot { word: Val::Const(i64::from(word)), ..slot }
+    fn word_slot(&mut self, slot: Slot, word: u8, span: Span) -> Slot {
+        // The first word of an element of an array is not 0.
+        let word = self.bin(BinOp::Add, slot.word, Val::Const(i64::from(word)), span);
+        Slot { word, ..slot }
     }
 
     /// Reads a word; a shared one by a load.
@@ -23,8 +25,9 @@ impl Lower<'_, '_, '_> {
             MaskRef::Local(m) | MaskRef::Fixed(m) => Val::Reg(m.base + V::from(word)),
             MaskRef::Full => Val::Const(self.p.machine.full_word(word)),
             MaskRef::Shared(slot) => {
+                let slot = self.word_slot(slot, word, span);
                 let dst = self.new_word(word);
-                self.push(Inst::Load { dst, slot: Self::word_slot(slot, word) }, span);
+                self.push(Inst::Load { dst, slot }, span);
                 Val::Reg(dst)
             }
         }
@@ -35,7 +38,8 @@ impl Lower<'_, '_, '_> {
         match mask {
             MaskRef::Local(m) => self.set(m.base + V::from(word), v, span),
             MaskRef::Shared(slot) => {
-                self.push(Inst::Store { slot: Self::word_slot(slot, word), src: v }, span)
+                let slot = self.word_slot(slot, word, span);
+                self.push(Inst::Store { slot, src: v }, span);
             }
             MaskRef::Fixed(_) | MaskRef::Full => {}
         }
@@ -44,11 +48,12 @@ impl Lower<'_, '_, '_> {
     /// The word of a pCPU's bit, and the bit's number in it.
     fn bit_place(&mut self, slot: Slot, cpu: Val, span: Span) -> (Slot, Val) {
         if self.words() == 1 {
-            return (Self::word_slot(slot, 0), cpu);
+            return (slot, cpu);
         }
         let bits = Val::Const(self.p.machine.word_bits);
         let word = self.bin(BinOp::Div, cpu, bits, span);
         let bit = self.bin(BinOp::Rem, cpu, bits, span);
+        let word = self.bin(BinOp::Add, slot.word, word, span);
         (Slot { word, ..slot }, bit)
     }
 
@@ -249,6 +254,7 @@ impl Lower<'_, '_, '_> {
                 let read = self.any_word();
                 let one = self.words() == 1;
                 let at = if one { Val::Const(0) } else { Val::Reg(word) };
+                let at = self.bin(BinOp::Add, slot.word, at, span);
                 self.push(Inst::Load { dst: read, slot: Slot { word: at, ..slot } }, span);
                 let down = self.bin(BinOp::Shr, Val::Reg(read), Val::Reg(bit), span);
                 let left = self.bin(BinOp::Shl, down, Val::Reg(bit), span);
@@ -349,7 +355,7 @@ impl Lower<'_, '_, '_> {
             let dst = local.base + V::from(w);
             match shared {
                 MaskRef::Shared(slot) => {
-                    let slot = Self::word_slot(slot, w);
+                    let slot = self.word_slot(slot, w, span);
                     self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
                 }
                 MaskRef::Local(m) => {

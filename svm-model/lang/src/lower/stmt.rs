@@ -3,7 +3,7 @@
 use svm_policy::BinOp;
 
 use super::{Label, Loop, Lower, Lowered, MaskRef, Target, Value};
-use crate::ast::{Block, Decl, Expr, Ident, Span, Stmt, StmtKind, Type};
+use crate::ast::{Block, Decl, Expr, Ident, Object, Span, Stmt, StmtKind, Type};
 use crate::decl::{ONLINE_MASK, Program};
 use crate::diag::{Fault, nearest};
 use crate::ir::{B, Val};
@@ -224,13 +224,16 @@ impl<'p> Lower<'p, '_, '_> {
             let fault = Fault::at(len.span, "a local cannot be an array");
             return self.fail(fault.help("declare the array at top level, or in a structure"));
         }
+        if let Some(fault) = self.p.unknown(&decl.ty, span) {
+            return self.fail(fault);
+        }
         match &decl.ty {
-            Type::Enum(name) if !self.p.enums.contains_key(name.as_str()) => {
-                let help = nearest(name, self.p.enums.keys());
-                self.fail(Fault::at(span, format!("unknown `enum {name}`")).help_if(help))
-            }
             Type::Bool | Type::Int(_) | Type::Enum(_) | Type::Ref(_) | Type::Opaque => {
                 let reg = self.new_reg();
+                if let Type::Ref(Object::Pool(_)) = decl.ty {
+                    // `kzalloc(sizeof(*r), ...)` may be what it starts as.
+                    self.bind(&decl.name.name, Target::Reg(reg, decl.ty.clone()));
+                }
                 let v = match &decl.init {
                     None => match Self::nothing_of(&decl.ty) {
                         Value::Num(v, _) => v,

@@ -1,7 +1,7 @@
 //! Expressions, by precedence climbing.
 
 use super::{OPERATORS, Parsed, Parser};
-use crate::ast::{Expr, ExprKind, Infix, Prefix};
+use crate::ast::{Expr, ExprKind, Ident, Infix, Prefix};
 use crate::diag::Fault;
 use crate::lex::Tok;
 
@@ -203,6 +203,7 @@ impl Parser<'_> {
                 self.next();
                 Ok(Expr { kind: ExprKind::Null, span })
             }
+            Tok::Word("sizeof") => self.size_of(),
             Tok::Word(_) => {
                 let name = self.ident("an expression")?;
                 if !self.is("(") {
@@ -224,5 +225,22 @@ impl Parser<'_> {
             }
             Tok::Punct(_) | Tok::Str(_) | Tok::End => self.unexpected("an expression"),
         }
+    }
+
+    /// `sizeof(struct name)` or `sizeof(*local)`, which only allocations ask for: a call with what it measures as a name.
+    fn size_of(&mut self) -> Parsed<Expr> {
+        let name = Ident { name: "sizeof".to_owned(), span: self.next().span };
+        self.need("(")?;
+        let start = self.span();
+        let of = if self.eat("*") {
+            format!("*{}", self.ident("a local variable")?.name)
+        } else if self.eat_word("struct") {
+            format!("struct {}", self.ident("the name of a structure")?.name)
+        } else {
+            return self.unexpected("`struct name` or `*local`");
+        };
+        let of = Expr { kind: ExprKind::Name(of), span: start.to(self.behind()) };
+        let span = name.span.to(self.need(")")?);
+        Ok(Expr { kind: ExprKind::Call { name, args: vec![of] }, span })
     }
 }

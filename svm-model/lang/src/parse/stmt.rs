@@ -1,7 +1,7 @@
 //! Statements.
 
 use super::{Parsed, Parser, Reported};
-use crate::ast::{Block, Decl, Filter, GuardKind, Ident, Span, Stmt, StmtKind};
+use crate::ast::{Block, Decl, Expr, ExprKind, Filter, GuardKind, Ident, Span, Stmt, StmtKind};
 use crate::diag::{Fault, nearest};
 use crate::lex::Tok;
 
@@ -140,6 +140,7 @@ impl Parser<'_> {
                 StmtKind::Return(if self.is(";") { None } else { Some(self.expr()?) })
             }
             "guard" => self.guard()?,
+            "scoped_guard" => return self.scoped_guard(start, out),
             "for_each_cpu"
             | "for_each_cpu_and"
             | "for_each_cpu_andnot"
@@ -231,9 +232,36 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// `scoped_guard(kind, lock) statement`: as the kernel's, a loop that runs once, so that `break` gives the lock back.
+    fn scoped_guard(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
+        self.next();
+        self.need("(")?;
+        let guard = self.guard_kind()?;
+        self.need(",")?;
+        let lock = self.expr()?;
+        let span = start.to(self.need(")")?);
+        let body = self.body()?;
+        let around = Span { start: start.start, ..body.span };
+        let held = Stmt { kind: StmtKind::Guard { kind: guard, lock }, span };
+        let inner = Stmt { span: body.span, kind: StmtKind::Block(body) };
+        let body = Block { stmts: vec![held, inner], span: around };
+        let cond = Expr { kind: ExprKind::Int(0), span };
+        out.push(Stmt { kind: StmtKind::DoWhile { body, cond }, span });
+        Ok(())
+    }
+
     fn guard(&mut self) -> Parsed<StmtKind> {
         self.next();
         self.need("(")?;
+        let guard = self.guard_kind()?;
+        self.need(")")?;
+        self.need("(")?;
+        let lock = self.expr()?;
+        self.need(")")?;
+        Ok(StmtKind::Guard { kind: guard, lock })
+    }
+
+    fn guard_kind(&mut self) -> Parsed<GuardKind> {
         let kind: Ident = self.ident("a kind of guard")?;
         let Some((_, guard)) = GuardKind::ALL.into_iter().find(|(word, _)| *word == kind.name) else {
             let words = GuardKind::ALL.map(|(word, _)| word);
@@ -242,11 +270,7 @@ impl Parser<'_> {
                 .help_if(nearest(&kind.name, words));
             return self.fail(fault);
         };
-        self.need(")")?;
-        self.need("(")?;
-        let lock = self.expr()?;
-        self.need(")")?;
-        Ok(StmtKind::Guard { kind: guard, lock })
+        Ok(guard)
     }
 
     fn for_each(&mut self, word: &str, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {

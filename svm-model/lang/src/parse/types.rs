@@ -40,7 +40,7 @@ impl Parser<'_> {
             None => {
                 let fault = Fault::at(span, "no such pointer type").help(
                     "there are pointers to `struct kvm`, `struct kvm_vcpu`, `struct page`, `struct cpumask`, to locks, \
-                     and `void *`",
+                     to what `DEFINE_OBJECTS` declares, and `void *`",
                 );
                 self.fail(fault)
             }
@@ -84,7 +84,7 @@ impl Parser<'_> {
             "s16" => int(IntType::S16),
             "s32" => int(IntType::S32),
             "s64" => int(IntType::S64),
-            "atomic_t" => plain(Type::Atomic),
+            "atomic_t" | "refcount_t" => plain(Type::Atomic),
             "cpumask_t" => plain(Type::Mask),
             "cpumask_var_t" => plain(Type::MaskVar),
             "spinlock_t" => plain(Type::Lock(LockType::Spin)),
@@ -104,12 +104,7 @@ impl Parser<'_> {
                     "mutex" => plain(Type::Lock(LockType::Mutex)),
                     "rw_semaphore" => plain(Type::Lock(LockType::Rwsem)),
                     "completion" => plain(Type::Lock(LockType::Completion)),
-                    other => {
-                        let fault = Fault::at(tag.span, format!("unknown `struct {other}`"))
-                            .expected(format!("expected one of {}", STRUCTS.join(", ")))
-                            .help_if(crate::diag::nearest(other, STRUCTS));
-                        self.fail(fault)
-                    }
+                    other => Ok(Base::Object(Object::Pool(other.to_owned()))),
                 }
             }
             other => {
@@ -123,7 +118,8 @@ impl Parser<'_> {
 }
 
 /// Names behind `struct`.
-const STRUCTS: [&str; 7] = ["kvm", "kvm_vcpu", "page", "cpumask", "mutex", "rw_semaphore", "completion"];
+pub(crate) const STRUCTS: [&str; 7] =
+    ["kvm", "kvm_vcpu", "page", "cpumask", "mutex", "rw_semaphore", "completion"];
 
 /// A type before its stars.
 enum Base {
@@ -132,7 +128,7 @@ enum Base {
 }
 
 /// Words that begin a type.
-pub(crate) const TYPE_WORDS: [&str; 28] = [
+pub(crate) const TYPE_WORDS: [&str; 29] = [
     "void",
     "bool",
     "_Bool",
@@ -151,6 +147,7 @@ pub(crate) const TYPE_WORDS: [&str; 28] = [
     "s32",
     "s64",
     "atomic_t",
+    "refcount_t",
     "cpumask_t",
     "cpumask_var_t",
     "spinlock_t",

@@ -185,7 +185,7 @@ fn item(t: &mut Tape<'_>) -> Item {
                 .collect(),
         },
         2 => ItemKind::Struct {
-            object: t.pick(&[Object::Vm, Object::Vcpu, Object::Page]),
+            object: t.pick(&[Object::Vm, Object::Vcpu, Object::Page, Object::Pool("region".to_owned())]),
             fields: (0..t.below(4))
                 .map(|_| Decl {
                     bits: if t.below(2) == 0 { None } else { Some(expr(t, 1)) },
@@ -201,6 +201,7 @@ fn item(t: &mut Tape<'_>) -> Item {
             let number = matches!(decl.ty, Type::Bool | Type::Int(_) | Type::Enum(_));
             ItemKind::Global { is_static, is_const: number && t.below(3) == 0, decl }
         }
+        5 if t.below(3) == 0 => ItemKind::Objects { name: ident(t), count: expr(t, 1) },
         5 => ItemKind::Lock { kind: t.pick(&LockType::DEFINED).1, name: ident(t) },
         _ => ItemKind::Function(Function {
             is_static: t.below(2) == 0,

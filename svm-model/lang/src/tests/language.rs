@@ -37,7 +37,7 @@ fn the_example_of_the_documentation_compiles() {
         Source { file: "kernel.c", text: &kernel, role: Role::Kernel },
         Source { file: "LANGUAGE.md", text: policy, role: Role::Policy },
     ];
-    let code = compile(&sources, &no_includes, &["vcpu_thread", "madvise_dontneed"], &config(2, 64));
+    let code = compile(&sources, &super::texts::find, &["vcpu_thread", "madvise_dontneed"], &config(2, 64));
     assert!(code.is_ok(), "{}", code.unwrap_err()[0]);
 }
 

@@ -97,7 +97,7 @@ fn equal_inputs_give_equal_programs() {
     let kernel = super::texts::kernel();
     let build = || {
         let source = crate::Source { file: "k.c", text: &kernel, role: crate::Role::Kernel };
-        crate::compile(&[source], &crate::no_includes, &["vcpu_thread", "madvise_dontneed"], &config(4, 2))
+        crate::compile(&[source], &super::texts::find, &["vcpu_thread", "madvise_dontneed"], &config(4, 2))
             .expect("compiles")
     };
     assert_eq!(build(), build());

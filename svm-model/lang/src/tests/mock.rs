@@ -41,6 +41,7 @@ impl<'c> Mock<'c> {
                     Scope::PerCpu => usize::from(config.pcpus),
                     Scope::PerPage => usize::from(config.pages),
                     Scope::PerAsid => usize::from(config.asids),
+                    Scope::PerObject(pool) => usize::from(code.pools[usize::from(pool)].1),
                 };
                 let words = (0..v.words).map(|w| v.init_of(w, config.pcpus, config.word_bits));
                 words.cycle().take(instances * usize::from(v.words)).collect()

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::ast::Object;
-use crate::{Code, Config, Role, Source, Type, VmTables, compile, no_includes};
+use crate::{Code, Config, Included, Role, Source, Type, VmTables, compile};
 
 /// Every policy's text, by file name.
 fn policies() -> Vec<(String, String)> {
@@ -20,6 +20,13 @@ fn policies() -> Vec<(String, String)> {
         .collect();
     list.sort();
     list
+}
+
+/// Finds what a kernel's text includes.
+pub(super) fn find(name: &str, _: &str) -> Result<Included, String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernels").join(name);
+    let text = fs::read_to_string(path).map_err(|e| e.to_string())?;
+    Ok(Included { file: name.to_owned(), text })
 }
 
 pub(super) fn kernel() -> String {
@@ -43,6 +50,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
+        store_buffers: false,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("vm0".to_owned(), Type::Ref(Object::Vm), 0),
@@ -50,7 +58,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         defines: Vec::new(),
     };
     let entries = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in", "guest", "reclaim"];
-    compile(&sources, &no_includes, &entries, &config).unwrap_or_else(|diags| {
+    compile(&sources, &find, &entries, &config).unwrap_or_else(|diags| {
         panic!("{name}:\n{}", diags.iter().map(|d| format!("{d}\n")).collect::<String>())
     })
 }
