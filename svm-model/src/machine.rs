@@ -605,10 +605,8 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
     let (pcpus, word_bits) = (spec.pcpus(), spec.assumptions.word_bits);
     let mut vars = Vec::new();
     for var in &code.vars {
-        let pool = match var.scope {
-            Scope::PerObject(pool) => code.pools.get(usize::from(pool)),
-            _ => None,
-        };
+        let number = if let Scope::PerObject(pool) = var.scope { Some(usize::from(pool)) } else { None };
+        let pool = number.and_then(|n| code.pools.get(n));
         let pool_name = pool.map_or("", |p| p.0.as_str());
         let of_pool = |i: usize| format!("{pool_name}{i}.");
         let (instances, owner): (usize, &dyn Fn(usize) -> String) = match var.scope {

@@ -3,7 +3,6 @@
 use sim_state::Domain;
 use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 
-use crate::ast::Type;
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
@@ -211,15 +210,8 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             init: def.init,
             kind: def.kind.clone(),
             state: None,
-            object: match def.scope {
-                Scope::PerObject(pool) => program.pools.get(usize::from(pool)).map(|p| p.state),
-                _ => None,
-            }
-            .filter(|state| usize::from(*state) != list.len()),
-            names: match &def.ty {
-                Type::Enum(name) => program.enum_names.get(name.as_str()).cloned().unwrap_or_default(),
-                _ => Vec::new(),
-            },
+            object: program.pool_of(def.scope).map(|p| p.state).filter(|s| usize::from(*s) != list.len()),
+            names: program.names_of(&def.ty),
             used,
             file,
             line,

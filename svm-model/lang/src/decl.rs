@@ -674,23 +674,33 @@ impl Program<'_> {
 
     /// What is wrong with a type that no text declares.
     pub(crate) fn unknown(&self, ty: &Type, span: Span) -> Option<Fault> {
-        match ty {
-            Type::Enum(name) if !self.enums.contains_key(name.as_str()) => {
-                let help = nearest(name, self.enums.keys());
-                Some(Fault::at(span, format!("unknown `enum {name}`")).help_if(help))
-            }
-            Type::Ref(Object::Pool(name)) if !self.pools.iter().any(|p| p.name == *name) => {
-                let known =
-                    crate::parse::STRUCTS.into_iter().chain(self.pools.iter().map(|p| p.name.as_str()));
-                let help = nearest(name, known.clone());
-                Some(
-                    Fault::at(span, format!("unknown `struct {name}`"))
-                        .expected(format!("expected one of {}", known.collect::<Vec<_>>().join(", ")))
-                        .help_if(help),
-                )
-            }
-            _ => None,
+        if let Type::Enum(name) = ty
+            && !self.enums.contains_key(name.as_str())
+        {
+            let help = nearest(name, self.enums.keys());
+            return Some(Fault::at(span, format!("unknown `enum {name}`")).help_if(help));
         }
+        if let Type::Ref(Object::Pool(name)) = ty
+            && !self.pools.iter().any(|p| p.name == *name)
+        {
+            let known = crate::parse::STRUCTS.into_iter().chain(self.pools.iter().map(|p| p.name.as_str()));
+            let help = nearest(name, known.clone());
+            let fault = Fault::at(span, format!("unknown `struct {name}`"));
+            let fault = fault.expected(format!("expected one of {}", known.collect::<Vec<_>>().join(", ")));
+            return Some(fault.help_if(help));
+        }
+        None
+    }
+
+    /// The declared structure whose objects a variable has instances for.
+    pub(crate) fn pool_of(&self, scope: Scope) -> Option<&Pool> {
+        if let Scope::PerObject(pool) = scope { self.pools.get(usize::from(pool)) } else { None }
+    }
+
+    /// The names of an enumeration's values; none of another type.
+    pub(crate) fn names_of(&self, ty: &Type) -> Vec<(i64, String)> {
+        let names = if let Type::Enum(name) = ty { self.enum_names.get(name.as_str()) } else { None };
+        names.cloned().unwrap_or_default()
     }
 
     /// Whether the values of a type are numbers (not references, masks or locks).

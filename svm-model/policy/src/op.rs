@@ -490,10 +490,10 @@ impl Op {
     /// Whether it is a store that others may see later.
     #[must_use]
     pub const fn is_plain_store(self) -> bool {
-        match self {
-            Op::Store { .. } => true,
-            Op::Unlock { kind, .. } => kind.given_plainly(),
-            _ => false,
+        if let Op::Unlock { kind, .. } = self {
+            kind.given_plainly()
+        } else {
+            matches!(self, Op::Store { .. })
         }
     }
 

@@ -65,14 +65,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     /// The structures of a VM and of its vCPUs are freed: what only they pointed at is lost.
     pub(super) fn free_vm(&mut self, vm: i64) -> Answer {
-        self.free_structures(
-            |scope, instance, vm_of| match scope {
-                Scope::PerVm => instance == vm,
-                Scope::PerVcpu => vm_of == vm,
-                _ => false,
-            },
-            Scope::PerVm,
-        );
+        let meant = |scope: Scope, instance: i64, vm_of: i64| {
+            scope == Scope::PerVm && instance == vm || scope == Scope::PerVcpu && vm_of == vm
+        };
+        self.free_structures(meant, Scope::PerVm);
         Answer::Done(0)
     }
 

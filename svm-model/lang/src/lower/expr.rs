@@ -72,15 +72,17 @@ impl<'p> Lower<'p, '_, '_> {
                     let fault = Fault::at(index.span, format!("there is no element {n}"));
                     return self.fail(fault.expected(format!("expected 0 to {}", len - 1)));
                 }
-                Ok(match ty {
-                    Type::Mask => {
-                        let words = Val::Const(i64::from(self.p.machine.mask_words));
-                        let word = self.bin(BinOp::Mul, word, words, e.span);
-                        Target::Value(Value::Mask(MaskRef::Shared(Slot { word, ..slot }), Type::Mask))
-                    }
-                    Type::Lock(kind) => Target::Value(Value::Lock(Slot { word, ..slot }, kind, false)),
-                    ty => Target::Slot(Slot { word, ..slot }, ty),
-                })
+                if ty == Type::Mask {
+                    let words = Val::Const(i64::from(self.p.machine.mask_words));
+                    let word = self.bin(BinOp::Mul, word, words, e.span);
+                    let mask = MaskRef::Shared(Slot { word, ..slot });
+                    return Ok(Target::Value(Value::Mask(mask, Type::Mask)));
+                }
+                let slot = Slot { word, ..slot };
+                if let Type::Lock(kind) = ty {
+                    return Ok(Target::Value(Value::Lock(slot, kind, false)));
+                }
+                Ok(Target::Slot(slot, ty))
             }
             ExprKind::Call { name, args } if per(name).is_some() => {
                 let scope = per(name).unwrap_or(Scope::PerCpu);
