@@ -22,8 +22,24 @@ pub(crate) struct Step<'a> {
     pcpu: Option<u16>,
     file: Option<&'a str>,
     line: Option<u32>,
+    column: Option<u32>,
+    /// The function that the statement stands in.
+    function: Option<&'a str>,
     text: &'a str,
     effect: &'a str,
+    /// Only where there are some.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<StepEvent<'a>>,
+    /// What went wrong in general; only at a step with an event, where the steps show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+}
+
+/// The moment of damage.
+#[derive(Debug, Serialize)]
+struct StepEvent<'a> {
+    event: &'static str,
+    text: &'a str,
 }
 
 impl<'a> Step<'a> {
@@ -35,8 +51,12 @@ impl<'a> Step<'a> {
             pcpu: step.pcpu,
             file: step.file.as_deref(),
             line: step.line,
+            column: step.column,
+            function: step.function.as_deref(),
             text: &step.text,
             effect: &step.effect,
+            events: step.events.iter().map(|(e, text)| StepEvent { event: e.kind.name(), text }).collect(),
+            cause: step.cause.as_deref(),
         }
     }
 }

@@ -22,6 +22,8 @@ const LEAST: usize = 28;
 const GAP: usize = 2;
 /// From this many steps on, what a statement of the kernel did stands for the statement.
 const LONG: usize = 60;
+/// Stands for a space at which no line ends.
+const JOINED: char = '\u{e000}';
 /// After so many steps of others, a function is named again.
 const FAR: usize = 8;
 
@@ -34,10 +36,11 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(steps: &[StoryStep], width: usize) -> Layout {
+    /// Of the steps of a story from the one with index `from` on.
+    fn of(story: &[StoryStep], from: usize, width: usize) -> Layout {
         let width = width.min(MAIL);
-        let number = steps.iter().map(|s| s.step.to_string().len()).max().unwrap_or(0).max(2);
-        let lanes = Lanes::of(steps, width.saturating_sub(number + GAP));
+        let number = story.iter().map(|s| s.step.to_string().len()).max().unwrap_or(0).max(2);
+        let lanes = Lanes::of(story, from, width.saturating_sub(number + GAP));
         Layout { width, number, lanes }
     }
 
@@ -69,7 +72,11 @@ impl Layout {
         for row in 0..rows.iter().map(Vec::len).max().unwrap_or(0) {
             let cells = rows.iter().zip(&self.lanes.list).map(|(lines, lane)| {
                 let line = lines.get(row).map_or("", String::as_str);
-                pad(&styled(line, if line.is_empty() { owo_colors::Style::new() } else { style::strong() }), lane.width, false)
+                pad(
+                    &styled(line, if line.is_empty() { owo_colors::Style::new() } else { style::strong() }),
+                    lane.width,
+                    false,
+                )
             });
             let cells: Vec<String> = cells.collect();
             text.push_str(&" ".repeat(self.number + GAP));
@@ -80,7 +87,9 @@ impl Layout {
 
     /// A sentence across all columns, its first word in a style.
     fn push_across(&self, mark: &str, look: owo_colors::Style, said: &str, text: &mut String) {
-        let line = wrap(&format!("{mark} {}", said.trim()), self.width.max(LEAST), 4);
+        // A step's number stays beside the word.
+        let said = said.trim().replace("(step ", &format!("(step{JOINED}"));
+        let line = wrap(&format!("{mark} {said}"), self.width.max(LEAST), 4).replace(JOINED, " ");
         text.push_str(&line.replacen(mark, &styled(mark, look), 1));
         text.push('\n');
     }
@@ -102,20 +111,27 @@ fn end_row(text: &mut String) {
 /// Which texts the lines' numbers are of.
 fn legend(steps: &[StoryStep]) -> String {
     let of = |role: Role| {
-        let mut files: Vec<String> =
-            steps.iter().filter(|s| s.role == Some(role)).filter_map(|s| s.file.as_deref().map(file_name)).collect();
+        let mut files: Vec<String> = steps
+            .iter()
+            .filter(|s| s.role == Some(role))
+            .filter_map(|s| s.file.as_deref().map(file_name))
+            .collect();
         files.sort();
         files.dedup();
         files
     };
     let kernel = of(Role::Kernel);
-    if kernel.is_empty() { String::new() } else { format!("lines without a file are of {}", kernel.join(" and ")) }
+    if kernel.is_empty() {
+        String::new()
+    } else {
+        format!("lines without a file are of {}", kernel.join(" and "))
+    }
 }
 
 /// Tells the steps from the one with index `from` on.
 pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
     let steps = story.get(from..).unwrap_or_default();
-    let layout = Layout::of(steps, width);
+    let layout = Layout::of(story, from, width);
     let mut text = String::new();
     let aside = |said: &str| format!("{}\n", styled(&wrap(said, layout.width.max(LEAST), 4), style::aside()));
     if from > 0 {
@@ -151,7 +167,7 @@ pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
             layout.push_across(&format!(">>> {}:", event.kind.name()), style::bad(), said, &mut text);
         }
     }
-    if let Some(cause) = cause(story) {
+    if let Some(cause) = cause(steps) {
         text.push('\n');
         layout.push_across("in short:", style::strong(), cause, &mut text);
     }
@@ -166,7 +182,7 @@ pub(crate) fn cause(story: &[StoryStep]) -> Option<&str> {
 /// The line for an event that is a state rather than a step.
 pub(crate) fn state_event(name: &str, meaning: &str, story: &[StoryStep], width: usize) -> String {
     let mut text = String::new();
-    Layout::of(story, width).push_across(&format!(">>> {name}:"), style::bad(), meaning, &mut text);
+    Layout::of(story, 0, width).push_across(&format!(">>> {name}:"), style::bad(), meaning, &mut text);
     text
 }
 

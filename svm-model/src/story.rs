@@ -123,7 +123,7 @@ impl Machine {
                 near: self.near(notes.what),
                 text: said.text,
                 effect: self.effect(&seen),
-                cause: notes.events.iter().find_map(|e| causes.of(self, *e)),
+                cause: notes.events.iter().find_map(|e| causes.of(self, *e)).map(|c| c + "."),
                 events,
             });
         }
@@ -134,15 +134,17 @@ impl Machine {
     fn near(&self, what: Option<What>) -> Option<u16> {
         let core_of = &self.spec.core_of;
         let first = |is: &dyn Fn(CoreId) -> bool| core_of.iter().position(|core| is(*core));
-        let at = match what? {
-            What::Move(m) => match m.kind {
+        let at = if let What::Reuse { by: NewOwner::Host(p), .. } = what? {
+            Some(p.index())
+        } else if let Some(What::Move(m)) = what {
+            match m.kind {
                 MoveKind::PrivateToL3(c) | MoveKind::PrivateDrop(c) => first(&|core| core == c),
                 MoveKind::L3ToFlight(x) | MoveKind::L3Drop(x) | MoveKind::FlightToDram(x) => {
                     first(&|core| self.spec.shape.ccx_of_core[core.index()] == x)
                 }
-            },
-            What::Reuse { by: NewOwner::Host(p), .. } => Some(p.index()),
-            _ => None,
+            }
+        } else {
+            None
         };
         u16::try_from(at?).ok()
     }

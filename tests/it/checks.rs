@@ -51,7 +51,7 @@ fn the_second_flusher_of_clear_remark_is_told() {
         "cpumask_test_and_",
         "free_page",
         "0 was clear in vm0.dirty_cpus {}",
-        ">>> LATENT: page P is free, but vm0's dirty line of it is still in core0",
+        ">>> latent: page P is free, but vm0's dirty line of it is still in core0",
     ] {
         assert!(ran.out.contains(word), "no {word} in\n{}", ran.out);
     }
@@ -154,7 +154,7 @@ fn a_saved_schedule_replays_and_so_does_a_line_of_json() {
     let ran = sevsim_in(&folder, &small(&["--policy", "no-flush", "--save-schedule", "race.sched"])).ends(3);
     assert!(ran.out.contains("sevsim replay race.sched"));
     let words = sevsim_in(&folder, &["replay", "race.sched"]).ends(0);
-    assert!(words.out.contains(">>> LATENT") && words.out.contains("the schedule shows latent"));
+    assert!(words.out.contains(">>> latent") && words.out.contains("the schedule shows latent"));
     let told = sevsim_in(&folder, &["replay", "race.sched", "--format", "json"]).ends(0).json();
     assert_eq!(told[0]["schema"], "sevsim.replay/1");
     assert_eq!(told[0]["shown"], true);
@@ -212,10 +212,10 @@ fn nothing_is_saved_where_nothing_is_violated() {
 fn a_story_is_not_told_twice_and_all_are_told_if_asked_for() {
     let both = ["check", "reclaim-one-vcpu", "--policy", "no-flush", "--part", "rome"];
     let first = sevsim(&both).ends(3).out;
-    assert_eq!(first.matches(">>> LATENT").count(), 1);
-    assert_eq!(first.matches(">>> CLOBBER").count(), 0);
+    assert_eq!(first.matches(">>> latent").count(), 1);
+    assert_eq!(first.matches(">>> clobber").count(), 0);
     let all = sevsim(&[&both[..], &["--stories", "all"]].concat()).ends(3).out;
-    assert!(all.contains(">>> CLOBBER") && all.contains("as above"), "{all}");
+    assert!(all.contains(">>> clobber") && all.contains("as above"), "{all}");
     let none = sevsim(&[&both[..], &["--stories", "none"]].concat()).ends(3).out;
     assert!(!none.contains(">>>"));
 }

@@ -10,8 +10,11 @@ use super::super::table::{columns, pad};
 
 /// Lines that a statement takes at most.
 const LINES: usize = 3;
-/// Under a step's first line.
+/// Under a step's first line, and where there is little room.
 const INDENT: usize = 4;
+const LITTLE: usize = 2;
+/// From this width on there is more.
+const ROOMY: usize = 36;
 /// From this width on, what a statement did stands beside it.
 const BESIDE: usize = 62;
 
@@ -52,7 +55,11 @@ pub(super) fn folded(text: &str, width: usize, indent: usize) -> Vec<String> {
             let cut = word
                 .char_indices()
                 .take(fits + 1)
-                .filter(|(i, c)| *i > 0 && matches!(word[..*i].chars().next_back(), Some('(' | '>' | '.' | ',' | '_')) && *c != ')')
+                .filter(|(i, c)| {
+                    *i > 0
+                        && matches!(word[..*i].chars().next_back(), Some('(' | '>' | '.' | ',' | '_'))
+                        && *c != ')'
+                })
                 .map(|(i, _)| i)
                 .last();
             let cut = cut.or_else(|| word.char_indices().nth(fits).map(|(i, _)| i)).unwrap_or(word.len());
@@ -177,7 +184,7 @@ pub(super) fn body(step: &StoryStep, above: &mut Above, width: usize, terse: boo
     let plain = owo_colors::Style::new();
     let (Some(file), Some(line)) = (&step.file, step.line) else {
         let mut lines: Vec<Line> = folded(&step.text, width, 2).into_iter().map(|l| (l, plain)).collect();
-        push_effect(step, &mut lines, width);
+        push_effect(step, &mut lines, width, INDENT);
         return lines;
     };
     let policy = step.role == Some(Role::Policy);
@@ -210,7 +217,7 @@ pub(super) fn body(step: &StoryStep, above: &mut Above, width: usize, terse: boo
         let many = beside.iter().any(|l| l.starts_with("  "));
         if many {
             lines.push((format!("{}{}", lead(&number, 0), statement(short, room)[0]), style));
-            push_effect(step, &mut lines, width);
+            push_effect(step, &mut lines, width, INDENT);
             return lines;
         }
         for (i, part) in beside.into_iter().enumerate() {
@@ -228,24 +235,24 @@ pub(super) fn body(step: &StoryStep, above: &mut Above, width: usize, terse: boo
                 lines.push((format!("  {part}"), style));
             }
         }
-        push_effect(step, &mut lines, width);
+        push_effect(step, &mut lines, width, INDENT);
         return lines;
     }
     let fits = columns(short) <= room;
-    if !step.effect.is_empty() && whole == 1 && (!fits || terse) {
-        // What it did says more than a statement that is cut.
-        lines.push((format!("{number} {}", step.effect), plain));
-        return lines;
-    }
     if fits && !step.effect.is_empty() && columns(short) + 2 + columns(&step.effect) <= room {
         lines.push((format!("{number} {short}  {}", step.effect), plain));
+        return lines;
+    }
+    if !step.effect.is_empty() && whole == 1 && (!fits || terse && step.role == Some(Role::Kernel)) {
+        // What it did says more than a statement that is cut.
+        lines.push((format!("{number} {}", step.effect), plain));
         return lines;
     }
     if fits || step.effect.is_empty() {
         for (i, part) in statement(short, room).into_iter().enumerate() {
             lines.push((format!("{}{part}", lead(&number, i)), plain));
         }
-        push_effect(step, &mut lines, width);
+        push_effect(step, &mut lines, width, if width < ROOMY { LITTLE } else { INDENT });
         return lines;
     }
     for (i, part) in effects(&step.effect, room).into_iter().enumerate() {
@@ -265,8 +272,8 @@ fn cut(text: &str, width: usize) -> String {
     format!("{}..", kept.trim_end())
 }
 
-fn push_effect(step: &StoryStep, lines: &mut Vec<Line>, width: usize) {
-    for part in effects(&step.effect, width.saturating_sub(INDENT)) {
-        lines.push((format!("{}{part}", " ".repeat(INDENT)), owo_colors::Style::new()));
+fn push_effect(step: &StoryStep, lines: &mut Vec<Line>, width: usize, indent: usize) {
+    for part in effects(&step.effect, width.saturating_sub(indent)) {
+        lines.push((format!("{}{part}", " ".repeat(indent)), owo_colors::Style::new()));
     }
 }

@@ -69,10 +69,10 @@ fn keys(steps: &[StoryStep]) -> Vec<Key> {
 }
 
 impl Lanes {
-    /// In `room` columns of the terminal: one for each pCPU and actor; if those are too narrow one for each pCPU; if
+    /// Of the steps from the one with index `from` on, in `room` columns of the terminal: one for each pCPU and actor; if those are too narrow one for each pCPU; if
     /// even those are, none: a list.
-    pub(super) fn of(steps: &[StoryStep], room: usize) -> Lanes {
-        let keys = keys(steps);
+    pub(super) fn of(story: &[StoryStep], from: usize, room: usize) -> Lanes {
+        let keys = keys(story).split_off(from.min(story.len()));
         Lanes::fitting(&keys, room, |key| key.clone())
             .or_else(|| {
                 let one = |key: &Key| match key.pcpu {
@@ -83,7 +83,7 @@ impl Lanes {
             })
             .unwrap_or_else(|| Lanes {
                 list: vec![Lane { title: String::new(), actor: None, width: room }],
-                of: vec![0; steps.len()],
+                of: vec![0; keys.len()],
             })
     }
 

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use sim_state::Domain;
 use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
 
-use crate::ast::{Span, Type};
 use crate::Role;
+use crate::ast::{Span, Type};
 use crate::ir::At;
 
 /// Where an operation came from.

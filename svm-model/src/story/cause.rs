@@ -6,7 +6,7 @@ use cache_model::event::{Event, EventKind};
 use sev_arch::{Access, PcpuId, Tag};
 use sim_core::state::SlotId;
 use svm_lang::VarKind;
-use svm_policy::{Op, Prim};
+use svm_policy::{Op, Prim, RmwOp};
 
 use super::effect::Seen;
 use crate::label::{Actor, What};
@@ -40,6 +40,11 @@ struct Moment {
     took: Option<u16>,
     /// Whether its pCPU wrote its caches back.
     flushed: bool,
+}
+
+/// Whether a built-in writes caches back.
+const fn is_flush(prim: Prim) -> bool {
+    matches!(prim, Prim::FlushPrivate | Prim::FlushShared | Prim::FlushEnd)
 }
 
 /// The steps so far, as far as causes are made of them.
@@ -88,7 +93,7 @@ impl Causes {
                 Some(What::Take { sender, .. }) => Some(sender),
                 _ => None,
             },
-            flushed: prim == Some(Prim::FlushPrivate),
+            flushed: prim.is_some_and(is_flush),
         });
     }
 
@@ -108,17 +113,22 @@ impl Causes {
         }
         let name = |step: usize| machine.actor_name(self.moments[step].actor);
         let (who, writer, page) = (name(end), name(wrote), &machine.spec.pages[page as usize].0);
-        let dirty = format!("the line of {page} that {writer} had dirtied on pCPU {pcpu} (step {})", wrote + 1);
+        let dirty = format!("the line of {page} that {writer} had dirtied on CPU{pcpu} (step {})", wrote + 1);
         let asked = self.last(end, |m| m.actor == freer && m.asked == Some(pcpu)).filter(|a| *a > zap);
-        let look = (zap..end).find(|s| {
-            self.moments[*s].actor == freer && self.bit(*s, pcpu).is_some_and(|(m, bit)| m.looked & bit != 0)
-        });
+        let looks = |s: &usize| self.moments[*s].actor == freer && self.looked(*s, pcpu).is_some();
+        let found_clear = |s: &usize| looks(s) && self.looked(*s, pcpu) == Some(false);
         let own = (zap..end).any(|s| self.moments[s].actor == freer && self.moments[s].flushed);
+        // Who asked nobody, though it saw the mark once, saw later that it was gone.
+        let look = (zap..end).find(|s| if asked.is_none() { found_clear(s) } else { looks(s) });
         let Some(look) = look else {
             return match (asked, own) {
-                (None, false) => Some(format!("nothing asked pCPU {pcpu} to write back {dirty}.")),
+                (None, false) if !(zap..end).any(|s| looks(&s)) => Some(format!(
+                    "the page was freed without a write-back: {who} never asked CPU{pcpu}, where {writer} had dirtied \
+                     {page} (step {})",
+                    wrote + 1
+                )),
                 (Some(asked), _) => Some(self.not_waited(asked, pcpu, &who, &dirty)),
-                (None, true) => None,
+                (None, _) => None,
             };
         };
         let (mask, bit) = self.bit(look, pcpu)?;
@@ -126,14 +136,15 @@ impl Causes {
             return asked.map(|asked| self.not_waited(asked, pcpu, &who, &dirty));
         }
         let mask_name = &machine.layout.slots()[mask.slot.0 as usize].name;
-        let mark = format!("pCPU {pcpu} in {mask_name}");
-        let found = format!("{who} found {mark} not marked (step {}) and freed {page} over {dirty}", look + 1);
+        let mark = format!("CPU{pcpu} in {mask_name}");
+        let found =
+            format!("{who} found {mark} not marked (step {}) and freed {page} over {dirty}", look + 1);
         let same = |m: &MaskWord| m.slot == mask.slot;
         let change = |s: usize| self.bit(s, pcpu).filter(|(m, _)| same(m));
         let cleared = (0..look)
             .rev()
             .find(|s| change(*s).is_some_and(|(m, bit)| m.before & bit != 0 && m.after & bit == 0));
-        let Some(cleared) = cleared else { return Some(format!("{found}: nothing had ever marked it.")) };
+        let Some(cleared) = cleared else { return Some(format!("the CPU was never marked: {found}")) };
         let by = name(cleared);
         let clear = format!("{by} had cleared that mark (step {})", cleared + 1);
         let by_other = self.moments[cleared].actor != freer;
@@ -142,13 +153,16 @@ impl Causes {
                 && m.mask.is_some_and(|w| same(&w) && w.bit(pcpu).is_some_and(|bit| w.looked & bit != 0))
         });
         // Set after the clearer looked, so that it cleared what it had not seen.
-        let unseen = last_look.filter(|l| change(*l).is_some_and(|(m, bit)| m.after & bit == 0)).and_then(|l| {
-            (l + 1..cleared).find(|s| change(*s).is_some_and(|(m, bit)| m.set & bit != 0)).map(|set| (l, set))
-        });
+        let unseen =
+            last_look.filter(|l| change(*l).is_some_and(|(m, bit)| m.after & bit == 0)).and_then(|l| {
+                (l + 1..cleared)
+                    .find(|s| change(*s).is_some_and(|(m, bit)| m.set & bit != 0))
+                    .map(|set| (l, set))
+            });
         if let Some((l, set)) = unseen {
             return Some(format!(
-                "a mark was lost: {by} read the mask (step {}), {} marked pCPU {pcpu} (step {}), and {by} then \
-                 cleared the mark that it had not seen (step {}). So {found}.",
+                "a mark was lost: {by} read the mask (step {}), {} marked CPU{pcpu} (step {}), and {by} then \
+                 cleared the mark that it had not seen (step {}); {found}",
                 l + 1,
                 name(set),
                 set + 1,
@@ -156,14 +170,17 @@ impl Causes {
             ));
         }
         if wrote > cleared {
-            let flushed = self.flush(pcpu, cleared, wrote);
-            let after = match flushed {
-                Some(flush) => format!("{clear}, pCPU {pcpu} wrote its caches back (step {})", flush + 1),
-                None => clear,
-            };
+            let flushed = self.flush(pcpu, cleared, wrote).map_or_else(String::new, |flush| {
+                format!(", CPU{pcpu} wrote its caches back (step {})", flush + 1)
+            });
+            let set = (0..cleared).rev().find(|s| change(*s).is_some_and(|(m, bit)| m.set & bit != 0));
+            let set = set
+                .map_or_else(String::new, |set| format!(" that {} had made (step {})", name(set), set + 1));
             return Some(format!(
-                "the guest ran on unmarked: {after}, {writer} dirtied {page} on it afterwards (step {}), and nothing had \
-                 marked it again when {who} looked (step {}).",
+                "the guest ran on on a CPU that was no longer marked: {by} cleared (step {}) the mark of {mark}{set}{flushed}, \
+                 {writer} dirtied {page} there afterwards (step {}), and nothing had marked it again when {who} looked \
+                 (step {})",
+                cleared + 1,
                 wrote + 1,
                 look + 1
             ));
@@ -171,13 +188,14 @@ impl Causes {
         let before = self.last(wrote, |m| m.flushed && m.pcpu == Some(pcpu)).filter(|f| {
             // By the same flusher, for the same reclaim.
             self.sender(*f) == Some(self.moments[cleared].actor)
-                && self.last(cleared, |m| m.actor == self.moments[cleared].actor && m.zapped.is_some())
+                && self
+                    .last(cleared, |m| m.actor == self.moments[cleared].actor && m.zapped.is_some())
                     .is_some_and(|z| z < *f)
         });
         if let Some(flush) = before {
             return Some(format!(
-                "a mark was cleared after its flush: pCPU {pcpu} wrote its caches back for {by} (step {}), {writer} dirtied \
-                 {page} there (step {}), and {by} only then cleared the mark (step {}). So {who} found it gone (step {}).",
+                "a mark was cleared after its flush: CPU{pcpu} wrote its caches back for {by} (step {}), {writer} dirtied \
+                 {page} there (step {}), and {by} only then cleared the mark (step {}); {who} found it gone (step {}) and freed {page}",
                 flush + 1,
                 wrote + 1,
                 cleared + 1,
@@ -186,8 +204,8 @@ impl Causes {
         }
         if let Actor::Irq(_) = self.moments[cleared].actor {
             return Some(format!(
-                "the mark was gone before the write-back was done: the handler on pCPU {pcpu} cleared it (step {}) and had \
-                 not written the caches back yet; {who} found it clear (step {}) and freed {page} over {dirty}.",
+                "the mark was gone before the write-back was done: the handler on CPU{pcpu} cleared it (step {}) and had \
+                 not written the caches back yet; {who} found it clear (step {}) and freed {page} over {dirty}",
                 cleared + 1,
                 look + 1
             ));
@@ -199,20 +217,20 @@ impl Causes {
             self.moments[*s].actor == self.moments[cleared].actor && self.moments[*s].asked == Some(pcpu)
         });
         let state = match sent {
-            Some(sent) => format!("its IPI to pCPU {pcpu} was sent (step {}) but not yet answered", sent + 1),
-            None => format!("had not yet asked pCPU {pcpu} to write back"),
+            Some(sent) => format!("its IPI to CPU{pcpu} was sent (step {}) but not yet answered", sent + 1),
+            None => format!("had not yet asked CPU{pcpu} to write back"),
         };
         Some(format!(
             "the second flusher found the mask empty while the first one's write-back was still outstanding: {clear} and \
-             {state}; {who} found it clear (step {}) and freed {page} over {dirty}.",
+             {state}; {who} found it clear (step {}) and freed {page} over {dirty}",
             look + 1
         ))
     }
 
     fn not_waited(&self, asked: usize, pcpu: u16, who: &str, dirty: &str) -> String {
         format!(
-            "{who} asked pCPU {pcpu} to write its caches back (step {}) and did not wait for it: the write-back of \
-             {dirty} was still to come.",
+            "{who} asked CPU{pcpu} to write its caches back (step {}) and did not wait for it: the write-back of \
+             {dirty} was still to come",
             asked + 1
         )
     }
@@ -230,15 +248,17 @@ impl Causes {
     /// Who asked for what a handler did in a step.
     fn sender(&self, step: usize) -> Option<Actor> {
         let actor = self.moments[step].actor;
-        match actor {
-            Actor::Irq(_) => self.moments[..step]
-                .iter()
-                .rev()
-                .find(|m| m.actor == actor && m.took.is_some())
-                .and_then(|m| m.took)
-                .map(Actor::Task),
-            _ => Some(actor),
+        if !matches!(actor, Actor::Irq(_)) {
+            return Some(actor);
         }
+        self.last(step, |m| m.actor == actor && m.took.is_some())
+            .and_then(|s| self.moments[s].took)
+            .map(Actor::Task)
+    }
+
+    /// Whether a step that looked at a pCPU's bit of a mask found it set.
+    fn looked(&self, step: usize, pcpu: u16) -> Option<bool> {
+        self.bit(step, pcpu).filter(|(m, bit)| m.looked & bit != 0).map(|(m, bit)| m.before & bit != 0)
     }
 
     /// The word of a mask that a step was about, and a pCPU's bit in it.
@@ -261,10 +281,11 @@ impl Machine {
     fn writes_back(&self, callback: usize) -> bool {
         let Some(entry) = self.code.callbacks.get(callback) else { return false };
         let start = self.code.entries[usize::from(*entry)].start;
-        let end = self.code.entries.iter().map(|e| usize::from(e.start)).filter(|s| *s > usize::from(start)).min();
+        let end =
+            self.code.entries.iter().map(|e| usize::from(e.start)).filter(|s| *s > usize::from(start)).min();
         self.code.ops[usize::from(start)..end.unwrap_or(self.code.ops.len())]
             .iter()
-            .any(|op| matches!(op, Op::Prim { prim: Prim::FlushPrivate, .. }))
+            .any(|op| matches!(op, Op::Prim { prim, .. } if is_flush(*prim)))
     }
 
     /// The page whose nested translation a step touched.
@@ -275,23 +296,31 @@ impl Machine {
 
     /// The word of a mask of the texts that a step was about.
     fn mask_word(&self, seen: &Seen<'_>, pc: svm_policy::Pc, op: Op) -> Option<MaskWord> {
-        let (Op::Load { place, .. } | Op::Store { place, .. } | Op::Rmw { place, .. }) = op else { return None };
+        let (Op::Load { place, .. } | Op::Store { place, .. } | Op::Rmw { place, .. }) = op else {
+            return None;
+        };
         if self.code.vars[usize::from(place.var.0)].kind != VarKind::Mask {
             return None;
         }
-        let slot =
-            seen.touched.iter().copied().find(|s| self.var_of(*s).is_some_and(|(var, _)| var == place.var))?;
+        let slot = seen
+            .touched
+            .iter()
+            .copied()
+            .find(|s| self.var_of(*s).is_some_and(|(var, _)| var == place.var))?;
         let (_, word) = self.var_of(slot)?;
         let (before, after) = (seen.before[slot.0 as usize], seen.after[slot.0 as usize]);
-        let (looked, set) = match op {
-            Op::Load { .. } => (-1, 0),
-            Op::Rmw { op: svm_policy::RmwOp::Or, src, .. } => {
-                (0, self.operand(seen, pc, src).unwrap_or(after & !before))
+        let rose = after & !before;
+        let (looked, set) = if let Op::Rmw { op, src, .. } = op {
+            let operand = self.operand(seen, pc, src);
+            match op {
+                RmwOp::Or => (0, operand.unwrap_or(rose)),
+                RmwOp::Xchg => (-1, rose),
+                // A bit that is tested and cleared.
+                RmwOp::AndNot => (operand.unwrap_or(before & !after), rose),
+                RmwOp::And | RmwOp::Add | RmwOp::CmpXchg | RmwOp::AddUnless | RmwOp::TryLock(_) => (0, rose),
             }
-            Op::Rmw { op: svm_policy::RmwOp::Xchg, .. } => (-1, after & !before),
-            // A bit that is tested and cleared.
-            Op::Rmw { src, .. } => (self.operand(seen, pc, src).unwrap_or(before & !after), after & !before),
-            _ => (0, after & !before),
+        } else {
+            (if matches!(op, Op::Load { .. }) { -1 } else { 0 }, rose)
         };
         let first = word * u32::from(self.spec.assumptions.word_bits);
         Some(MaskWord { slot, first, before, after, looked, set })
