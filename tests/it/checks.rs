@@ -50,7 +50,11 @@ fn the_second_flusher_of_clear_remark_is_told() {
         "reclaim_q",
         "cpumask_test_and_",
         "free_page",
-        "0 was clear in vm0.dirty_cpus {}",
+        "CPU0 (vcpu0) ",
+        "| CPU1 (reclaim_p) ",
+        "clear-remark.c:37",
+        "0 was clear ",
+        "in short: the second flusher found the mask empty",
         ">>> latent: page P is free, but vm0's dirty line of it is still in core0",
     ] {
         assert!(ran.out.contains(word), "no {word} in\n{}", ran.out);
@@ -63,10 +67,20 @@ fn the_second_flusher_of_clear_remark_is_told() {
 fn each_access_of_a_story_says_what_was_read_or_written() {
     let args = ["check", "reclaim-while-running", "--policy", "clear-remark-mutex-copy", "--part", "rome"];
     let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(3).json();
-    for step in json[0]["trace"].as_array().unwrap() {
+    let trace = json[0]["trace"].as_array().unwrap();
+    for step in trace {
+        assert_eq!(
+            step["file"].is_string(),
+            step["function"].is_string() && step["column"].is_u64(),
+            "{step}"
+        );
         let hardware = step["file"] == Value::Null || step["text"] == "vcpu_sched_park();";
         assert!(hardware || step["effect"] != "", "{step}");
     }
+    let last = trace.last().unwrap();
+    assert_eq!(last["function"], "madvise_dontneed");
+    assert_eq!(last["events"][0]["event"], "latent");
+    assert!(last["cause"].as_str().unwrap().starts_with("a mark was lost"), "{last}");
 }
 
 #[test]

@@ -29,7 +29,8 @@ fn stories() -> std::path::PathBuf {
 
 /// Every step has its number once, at the left, and no line is wider than a mail's.
 fn reads_well(story: &str, about: &str) {
-    assert!(story.lines().all(|l| l.chars().count() <= 100), "{about}\n{story}");
+    let read = story.split("\nnext:").next().unwrap_or(story);
+    assert!(read.lines().all(|l| l.chars().count() <= 100), "{about}\n{story}");
     let said = story.split("shortest way there: ").nth(1).and_then(|s| s.split(' ').next());
     let steps: usize = said.and_then(|n| n.parse().ok()).expect("the number of steps");
     let told = story.split("\n\n").nth(1).expect("a story follows");
@@ -63,7 +64,8 @@ fn each_story_of_the_corpus_is_kept() {
     }
     let found = std::fs::read_dir(stories()).expect("the folder").map(|f| f.expect("a file").file_name());
     let mut found: Vec<String> = found.map(|f| f.into_string().expect("a name")).collect();
-    (kept.sort(), found.sort());
+    kept.sort();
+    found.sort();
     assert_eq!(found, kept, "a story that is told no more is to be deleted");
 }
 
