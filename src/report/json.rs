@@ -27,11 +27,8 @@ pub(crate) struct Step<'a> {
     function: Option<&'a str>,
     text: &'a str,
     effect: &'a str,
-    /// Only where there are some.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     events: Vec<StepEvent<'a>>,
     /// What went wrong in general; only at a step with an event, where the steps show it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'a str>,
 }
 

@@ -126,7 +126,11 @@ fn json_of_a_check_has_the_fixed_fields() {
     for (i, step) in violated["trace"].as_array().unwrap().iter().enumerate() {
         let mut keys: Vec<&str> = step.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["actor", "effect", "file", "line", "pcpu", "step", "text"]);
+        let named = [
+            "actor", "cause", "column", "effect", "events", "file", "function", "line", "pcpu", "step",
+            "text",
+        ];
+        assert_eq!(keys, named);
         assert_eq!(step["step"], i + 1);
     }
     assert!(violated["schedule"].as_str().unwrap().starts_with("sevsim-schedule 1\n"));

@@ -177,7 +177,7 @@ impl Causes {
             let set = set
                 .map_or_else(String::new, |set| format!(" that {} had made (step {})", name(set), set + 1));
             return Some(format!(
-                "the guest ran on on a CPU that was no longer marked: {by} cleared (step {}) the mark of {mark}{set}{flushed}, \
+                "a vCPU ran on a CPU that was no longer marked: {by} cleared (step {}) the mark of {mark}{set}{flushed}, \
                  {writer} dirtied {page} there afterwards (step {}), and nothing had marked it again when {who} looked \
                  (step {})",
                 cleared + 1,
