@@ -115,6 +115,8 @@ impl Causes {
         let (who, writer, page) = (name(end), name(wrote), &machine.spec.pages[page as usize].0);
         let dirty = format!("the line of {page} that {writer} had dirtied on CPU{pcpu} (step {})", wrote + 1);
         let asked = self.last(end, |m| m.actor == freer && m.asked == Some(pcpu)).filter(|a| *a > zap);
+        // Dirtied only after it had been asked: that it did not wait is not said.
+        let unanswered = asked.filter(|asked| wrote < *asked);
         let looks = |s: &usize| self.moments[*s].actor == freer && self.looked(*s, pcpu).is_some();
         let found_clear = |s: &usize| looks(s) && self.looked(*s, pcpu) == Some(false);
         let own = (zap..end).any(|s| self.moments[s].actor == freer && self.moments[s].flushed);
@@ -127,13 +129,13 @@ impl Causes {
                      {page} (step {})",
                     wrote + 1
                 )),
-                (Some(asked), _) => Some(self.not_waited(asked, pcpu, &who, &dirty)),
+                (Some(_), _) => unanswered.map(|asked| self.not_waited(asked, pcpu, &who, &dirty)),
                 (None, _) => None,
             };
         };
         let (mask, bit) = self.bit(look, pcpu)?;
         if mask.before & bit != 0 {
-            return asked.map(|asked| self.not_waited(asked, pcpu, &who, &dirty));
+            return unanswered.map(|asked| self.not_waited(asked, pcpu, &who, &dirty));
         }
         let mask_name = &machine.layout.slots()[mask.slot.0 as usize].name;
         let mark = format!("CPU{pcpu} in {mask_name}");
@@ -210,7 +212,9 @@ impl Causes {
                 look + 1
             ));
         }
-        if !by_other {
+        // Another flusher, not whoever else clears a mark.
+        let flusher = self.last(cleared, |m| m.actor == self.moments[cleared].actor && m.zapped.is_some());
+        if !by_other || flusher.is_none() {
             return None;
         }
         let sent = (cleared..look).find(|s| {
