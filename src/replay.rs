@@ -130,7 +130,7 @@ fn in_words(file: &ScheduleFile, told: &[StoryStep], shown: bool, width: usize) 
 }
 
 fn in_csv(told: &[StoryStep]) -> String {
-    let mut text = "step,actor,pcpu,file,line,text,effect,events\n".to_owned();
+    let mut text = "step,actor,pcpu,file,line,text,effect,events,function\n".to_owned();
     for s in told {
         text.push_str(&csv_line(&[
             s.step.to_string(),
@@ -141,6 +141,7 @@ fn in_csv(told: &[StoryStep]) -> String {
             s.text.clone(),
             s.effect.clone(),
             s.events.iter().map(|e| e.0.kind.name()).collect::<Vec<_>>().join(" "),
+            s.function.clone().unwrap_or_default(),
         ]));
     }
     text

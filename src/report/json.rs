@@ -22,15 +22,19 @@ pub(crate) struct Step<'a> {
     pcpu: Option<u16>,
     file: Option<&'a str>,
     line: Option<u32>,
+    column: Option<u32>,
+    /// The function that the statement stands in.
+    function: Option<&'a str>,
     text: &'a str,
     effect: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    events: Vec<Told<'a>>,
+    events: Vec<StepEvent<'a>>,
+    /// What went wrong in general; only at a step with an event, where the steps show it.
+    cause: Option<&'a str>,
 }
 
-/// An event of a step.
+/// The moment of damage.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct StepEvent<'a> {
     event: &'static str,
     victim: &'static str,
     text: &'a str,
@@ -45,13 +49,16 @@ impl<'a> Step<'a> {
             pcpu: step.pcpu,
             file: step.file.as_deref(),
             line: step.line,
+            column: step.column,
+            function: step.function.as_deref(),
             text: &step.text,
             effect: &step.effect,
             events: step
                 .events
                 .iter()
-                .map(|(event, text)| Told { event: event.kind.name(), victim: event.victim.name(), text })
+                .map(|(e, text)| StepEvent { event: e.kind.name(), victim: e.victim.name(), text })
                 .collect(),
+            cause: step.cause.as_deref(),
         }
     }
 }

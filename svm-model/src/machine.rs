@@ -84,6 +84,21 @@ pub(crate) struct PcpuSlots {
     pub(crate) handler: ContextSlots,
 }
 
+/// Where a statement stands in the texts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourcePlace<'m> {
+    /// Name of the text.
+    pub file: &'m str,
+    /// What the text is for.
+    pub role: svm_lang::Role,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// The function, whichever entry it was inlined into.
+    pub function: &'m str,
+}
+
 /// A model: its description, its program and its slots.
 #[derive(Debug)]
 pub struct Machine {
@@ -536,6 +551,20 @@ impl Machine {
     pub fn place(&self, pc: svm_policy::Pc) -> (&str, u32) {
         let place = &self.code.places[usize::from(pc)];
         (&self.code.files[usize::from(place.file)], place.line)
+    }
+
+    /// Where an operation's statement stands.
+    #[must_use]
+    pub fn source(&self, pc: svm_policy::Pc) -> SourcePlace<'_> {
+        let place = &self.code.places[usize::from(pc)];
+        let file = usize::from(place.file);
+        SourcePlace {
+            file: &self.code.files[file],
+            role: self.code.roles[file],
+            line: place.line,
+            column: place.column,
+            function: self.code.functions.get(place.function as usize).map_or("", String::as_str),
+        }
     }
 
     /// The slot of a variable by its name in the texts.

@@ -2,18 +2,21 @@
 
 use cache_model::event::{Event, EventKind};
 use cache_model::lattice::{MoveKind, Place};
-use sev_arch::{Access, Tag, VmId};
+use sev_arch::{Access, CoreId, Tag, VmId};
 use sim_core::choice::Scripted;
 use sim_core::state::Plain;
+use svm_lang::Role;
 use svm_policy::Pc;
 
 use crate::explore::ScheduledStep;
 use crate::label::{Actor, NewOwner, Notes, What};
 use crate::machine::{Machine, Owner};
 use crate::run::Stepped;
+use cause::Causes;
 use effect::{Seen, Watched, place_name};
 
 mod buffer;
+mod cause;
 mod effect;
 
 /// One line of a story.
@@ -29,12 +32,29 @@ pub struct StoryStep {
     pub file: Option<String>,
     /// Its line, from 1.
     pub line: Option<u32>,
+    /// Its column, from 1.
+    pub column: Option<u32>,
+    /// The function that the statement stands in.
+    pub function: Option<String>,
+    /// What its file is for.
+    pub role: Option<Role>,
+    /// The first pCPU of the caches, or the pCPU of the new owner, that a step is about which runs on none.
+    pub near: Option<u16>,
     /// The statement, or what the hardware did.
     pub text: String,
     /// What it did: shared variables that it read or changed, copies of lines, memory. Empty if nothing can be said.
     pub effect: String,
     /// Events, each in words.
     pub events: Vec<(Event, String)>,
+    /// What went wrong in general, where the steps so far show it; only at a step with an event.
+    pub cause: Option<String>,
+}
+
+/// A step's statement and its place, or what the hardware did.
+#[derive(Debug, Default)]
+struct Said {
+    place: Option<Pc>,
+    text: String,
 }
 
 /// Why a schedule could not be followed.
@@ -59,6 +79,7 @@ impl Machine {
         };
         let mut story = Vec::new();
         let mut notes = Notes::default();
+        let mut causes = Causes::default();
         for (i, step) in schedule.iter().enumerate() {
             let before = words.clone();
             let pcpu_before = self.pcpu_of(&Plain { words: &mut words }, step.actor);
@@ -80,7 +101,7 @@ impl Machine {
                 Stepped::Idle => return Err(fail(format!("{name} has nothing to do"))),
             }
             let pcpu = pcpu_before.or_else(|| self.pcpu_of(&Plain { words: &mut words }, step.actor));
-            let (file, line, text) = self.in_words(step.actor, notes.what, &words);
+            let said = self.in_words(step.actor, notes.what, &words);
             let seen = Seen {
                 actor: step.actor,
                 what: notes.what,
@@ -89,48 +110,60 @@ impl Machine {
                 touched: &touched,
             };
             let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &seen))).collect();
+            causes.see(self, &seen, pcpu);
+            let source = said.place.map(|pc| self.source(pc));
             story.push(StoryStep {
                 step: i + 1,
                 actor: name,
                 pcpu: pcpu.map(|p| p.0),
-                file,
-                line,
-                text,
+                file: source.as_ref().map(|s| s.file.to_owned()),
+                line: source.as_ref().map(|s| s.line),
+                column: source.as_ref().map(|s| s.column),
+                function: source.as_ref().map(|s| s.function.to_owned()),
+                role: source.as_ref().map(|s| s.role),
+                near: self.near(notes.what),
+                text: said.text,
                 effect: self.effect(&seen),
+                cause: notes.events.iter().find_map(|e| causes.of(self, *e)).map(|c| c + "."),
                 events,
             });
         }
         Ok(story)
     }
 
-    fn in_words(
-        &self,
-        actor: Actor,
-        what: Option<What>,
-        words: &[i64],
-    ) -> (Option<String>, Option<u32>, String) {
-        let at = |pc: Pc| {
-            let (file, line) = self.place(pc);
-            (Some(file.to_owned()), Some(line), self.statement(pc).to_owned())
+    /// The pCPU that a step of the caches or of a page's next owner is about.
+    fn near(&self, what: Option<What>) -> Option<u16> {
+        let core_of = &self.spec.core_of;
+        let first = |is: &dyn Fn(CoreId) -> bool| core_of.iter().position(|core| is(*core));
+        let at = if let What::Reuse { by: NewOwner::Host(p), .. } = what? {
+            Some(p.index())
+        } else if let Some(What::Move(m)) = what {
+            match m.kind {
+                MoveKind::PrivateToL3(c) | MoveKind::PrivateDrop(c) => first(&|core| core == c),
+                MoveKind::L3ToFlight(x) | MoveKind::L3Drop(x) | MoveKind::FlightToDram(x) => {
+                    first(&|core| self.spec.shape.ccx_of_core[core.index()] == x)
+                }
+            }
+        } else {
+            None
         };
+        u16::try_from(at?).ok()
+    }
+
+    fn in_words(&self, actor: Actor, what: Option<What>, words: &[i64]) -> Said {
+        let at = |pc: Pc| Said { place: Some(pc), text: self.statement(pc).to_owned() };
         let page = |p: u32| self.spec.pages[p as usize].0.clone();
         let verb = |a: Access| match a {
             Access::Read => "reads",
             Access::Write => "writes",
         };
-        let plain = |text: String| (None, None, text);
+        let plain = |text: String| Said { place: None, text };
         match what {
             None => plain(String::new()),
             Some(What::Text { pc }) => at(pc),
             Some(What::Guest { line, access, pc }) => {
                 let text = format!("the guest {} {}", verb(access), self.line_name(line));
-                match pc {
-                    Some(pc) => {
-                        let (file, row, _) = at(pc);
-                        (file, row, text)
-                    }
-                    None => plain(text),
-                }
+                Said { place: pc, text }
             }
             Some(What::Fault { page: p }) => {
                 plain(format!("#VMEXIT: nested page fault, {} is not mapped", page(p)))

@@ -22,6 +22,53 @@ fn the_story_of_the_second_flusher() {
     golden(&["check", "two-flushers", "--part", "rome", "--policy", "clear-remark"], "clear-remark.txt");
 }
 
+/// Where the stories of the corpus are.
+fn stories() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/stories")
+}
+
+/// Every step has its number once, at the left, and no line is wider than a mail's.
+fn reads_well(story: &str, about: &str) {
+    let read = story.split("\nnext:").next().unwrap_or(story);
+    assert!(read.lines().all(|l| l.chars().count() <= 100), "{about}\n{story}");
+    let said = story.split("shortest way there: ").nth(1).and_then(|s| s.split(' ').next());
+    let steps: usize = said.and_then(|n| n.parse().ok()).expect("the number of steps");
+    let told = story.split("\n\n").nth(1).expect("a story follows");
+    let numbers: Vec<usize> = told
+        .lines()
+        .filter_map(|l| l.split(' ').find(|w| !w.is_empty()).filter(|w| l.find(w) < Some(3))?.parse().ok())
+        .collect();
+    assert_eq!(numbers, (1..=steps).collect::<Vec<_>>(), "{about}\n{story}");
+}
+
+#[test]
+fn each_story_of_the_corpus_is_kept() {
+    let verdicts = sevsim(&["test", "--all", "--format", "json"]).json();
+    let of = |case: &serde_json::Value| {
+        let word = |key: &str| case[key].as_str().expect("a name").to_owned();
+        (word("verdict") == "violated").then(|| [word("litmus"), word("policy"), word("kernel")])
+    };
+    let cases: std::collections::BTreeSet<[String; 3]> = verdicts.iter().filter_map(of).collect();
+    let mut kept: Vec<String> = Vec::new();
+    for [litmus, policy, kernel] in &cases {
+        let out = sevsim(&["check", litmus, "--policy", policy, "--kernel", kernel]).ends(3).out;
+        // How much was searched is not of the story.
+        let searched = |l: &&str| !l.trim_start().starts_with("searched ");
+        let story: String = out.lines().filter(searched).map(|l| format!("{l}\n")).collect();
+        reads_well(&story, &format!("{litmus} {policy} {kernel}"));
+        let file = format!("{litmus}--{policy}--{kernel}.txt");
+        snapbox::Assert::new()
+            .action_env("SNAPSHOTS")
+            .eq(story, snapbox::Data::read_from(&stories().join(&file), None));
+        kept.push(file);
+    }
+    let found = std::fs::read_dir(stories()).expect("the folder").map(|f| f.expect("a file").file_name());
+    let mut found: Vec<String> = found.map(|f| f.into_string().expect("a name")).collect();
+    kept.sort();
+    found.sort();
+    assert_eq!(found, kept, "a story that is told no more is to be deleted");
+}
+
 #[test]
 fn a_verdict_without_a_story() {
     golden(&["check", "reclaim-one-vcpu", "--part", "rome", "--policy", "sticky-wbnoinvd"], "holds.txt");

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use sim_state::Domain;
 use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
 
+use crate::Role;
 use crate::ast::{Span, Type};
 use crate::ir::At;
 
@@ -20,6 +21,8 @@ pub struct SrcPos {
     pub column: u32,
     /// Index into [`Code::texts`]: the statement.
     pub text: u32,
+    /// Index into [`Code::functions`]: the function it stands in, whichever entry it was inlined into.
+    pub function: u32,
 }
 
 /// What a variable holds.
@@ -138,8 +141,12 @@ pub struct Code {
     pub places: Vec<SrcPos>,
     /// Names of the sources.
     pub files: Vec<String>,
+    /// What each source is for, parallel to `files`.
+    pub roles: Vec<Role>,
     /// Statements, on one line each.
     pub texts: Vec<String>,
+    /// Names of the functions.
+    pub functions: Vec<String>,
     /// The variables that the texts declare.
     pub vars: Vec<Var>,
     /// The entries asked for, in that order, and then the further callbacks.
@@ -155,6 +162,8 @@ pub struct Code {
 pub(crate) struct Places<'p> {
     sources: Vec<&'p str>,
     lines: Vec<Vec<u32>>,
+    /// Where each function begins, and its number; in order.
+    functions: Vec<((u16, u32), u32)>,
     texts: Vec<String>,
     known_texts: BTreeMap<String, u32>,
     places: Vec<SrcPos>,
@@ -162,15 +171,19 @@ pub(crate) struct Places<'p> {
 }
 
 impl<'p> Places<'p> {
-    pub(crate) fn new(sources: Vec<&'p str>) -> Places<'p> {
+    /// Of sources whose functions begin at `functions`, by their numbers.
+    pub(crate) fn new(sources: Vec<&'p str>, functions: impl Iterator<Item = Span>) -> Places<'p> {
         let starts = |text: &str| {
             let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1);
             std::iter::once(0).chain(ends).map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect()
         };
         let lines = sources.iter().map(|text| starts(text)).collect();
+        let mut functions: Vec<_> = functions.map(|span| (span.file, span.start)).zip(0..).collect();
+        functions.sort_unstable();
         Places {
             sources,
             lines,
+            functions,
             texts: Vec::new(),
             known_texts: BTreeMap::new(),
             places: Vec::new(),
@@ -203,14 +216,17 @@ impl<'p> Places<'p> {
         let range = usize::try_from(begin).unwrap_or(0)..usize::try_from(span.start).unwrap_or(0);
         let before = self.sources.get(file).and_then(|s| s.get(range)).map_or(0, |s| s.chars().count());
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.places.push(SrcPos { file: span.file, line: number(line), column: number(before + 1), text });
+        let from = self.functions.partition_point(|(begin, _)| *begin <= (span.file, span.start));
+        let function = from.checked_sub(1).and_then(|at| self.functions.get(at)).map_or(0, |f| f.1);
+        let (line, column) = (number(line), number(before + 1));
+        self.places.push(SrcPos { file: span.file, line, column, text, function });
         let at = number(self.places.len() - 1);
         self.known.insert(key, at);
         at
     }
 
     pub(crate) fn get(&self, at: At) -> SrcPos {
-        let nowhere = SrcPos { file: 0, line: 0, column: 0, text: 0 };
+        let nowhere = SrcPos { file: 0, line: 0, column: 0, text: 0, function: 0 };
         usize::try_from(at).ok().and_then(|at| self.places.get(at)).copied().unwrap_or(nowhere)
     }
 

@@ -65,7 +65,8 @@ fn build<'p>(
     effort: Effort,
     faults: &mut Vec<Fault>,
 ) -> Option<Code> {
-    let mut places = Places::new(texts.list.iter().map(|t| t.text.as_str()).collect());
+    let begins = program.funcs.iter().map(|f| f.head.name.span);
+    let mut places = Places::new(texts.list.iter().map(|t| t.text.as_str()).collect(), begins);
     let mut wanted: Vec<usize> = Vec::new();
     for name in entries {
         match program.globals.get(name) {
@@ -135,7 +136,12 @@ fn build<'p>(
             opt::join_copies(&mut unit.flow, regs);
         }
     }
-    let mut code = Code { files: texts.list.iter().map(|t| t.file.clone()).collect(), ..Code::default() };
+    let mut code = Code {
+        files: texts.list.iter().map(|t| t.file.clone()).collect(),
+        roles: texts.list.iter().map(|t| t.role).collect(),
+        functions: program.funcs.iter().map(|f| f.head.name.name.clone()).collect(),
+        ..Code::default()
+    };
     for (unit, regs) in units.iter().zip(&ranges.regs) {
         emit(program, &mut code, unit, regs, &places, effort, faults);
     }

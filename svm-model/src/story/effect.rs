@@ -162,7 +162,7 @@ impl Machine {
     }
 
     /// The one bit of a mask that an operand has.
-    fn bit(&self, seen: &Seen<'_>, pc: Pc, slot: SlotId, operand: Operand) -> Option<u32> {
+    pub(super) fn bit(&self, seen: &Seen<'_>, pc: Pc, slot: SlotId, operand: Operand) -> Option<u32> {
         let value = self.operand(seen, pc, operand)?.cast_unsigned();
         let (var, word) = self.var_of(slot)?;
         let is_mask = self.code.vars[usize::from(var.0)].kind == VarKind::Mask;
@@ -171,7 +171,7 @@ impl Machine {
     }
 
     /// An operand's value, if the context rested at its operation, so that its registers are known.
-    fn operand(&self, seen: &Seen<'_>, pc: Pc, operand: Operand) -> Option<i64> {
+    pub(super) fn operand(&self, seen: &Seen<'_>, pc: Pc, operand: Operand) -> Option<i64> {
         let reg = match operand {
             Operand::Const(value) => return Some(value),
             Operand::Reg(reg) => reg,
@@ -204,7 +204,7 @@ impl Machine {
     }
 
     /// The variable that a slot is of, and which word of it.
-    fn var_of(&self, slot: SlotId) -> Option<(VarId, u32)> {
+    pub(super) fn var_of(&self, slot: SlotId) -> Option<(VarId, u32)> {
         let at = self.vars.iter().position(|v| (v.base..v.base + v.words * v.instances).contains(&slot.0))?;
         let var = &self.vars[at];
         Some((VarId(u16::try_from(at).ok()?), (slot.0 - var.base) % var.words.max(1)))

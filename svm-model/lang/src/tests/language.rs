@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{config, errors, golden};
 use crate::builtin::TABLE;
-use crate::{Role, Source, compile, no_includes, reference};
+use crate::{Role, Source, compile, reference};
 
 /// The text with what stands between two marks replaced.
 fn fill(text: &str, mark: &str, with: &str) -> String {
