@@ -80,6 +80,7 @@ impl Checked {
             Verdict::Holds => Exit::Done,
             Verdict::Violated => Exit::Violated,
             Verdict::Bounded => Exit::Inconclusive,
+            Verdict::Refused => Exit::Usage,
         }
     }
 
@@ -89,6 +90,7 @@ impl Checked {
         let verdict = match self.report.verdict {
             Verdict::Holds => expected.verdict == Expected::Holds,
             Verdict::Violated => expected.verdict == Expected::Violated,
+            Verdict::Refused => expected.verdict == Expected::Refused,
             Verdict::Bounded => false,
         };
         Some(verdict && self.unreached().is_empty())
@@ -336,7 +338,14 @@ impl Cases {
             progress.tell(index, u64::from(p.states), &format!(", {} steps deep", p.depth));
         };
         let wrong = |error| Failure::check(error, &case.litmus.file);
-        let report = case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)).map_err(wrong)?;
+        let expected = case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name);
+        let foreseen = expected.as_ref().is_some_and(|e| e.verdict == Expected::Refused);
+        let report = match case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)) {
+            Err(error) if foreseen && error.refuses_policy() => {
+                CheckReport::refused(case.litmus.memory_model())
+            }
+            other => other.map_err(wrong)?,
+        };
         let schedules = if report.events.is_empty() {
             Vec::new()
         } else {
@@ -350,7 +359,7 @@ impl Cases {
             policy: case.policy.name.clone(),
             kernel: case.kernel.name.clone(),
             part: case.part.to_owned(),
-            expected: case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name),
+            expected,
             report,
             schedules,
         })

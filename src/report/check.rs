@@ -96,6 +96,7 @@ impl Text {
             Verdict::Holds => ("HOLDS", style::good()),
             Verdict::Violated => ("VIOLATED", style::bad()),
             Verdict::Bounded => ("BOUNDED", style::unsure()),
+            Verdict::Refused => ("REFUSED", style::unsure()),
         };
         let mut text = format!(
             "{}{}, policy {}, on {} and {}\n",
@@ -117,6 +118,7 @@ impl Text {
                 say(&format!("{}: {}", first.event.name(), first.event.meaning()));
                 say(&format!("shortest way there: {steps}"));
             }
+            (Verdict::Refused, _) => say("the kernel does not ask the policy"),
             (Verdict::Holds, _) => say("no order of steps leads to an event"),
             (Verdict::Bounded | Verdict::Violated, _) => {
                 say("no event met so far, which says nothing about the rest: not a proof");

@@ -23,6 +23,7 @@ fn mark(checked: &Checked) -> (String, owo_colors::Style) {
         Verdict::Holds => "-",
         Verdict::Violated => "V",
         Verdict::Bounded => "?",
+        Verdict::Refused => "x",
     };
     match (checked.met(), checked.report.verdict) {
         (Some(false), Verdict::Bounded) => (sign.to_owned(), style::unsure()),
@@ -115,7 +116,7 @@ pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
         }
         text.push_str(&variants(&narrow, kernels, width));
     }
-    text.push_str("\n- holds   V violated   ? bounded   ! not as expected\n");
+    text.push_str("\n- holds   V violated   ? bounded   x refused: the kernel does not ask the policy   ! not as expected\n");
     if !kernels && let Some(first) = all.first() {
         text.push_str(&format!("kernel {}\n", first.kernel));
     }
@@ -211,8 +212,10 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
     for c in all {
         let (word, colour) = match (c.met(), c.report.verdict) {
             (_, Verdict::Bounded) => ("BOUNDED", style::unsure()),
-            (Some(false), Verdict::Holds | Verdict::Violated) => ("NOT AS EXPECTED", style::bad()),
-            (Some(true) | None, Verdict::Holds | Verdict::Violated) => continue,
+            (Some(false), Verdict::Holds | Verdict::Violated | Verdict::Refused) => {
+                ("NOT AS EXPECTED", style::bad())
+            }
+            (Some(true) | None, Verdict::Holds | Verdict::Violated | Verdict::Refused) => continue,
         };
         let why = match (c.report.verdict, c.report.events.first(), c.report.bound) {
             (Verdict::Violated, Some(first), _) => {
@@ -220,6 +223,7 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
                 format!("violated: {} in {steps}: {}", first.event.name(), first.event.meaning())
             }
             (Verdict::Bounded, _, Some(bound)) => format!("the search met its bound: {}", bound_name(bound)),
+            (Verdict::Refused, _, _) => "refused: the kernel does not ask the policy".to_owned(),
             (Verdict::Holds, _, _) => "holds: no order of steps leads to an event".to_owned(),
             (_, _, _) => c.report.verdict.name().to_owned(),
         };
@@ -247,7 +251,7 @@ fn expected(checked: &Checked) -> String {
     };
     let missing = match (checked.report.verdict, checked.unreached().as_slice()) {
         (Verdict::Violated, missing @ [_, ..]) => format!(" ({} is not reachable)", names(missing)),
-        (Verdict::Violated | Verdict::Holds | Verdict::Bounded, _) => String::new(),
+        (Verdict::Violated | Verdict::Holds | Verdict::Bounded | Verdict::Refused, _) => String::new(),
     };
     format!("{}{events}{missing}", expected.verdict.name())
 }

@@ -49,6 +49,8 @@ pub enum Verdict {
     Bounded,
     /// An event is reachable.
     Violated,
+    /// The policy has no place in this kernel: there was nothing to search.
+    Refused,
 }
 
 impl Verdict {
@@ -59,6 +61,7 @@ impl Verdict {
             Verdict::Holds => "holds",
             Verdict::Bounded => "bounded",
             Verdict::Violated => "violated",
+            Verdict::Refused => "refused",
         }
     }
 }
@@ -99,6 +102,24 @@ pub struct CheckReport {
     pub memory_model: MemoryModel,
 }
 
+impl CheckReport {
+    /// What a policy without a place in the kernel comes to.
+    #[must_use]
+    pub fn refused(model: MemoryModel) -> CheckReport {
+        CheckReport {
+            verdict: Verdict::Refused,
+            events: Vec::new(),
+            states: 0,
+            transitions: 0,
+            depth: 0,
+            bound: None,
+            state_bytes: 0,
+            assumptions: Vec::new(),
+            memory_model: model,
+        }
+    }
+}
+
 /// Why a check could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
@@ -123,6 +144,14 @@ pub enum CheckError {
     /// The story of a violation could not be told: an error of this program.
     #[error("internal error: step {0} of the counterexample does not replay: {1}")]
     Story(usize, String),
+}
+
+impl CheckError {
+    /// Whether it says only that the policy has no place in the kernel.
+    #[must_use]
+    pub fn refuses_policy(&self) -> bool {
+        matches!(self, CheckError::Text(diags) if diags.iter().all(Diag::refuses_policy))
+    }
 }
 
 impl CheckCase<'_> {

@@ -7,7 +7,7 @@ use svm_policy::Scope;
 use crate::ast::{Decl, Each, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
 use crate::builtin;
 use crate::constant::{KERNEL_CONSTANTS, evaluate};
-use crate::diag::{Fault, nearest};
+use crate::diag::{Fault, NO_HOOK, nearest};
 use crate::include::Texts;
 use crate::machine::Machine;
 use crate::{Config, Role, VarKind};
@@ -558,7 +558,7 @@ impl<'p> Collector<'p, '_> {
             let fault = match (of(Role::Kernel), of(Role::Policy)) {
                 (Some(kernel), Some(policy)) => {
                     let file = &self.texts.list[usize::from(kernel.file)].file;
-                    Fault::at(policy, format!("`{name}` is no hook of this kernel: `{file}` defines it itself"))
+                    Fault::at(policy, format!("`{name}` {NO_HOOK}: `{file}` defines it itself"))
                         .help("no site of that kernel asks the policy: take another kernel, or a policy without it")
                 }
                 _ => Fault::at(last.name.span, format!("`{name}` is defined twice")).help(

@@ -30,6 +30,17 @@ pub struct Diag {
     pub help: Option<String>,
 }
 
+/// What is said of a policy's function that the kernel defines itself.
+pub(crate) const NO_HOOK: &str = "is no hook of this kernel";
+
+impl Diag {
+    /// Whether it says that the policy has no place in the kernel, rather than that a text is wrong.
+    #[must_use]
+    pub fn refuses_policy(&self) -> bool {
+        self.message.contains(NO_HOOK)
+    }
+}
+
 impl fmt::Display for Diag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut group = Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<Element<'_>>::new());

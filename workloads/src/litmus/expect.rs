@@ -14,6 +14,8 @@ pub enum Expected {
     Holds,
     /// An event is reachable.
     Violated,
+    /// The kernel does not ask the policy: there is nothing to check.
+    Refused,
 }
 
 impl Expected {
@@ -23,6 +25,7 @@ impl Expected {
         match self {
             Expected::Holds => "holds",
             Expected::Violated => "violated",
+            Expected::Refused => "refused",
         }
     }
 }

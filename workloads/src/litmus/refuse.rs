@@ -127,16 +127,16 @@ fn expectation(
     outside(&e.variants, "variant", &variants, fail)?;
     listed(&e.events, "event", events, false, fail)?;
     match e.events.first() {
-        Some(event) if *e.verdict.get_ref() == Expected::Holds => {
-            let message = format!("`{}` cannot be reached where the verdict is \"holds\"", event.get_ref());
+        Some(event) if *e.verdict.get_ref() != Expected::Violated => {
+            let message = format!("`{}` is expected of a verdict that is not \"violated\"", event.get_ref());
             Err(fail(event.span().start, message))
         }
         _ => match Spanned::get_ref(&e.verdict) {
-            Expected::Holds | Expected::Violated if e.policies.is_empty() => {
+            Expected::Holds | Expected::Violated | Expected::Refused if e.policies.is_empty() => {
                 let message = "an expectation for no policy: name some, or `*` for all".to_owned();
                 Err(fail(e.verdict.span().start, message))
             }
-            Expected::Holds | Expected::Violated => Ok(()),
+            Expected::Holds | Expected::Violated | Expected::Refused => Ok(()),
         },
     }
 }
