@@ -61,6 +61,17 @@ const fn held(copy: Copy) -> &'static str {
     }
 }
 
+/// The name of a value without the end that it has in common with the value's next: `OUTSIDE` of `OUTSIDE_GUEST_MODE`
+/// before `IN_GUEST_MODE`.
+fn cut<'n>(was: &'n str, is: &str) -> &'n str {
+    let constant = |end: &str| end.bytes().all(|c| c == b'_' || c.is_ascii_uppercase() || c.is_ascii_digit());
+    let ends = was.match_indices('_').map(|(at, _)| was.split_at(at));
+    let mut common = ends.filter(|(start, end)| {
+        constant(end) && !start.is_empty() && is.len() > end.len() && is.ends_with(end)
+    });
+    common.next().map_or(was, |(start, _)| start)
+}
+
 /// A place in words.
 pub(super) fn place_name(place: Place) -> String {
     match place {
@@ -133,7 +144,7 @@ impl Machine {
                 format!("{name}: released; others still read")
             }
             Op::Unlock { .. } => format!("{name}: released"),
-            Op::Store { .. } | Op::Rmw { .. } if changed => format!("{name}: {was} -> {is}"),
+            Op::Store { .. } | Op::Rmw { .. } if changed => format!("{name}: {} -> {is}", cut(&was, &is)),
             Op::Rmw { op: RmwOp::AndNot, src, .. } => self
                 .bit(seen, pc, slot, src)
                 .map_or_else(plain, |bit| format!("{bit} was clear in {name} {is}")),
@@ -142,6 +153,8 @@ impl Machine {
                 .map_or_else(plain, |bit| format!("{bit} was set in {name} {is}")),
             Op::Rmw { op: RmwOp::CmpXchg, expected, .. } => {
                 match self.operand(seen, pc, expected).filter(|value| *value != old) {
+                    // Names say enough, and are long.
+                    Some(_) if is != old.to_string() && was == is => format!("{name} is {is}"),
                     Some(value) => format!("{name} is {is}, not {}", self.value_name(slot, value)),
                     None => plain(),
                 }
@@ -305,7 +318,7 @@ impl Machine {
                 continue;
             }
             let (old, new) = (self.value_name(SlotId(id), old), self.value_name(SlotId(id), new));
-            parts.push(format!("{}: {old} -> {new}", slot.name));
+            parts.push(format!("{}: {} -> {new}", slot.name, cut(&old, &new)));
         }
     }
 
@@ -422,5 +435,26 @@ pub(super) fn owner_name(owner: Owner) -> String {
         Owner::Host => "host".to_owned(),
         Owner::Device => "device".to_owned(),
         Owner::User(vm) => format!("{vm}'s VMM"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn names_lose_the_end_that_the_next_has_too() {
+        assert_eq!(cut("OUTSIDE_GUEST_MODE", "IN_GUEST_MODE"), "OUTSIDE");
+        assert_eq!(cut("IN_GUEST_MODE", "EXITING_GUEST_MODE"), "IN");
+        for (was, is) in [
+            ("0", "1"),
+            ("{0}", "{}"),
+            ("A_B", "C_D"),
+            ("_B", "A_B"),
+            ("A_B", "_B"),
+            ("my_page", "your_page"),
+        ] {
+            assert_eq!(cut(was, is), was);
+        }
     }
 }

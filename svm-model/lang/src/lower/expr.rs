@@ -284,6 +284,8 @@ impl<'p> Lower<'p, '_, '_> {
                 let (lo, hi) = range;
                 if let Val::Const(n) = v
                     && (n > hi || n < lo && lo < 0)
+                    // What unsigned arithmetic came to is cut as any other value.
+                    && self.unsigned(from, from).is_none()
                 {
                     let fault =
                         Fault::at(span, format!("{n} does not fit: this `{to}` is from {lo} to {hi}"));

@@ -28,10 +28,19 @@ impl Parser<'_> {
             (Base::Plain(Type::Mask), 1) => Some(Type::MaskPtr),
             (Base::Plain(Type::Lock(kind)), 1) => Some(Type::LockPtr(kind)),
             (Base::Object(object), 1) => Some(Type::Ref(object)),
-            (Base::Object(_), 0) => {
+            (Base::Object(object), 0) => {
                 let fault = Fault::at(span, "the machine's objects are only referred to")
                     .expected("expected a pointer: add `*`");
-                return self.fail(fault);
+                let help = match &object {
+                    Object::Pool(name) => crate::diag::nearest(name, STRUCTS).or_else(|| {
+                        Some(format!(
+                            "the structures that are variables themselves are {}",
+                            STRUCTS[3..].join(", ")
+                        ))
+                    }),
+                    Object::Vm | Object::Vcpu | Object::Page => None,
+                };
+                return self.fail(fault.help_if(help));
             }
             (Base::Plain(_) | Base::Object(_), _) => None,
         };

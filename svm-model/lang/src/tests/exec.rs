@@ -50,6 +50,7 @@ fn arithmetic_is_that_of_c_in_small_integers() {
     assert_eq!(out("int y = 6; y <<= 2; y |= 1; y ^= 3; y &= 0x1b; out = y;"), 0x1a);
     assert_eq!(out("out = -(3) + ~0 + !5 + !0;"), -3);
     assert_eq!(out("out = (int)3 + (bool)7;"), 4);
+    assert_eq!(out("out = 0 * u - 1;"), -1, "unsigned arithmetic that is known is cut, not refused");
 }
 
 #[test]
