@@ -124,6 +124,8 @@ pub struct Machine {
     pub(crate) sptes: Vec<SlotId>,
     /// By vCPU, then page.
     pub(crate) tlbs: Vec<SlotId>,
+    /// Pages whose translations share a slot.
+    pub(crate) tlb_pages: usize,
     /// Pages first owned by each VM.
     pub(crate) vm_pages: Vec<Vec<u32>>,
     pub(crate) lines: Option<LineSlots>,
@@ -144,6 +146,11 @@ pub enum MemoryKind {
     /// Line copies kept elsewhere, by the timed caches.
     Timed,
 }
+
+/// Pages up to which each vCPU's translation of each has a slot of its own.
+const TLB_SLOTS: usize = 64;
+/// Translations that share a slot beyond; below 64, so that a word is never negative.
+const TLB_WORD: usize = 62;
 
 /// Entries that every kernel text must define.
 const KERNEL_ENTRIES: [&str; 3] = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in"];
@@ -395,10 +402,20 @@ impl Machine {
                 sptes.push(layout.slot(format!("vm{vm}.spte.{name}"), Domain::BOOL, Class::Shared, mapped));
             }
         }
+        // A slot of its own for each page lets the explorer's tables tell pages apart; thousands of pages of hundreds
+        // of vCPUs, as timed runs have them, share words.
+        let tlb_pages = if spec.pages.len() <= TLB_SLOTS { 1 } else { TLB_WORD };
         let mut tlbs = Vec::new();
         for (v, _) in spec.vcpu_vm.iter().enumerate() {
-            for (name, _) in &spec.pages {
-                tlbs.push(layout.slot(format!("vcpu{v}.tlb.{name}"), Domain::BOOL, Class::Hardware, 0));
+            for (i, pages) in spec.pages.chunks(tlb_pages).enumerate() {
+                let (name, domain) = match pages {
+                    [(name, _)] => (format!("vcpu{v}.tlb.{name}"), Domain::BOOL),
+                    _ => {
+                        let bits = u8::try_from(pages.len()).unwrap_or(64);
+                        (format!("vcpu{v}.tlb[{i}]"), Domain::Mask { bits })
+                    }
+                };
+                tlbs.push(layout.slot(name, domain, Class::Hardware, 0));
             }
         }
         let vm_pages = (0..spec.vms)
@@ -434,6 +451,7 @@ impl Machine {
             user_ptes,
             sptes,
             tlbs,
+            tlb_pages,
             vm_pages,
             lines,
             buffers,
@@ -442,6 +460,18 @@ impl Machine {
             returns,
             own_flushes: !returns,
         }
+    }
+
+    /// The slots of a vCPU's translations.
+    pub(crate) fn tlb_of(&self, vcpu: usize) -> &[SlotId] {
+        let each = self.owners.len().div_ceil(self.tlb_pages);
+        self.tlbs.get(vcpu * each..(vcpu + 1) * each).unwrap_or(&[])
+    }
+
+    /// The slot and the bit of a vCPU's translation of a page.
+    pub(crate) fn tlb(&self, vcpu: usize, page: usize) -> (SlotId, i64) {
+        let each = self.owners.len().div_ceil(self.tlb_pages);
+        (self.tlbs[vcpu * each + page / self.tlb_pages], 1 << (page % self.tlb_pages))
     }
 
     /// The description it was built from.
@@ -622,7 +652,7 @@ fn config_of(spec: &ModelSpec) -> Config {
                 .collect(),
         },
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
-        pages: u16::try_from(spec.pages.len()).unwrap_or(u16::MAX),
+        pages: u32::try_from(spec.pages.len()).unwrap_or(u32::MAX),
         word_bits: spec.assumptions.word_bits,
         store_buffers: spec.assumptions.store_buffer > 0,
         constants,

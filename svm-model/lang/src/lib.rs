@@ -85,7 +85,7 @@ pub struct Config {
     /// The VM of each vCPU.
     pub vcpu_vm: Vec<u16>,
     /// Pages.
-    pub pages: u16,
+    pub pages: u32,
     /// Bits of a mask that share a word, 1 to 64.
     pub word_bits: u8,
     /// Whether a pCPU's stores can be unseen by others for a while (TSO), so that fences matter.

@@ -19,12 +19,13 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let Some(vcpu) = &machine.tasks[self.task].vcpu else { return true };
         let page = machine.page_of(line) as usize;
         let pages = machine.owners.len();
-        let tlb = machine.tlbs[vcpu.vcpu.index() * pages + page];
-        if self.store.get(tlb) == 0 {
+        let (tlb, bit) = machine.tlb(vcpu.vcpu.index(), page);
+        let cached = self.store.get(tlb);
+        if cached & bit == 0 {
             if self.store.get(machine.sptes[vcpu.vm.index() * pages + page]) == 0 {
                 return false;
             }
-            self.store.set(tlb, 1);
+            self.store.set(tlb, cached | bit);
         }
         let page = machine.page_of(line);
         let owner = machine.owner(self.store, page);

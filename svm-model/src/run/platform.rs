@@ -150,13 +150,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 }
             }
             Prim::VcpuFlushTlb => {
-                let pages = machine.owners.len();
                 let Ok(v) = usize::try_from(args[0]) else {
                     self.report(EventKind::Tracking);
                     return Answer::Done(0);
                 };
-                for page in 0..pages {
-                    self.store.set(machine.tlbs[v * pages + page], 0);
+                for tlb in machine.tlb_of(v) {
+                    self.store.set(*tlb, 0);
                 }
                 Answer::Done(0)
             }

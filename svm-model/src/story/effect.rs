@@ -350,10 +350,14 @@ impl Machine {
             Prim::JoinVcpu => Some("the thread has ended".to_owned()),
             Prim::WaitCalls => Some("all have answered".to_owned()),
             Prim::VcpuFlushTlb => {
-                let gone =
-                    |(tlb, _): &(&SlotId, usize)| seen.before[tlb.0 as usize] != seen.after[tlb.0 as usize];
-                let pages = self.tlbs.iter().zip((0..self.spec.pages.len()).cycle()).filter(gone);
-                let pages: Vec<&str> = pages.map(|(_, p)| self.spec.pages[p].0.as_str()).collect();
+                let count = self.spec.pages.len();
+                let gone = |(vcpu, page): &(usize, usize)| {
+                    let (tlb, bit) = self.tlb(*vcpu, *page);
+                    (seen.before[tlb.0 as usize] & bit) != (seen.after[tlb.0 as usize] & bit)
+                };
+                let all = (0..self.spec.vcpu_vm.len()).flat_map(|v| (0..count).map(move |p| (v, p)));
+                let pages: Vec<&str> =
+                    all.filter(gone).map(|(_, p)| self.spec.pages[p].0.as_str()).collect();
                 let what = if pages.is_empty() { "nothing".to_owned() } else { pages.join(", ") };
                 Some(format!("translations forgotten: {what}"))
             }

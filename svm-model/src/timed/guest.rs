@@ -64,8 +64,6 @@ impl<G: GuestStream> Run<'_, G> {
         let Some(slots) = &machine.tasks[index].vcpu else { return now };
         let core = self.topology.core_of(pcpu);
         let private = machine.tag_of_vm(&self.store, slots.vm);
-        let pages = machine.spec().pages.len();
-        let tlb = slots.vcpu.index() * pages;
         let horizon = self.queue.peek().map_or(u64::MAX, |r| r.0.0);
         // Hits disturb nobody before the smallest request could arrive.
         let ahead = horizon.saturating_add(u64::from(self.timing.l3_hit));
@@ -106,7 +104,8 @@ impl<G: GuestStream> Run<'_, G> {
                 continue;
             };
             let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
-            let mapped = self.store.words[machine.tlbs[tlb + page as usize].0 as usize] != 0;
+            let (tlb, bit) = machine.tlb(slots.vcpu.index(), page as usize);
+            let mapped = self.store.words[tlb.0 as usize] & bit != 0;
             if !mapped || self.memory.tracked(line) {
                 if at > horizon {
                     break;

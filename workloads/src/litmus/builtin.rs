@@ -22,7 +22,6 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "user-reuse-without-flush",
     "cpu-offline",
     "cpu-offline-flushed-first",
-    "context-moves",
     "shared-page",
     "store-buffering",
     "store-buffering-fenced",

@@ -39,7 +39,7 @@ impl<'c> Mock<'c> {
                     Scope::PerVm => usize::from(config.vms),
                     Scope::PerVcpu => config.vcpu_vm.len(),
                     Scope::PerCpu => usize::from(config.pcpus),
-                    Scope::PerPage => usize::from(config.pages),
+                    Scope::PerPage => config.pages as usize,
                     Scope::PerAsid => usize::from(config.asids),
                     Scope::PerObject(pool) => usize::from(code.pools[usize::from(pool)].1),
                 };
