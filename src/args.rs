@@ -30,7 +30,7 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     /// Of `compare`, if no command is given.
     #[command(flatten)]
-    pub(crate) timed: TimedArgs,
+    pub(crate) compare: CompareOptions,
 }
 
 impl Cli {
@@ -92,6 +92,17 @@ pub(crate) struct FormatArg {
     pub(crate) format: Format,
 }
 
+impl FormatArg {
+    /// As on the command line, if it is not the default.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        match self.format {
+            Format::Table => None,
+            Format::Json => Some("json"),
+            Format::Csv => Some("csv"),
+        }
+    }
+}
+
 /// What timed runs have in common.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TimedArgs {
@@ -130,6 +141,13 @@ pub(crate) struct CompareArgs {
     /// Scenario [default: numa-churn]
     #[arg(value_name = "SCENARIO")]
     pub(crate) scenario: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: CompareOptions,
+}
+
+/// The options of `compare`, and of `sevsim` alone.
+#[derive(Args, Debug)]
+pub(crate) struct CompareOptions {
     /// Policy; may be given several times [default: those of the built-in experiment]
     #[arg(long = "policy", value_name = "POLICY")]
     pub(crate) policies: Vec<String>,

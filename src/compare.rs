@@ -33,15 +33,15 @@ pub(crate) struct Timed {
 /// Several policies.
 pub(crate) fn compare(args: &CompareArgs, out: &mut Output) -> Result<Exit, Failure> {
     let scenario = args.scenario.as_deref().unwrap_or(DEFAULT);
-    let chosen: Vec<String> = match args.policies.is_empty() {
+    let chosen: Vec<String> = match args.options.policies.is_empty() {
         true => DEFAULT_POLICIES.iter().map(|p| (*p).to_owned()).collect(),
-        false => args.policies.clone(),
+        false => args.options.policies.clone(),
     };
     let rerun = match args.scenario {
         Some(_) => format!("compare {scenario}"),
         None => "compare".to_owned(),
     };
-    timed(scenario, &chosen, &args.timed, &rerun, out)
+    timed(scenario, &chosen, &args.options.timed, &rerun, out)
 }
 
 /// One policy.
@@ -136,6 +136,7 @@ fn options(args: &TimedArgs) -> String {
     add("guest-trace", args.guest_trace.as_ref().map(|p| p.display().to_string()));
     add("pcpus", args.pcpus.map(|n| n.to_string()));
     add("accesses", args.accesses.map(|n| n.to_string()));
+    add("format", args.format.name().map(str::to_owned));
     text
 }
 
@@ -172,7 +173,14 @@ impl Experiment {
             (None, Some(folder)) if scenario.contains('/') => folder.to_owned(),
             _ => PathBuf::new(),
         };
-        let wrong = |error| Failure::scenario(error, scenario);
+        let wrong = |error| {
+            let failure = Failure::scenario(error, scenario);
+            let copy = spool.as_ref().map_or_else(String::new, |s| s.path().display().to_string());
+            match copy.is_empty() {
+                true => failure,
+                false => Failure { message: failure.message.replace(&copy, "standard input"), ..failure },
+            }
+        };
         let prepared = found.prepare(&part, &changes, &base).map_err(wrong)?;
         for policy in &texts {
             prepared.machine(policy, &kernel).map_err(wrong)?;

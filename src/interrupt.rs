@@ -1,10 +1,13 @@
 //! Ctrl-C: the first asks everything to stop cleanly, a second one leaves at once.
 
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What a second signal deletes before it ends the program.
+static LEFT: Mutex<Option<PathBuf>> = Mutex::new(None);
 static FIRST: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Within this time a second signal is the same wish: `timeout` sends two, to the program and to its group.
@@ -24,7 +27,19 @@ pub(crate) fn install() {
 
 #[expect(clippy::exit, reason = "whoever asks twice does not want to wait for anything")]
 fn leave() -> ! {
+    if let Ok(left) = LEFT.lock()
+        && let Some(path) = left.as_ref()
+    {
+        drop(std::fs::remove_file(path));
+    }
     std::process::exit(130)
+}
+
+/// A temporary file that must not stay behind.
+pub(crate) fn delete_when_leaving(path: &Path) {
+    if let Ok(mut left) = LEFT.lock() {
+        *left = Some(path.to_owned());
+    }
 }
 
 /// What long work looks at.

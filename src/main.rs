@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         None => {
-            compare::compare(&CompareArgs { scenario: None, policies: Vec::new(), timed: cli.timed }, out)
+            compare::compare(&CompareArgs { scenario: None, options: cli.compare }, out)
         }
         Some(Command::Compare(args)) => compare::compare(&args, out),
         Some(Command::Run(args)) => compare::run(args, out),

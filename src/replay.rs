@@ -8,7 +8,7 @@ use serde::Deserialize;
 use svm_model::explore::{Explorer, ScheduledStep};
 use svm_model::story::StoryStep;
 use svm_model::{Machine, MemoryKind};
-use workloads::check::{CheckCase, ScheduleFile};
+use workloads::check::{CheckCase, ScheduleFile, program_digest};
 
 use crate::args::{Format, ReplayArgs};
 use crate::exit::{Exit, Failure};
@@ -54,6 +54,12 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
         sme_coherent: part.sme_coherent(),
     };
     let machine = case.machine(MemoryKind::Shadow).map_err(|e| Failure::check(e, &litmus.file))?;
+    if file.program.is_some_and(|digest| digest != program_digest(&machine)) {
+        out.log(&format!(
+            "warning: {name} was made for another text of {}, {} or {}: its steps may mean something else now",
+            file.policy, file.kernel, file.litmus
+        ));
+    }
     let steps = file.steps_for(&machine).map_err(wrong)?;
     let told = machine.tell(&steps).map_err(|e| {
         let line = e.step.checked_sub(1).and_then(|i| file.steps.get(i)).map_or(0, |s| s.0);

@@ -111,10 +111,26 @@ impl Table<'_> {
         }
         text.push_str(&table(&heads, &rows, width));
         text.push('\n');
+        text.push_str(&self.caution(width));
         text.push_str(&self.events(width));
         text.push_str(&self.trust(width));
         text.push_str(&self.next());
         text
+    }
+
+    /// What the table must not be taken for.
+    fn caution(&self, width: usize) -> String {
+        let reclaims = |r: &Row<'_>| r.runs.iter().map(|t| t.report.outcome.reclaims).sum::<u64>();
+        let said = if self.rows.iter().all(|r| reclaims(r) == 0) {
+            "No reclaim happened in these runs, so that they compare nothing: raise --accesses, or lower `every` under \
+             [[reclaim]]."
+        } else if self.rows.iter().any(|r| r.policy == "oracle") {
+            "oracle asks the fewest pCPUs that hold a dirty line of the VM, call by call, as no kernel can: the floor of \
+             what a safe policy does at each call, but not of slowdowns, since runs drift apart."
+        } else {
+            return String::new();
+        };
+        format!("{}\n", wrap(said, width, 0))
     }
 
     fn title(&self, width: usize) -> String {

@@ -301,7 +301,7 @@ pub fn schedule_text(
     steps: &[ScheduledStep],
 ) -> String {
     let mut text = format!(
-        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}event {}\nsteps\n",
+        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}program {:016x}\nevent {}\nsteps\n",
         case.litmus.name,
         case.policy.name,
         case.kernel.name,
@@ -310,6 +310,7 @@ pub fn schedule_text(
             MemoryModel::Sc => "",
             MemoryModel::Tso => "memory-model tso\n",
         },
+        program_digest(machine),
         event.name()
     );
     for step in steps {
@@ -320,6 +321,14 @@ pub fn schedule_text(
         text.push('\n');
     }
     text
+}
+
+/// A digest of what the texts were compiled to: a schedule made for another program says so.
+#[must_use]
+pub fn program_digest(machine: &Machine) -> u64 {
+    let mix = |digest: u64, byte: u8| (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let ops = machine.code().ops.iter().map(|op| format!("{op:?}\n"));
+    ops.fold(0xcbf2_9ce4_8422_2325, |digest, op| op.bytes().fold(digest, mix))
 }
 
 /// A schedule as read from a file, before its model is built.
@@ -335,6 +344,8 @@ pub struct ScheduleFile {
     pub part: String,
     /// The order in which accesses are seen: a line `memory-model tso`, or none.
     pub memory_model: MemoryModel,
+    /// [`program_digest`] of the program that it was made for; none in older files.
+    pub program: Option<u64>,
     /// Event that it shows.
     pub event: EventKind,
     /// Line of the file, actor and answers of each step.
@@ -371,6 +382,12 @@ impl ScheduleFile {
             memory_model = MemoryModel::from_name(&name)
                 .ok_or((n, format!("unknown memory model `{name}`: known are sc, tso")))?;
         }
+        let mut program = None;
+        if lines.peek().is_some_and(|(_, line)| line.starts_with("program ")) {
+            let (n, digest) = field(&mut lines, "program")?;
+            let number = u64::from_str_radix(&digest, 16);
+            program = Some(number.map_err(|e| (n, format!("`{digest}` is no digest in hexadecimal: {e}")))?);
+        }
         let (n, event) = field(&mut lines, "event")?;
         let event = EventKind::from_name(&event).ok_or((n, format!("unknown event `{event}`")))?;
         match lines.next() {
@@ -386,7 +403,7 @@ impl ScheduleFile {
             let answers = answers.map_err(|e| (n, format!("a choice is not a number: {e}")))?;
             steps.push((n, actor.to_owned(), answers));
         }
-        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, event, steps })
+        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, program, event, steps })
     }
 
     /// The steps for a machine.

@@ -2,6 +2,7 @@
 
 use cache_model::event::EventKind;
 use serde::Deserialize;
+use svm_model::text::POLICIES;
 use toml::Spanned;
 
 use super::front::Names;
@@ -44,7 +45,7 @@ pub struct Expectation {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExpectFront {
     pub(super) verdict: Spanned<Expected>,
-    /// `*` is every policy.
+    /// `*` is every built-in policy: of a user's own nothing is expected unless it is named.
     pub(super) policies: Names,
     /// All if none is named; so for the other lists.
     #[serde(default)]
@@ -61,7 +62,8 @@ impl ExpectFront {
     /// Whether the rule speaks of a case.
     pub(super) fn fits(&self, policy: &str, kernel: &str, part: &str, variant: Option<&str>) -> bool {
         let has = |list: &Names, name: &str| list.iter().any(|n| n.get_ref() == name);
-        (has(&self.policies, policy) || has(&self.policies, "*"))
+        let builtin = POLICIES.iter().any(|p| p.name == policy);
+        (has(&self.policies, policy) || builtin && has(&self.policies, "*"))
             && (self.parts.is_empty() || has(&self.parts, part))
             && (self.kernels.is_empty() || has(&self.kernels, kernel))
             && (self.variants.is_empty() || variant.is_some_and(|v| has(&self.variants, v)))
