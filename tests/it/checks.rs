@@ -102,6 +102,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "depth",
         "assumptions",
         "memory_model",
+        "victims",
         "schedule",
         "trace",
     ];

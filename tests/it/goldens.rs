@@ -41,6 +41,9 @@ fn reads_well(story: &str, about: &str) {
     assert_eq!(numbers, (1..=steps).collect::<Vec<_>>(), "{about}\n{story}");
 }
 
+/// Policies that a test breaks in one kernel, up to which each has its story kept.
+const MOST: usize = 12;
+
 #[test]
 fn each_story_of_the_corpus_is_kept() {
     let verdicts = sevsim(&["test", "--all", "--format", "json"]).json();
@@ -48,7 +51,13 @@ fn each_story_of_the_corpus_is_kept() {
         let word = |key: &str| case[key].as_str().expect("a name").to_owned();
         (word("verdict") == "violated").then(|| [word("litmus"), word("policy"), word("kernel")])
     };
-    let cases: std::collections::BTreeSet<[String; 3]> = verdicts.iter().filter_map(of).collect();
+    let mut cases: std::collections::BTreeSet<[String; 3]> = verdicts.iter().filter_map(of).collect();
+    // What breaks nearly every policy tells one story, and one policy is enough to tell it.
+    let all = cases.clone();
+    cases.retain(|case| {
+        let same = |other: &&[String; 3]| (&other[0], &other[2]) == (&case[0], &case[2]);
+        all.iter().filter(same).count() <= MOST || all.iter().find(same) == Some(case)
+    });
     let mut kept: Vec<String> = Vec::new();
     for [litmus, policy, kernel] in &cases {
         let out = sevsim(&["check", litmus, "--policy", policy, "--kernel", kernel]).ends(3).out;
@@ -56,7 +65,7 @@ fn each_story_of_the_corpus_is_kept() {
         let searched = |l: &&str| !l.trim_start().starts_with("searched ");
         let story: String = out.lines().filter(searched).map(|l| format!("{l}\n")).collect();
         reads_well(&story, &format!("{litmus} {policy} {kernel}"));
-        let file = format!("{litmus}--{policy}--{kernel}.txt");
+        let file = format!("{}--{policy}--{kernel}.txt", litmus.replace(':', "."));
         snapbox::Assert::new()
             .action_env("SNAPSHOTS")
             .eq(story, snapbox::Data::read_from(&stories().join(&file), None));

@@ -57,7 +57,7 @@ fn an_unknown_name_says_which_exist_and_the_nearest() {
         (&["check", "two-flushers", "--policy", "clear-remrk"], "clear-remark", "sticky-wbnoinvd"),
         (&["check", "two-flushers", "--part", "genua"], "genoa", "rome"),
         (&["check", "two-flusher"], "two-flushers", "reclaim-one-vcpu"),
-        (&["check", "two-flushers", "--kernel", "linux-6.71"], "linux-6.17", "linux-6.17"),
+        (&["check", "two-flushers", "--kernel", "linux-7.33"], "linux-7.3", "linux-6.17"),
         (&["compare", "numa-chrun"], "numa-churn", "numa-churn"),
         (&["show", "policy", "nofush"], "no-flush", "oracle"),
     ];
