@@ -5,6 +5,8 @@ use cache_model::lattice::Move;
 use sev_arch::{Access, PcpuId};
 use svm_policy::Pc;
 
+use crate::firmware::Status;
+
 /// Who makes a step.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
@@ -102,6 +104,8 @@ pub struct Notes {
     pub writeback: Option<bool>,
     /// The moves that the caches could choose from; kept for its memory.
     pub(crate) moves: Vec<Move>,
+    /// What the firmware answered, if the step was a command to it.
+    pub status: Option<Status>,
     /// A text that loops without an access: where.
     pub runaway: Option<Pc>,
 }
@@ -113,6 +117,7 @@ impl Notes {
         self.events.clear();
         self.cycles = 0;
         self.writeback = None;
+        self.status = None;
         self.runaway = None;
     }
 }

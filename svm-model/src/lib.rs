@@ -7,6 +7,7 @@
 
 mod context;
 pub mod explore;
+pub mod firmware;
 mod ground;
 pub mod label;
 pub mod machine;

@@ -12,7 +12,9 @@ use crate::machine::{Machine, Owner};
 use crate::memory::{Effects, Memory};
 
 mod calls;
+mod firmware;
 mod guest;
+mod hardware;
 mod masks;
 mod memory;
 mod platform;

@@ -1,9 +1,10 @@
 //! Litmus tests: TOML front matter between `+++` lines, then a C body with one function per actor.
 
 use cache_model::event::EventKind;
-use cache_model::lattice::Shape;
+use cache_model::lattice::{Psp, Shape};
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
+use svm_model::firmware::Initial;
 use svm_model::spec::{Assumptions, Guest, ModelSpec, Reuse, TaskKind, TaskSpec};
 
 mod vm;
@@ -51,6 +52,8 @@ struct Front {
     pages: Vec<PageFront>,
     #[serde(default)]
     assume: Vec<String>,
+    /// How the SEV firmware is at first: `fresh` or `running`.
+    firmware: Option<String>,
     #[serde(default = "default_reuse")]
     reuse: Vec<String>,
     /// Events asked about: a search may end once each was reached. All that can follow a latent line by default.
@@ -130,6 +133,27 @@ fn default_events() -> Vec<String> {
 
 fn default_reuse() -> Vec<String> {
     vec!["host".to_owned(), "dma".to_owned()]
+}
+
+/// How the firmware is at first, by its name in a file.
+fn initial_firmware(name: &str) -> Option<Initial> {
+    match name {
+        "fresh" => Some(Initial::Fresh),
+        "running" => Some(Initial::Running),
+        _ => None,
+    }
+}
+
+impl Front {
+    /// What is taken as given.
+    fn assumptions(&self) -> Assumptions {
+        let firmware = self.firmware.as_deref().and_then(initial_firmware).unwrap_or_default();
+        let mut given = Assumptions { firmware, word_bits: self.mask_word_bits, ..Assumptions::default() };
+        for name in &self.assume {
+            given.take(name);
+        }
+        given
+    }
 }
 
 /// A litmus test.
@@ -297,10 +321,13 @@ impl Litmus {
             }
         }
         for a in &f.assume {
-            if !Assumptions::NAMES.contains(&a.as_str()) {
+            if !Assumptions::default().take(a) {
                 let known = Assumptions::NAMES.join(", ");
                 return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
             }
+        }
+        if let Some(name) = f.firmware.as_deref().filter(|name| initial_firmware(name).is_none()) {
+            return Err(fail(at("firmware"), format!("firmware = \"{name}\": expected fresh or running")));
         }
         if let Some(e) = f.events.iter().find(|e| EventKind::from_name(e).is_none()) {
             let known: Vec<&str> = EventKind::ALL.iter().map(|k| k.name()).collect();
@@ -414,6 +441,9 @@ impl Litmus {
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
                 keep_clean: true,
+                psp: Psp::default(),
+                keys_change: false,
+                guest_must_evict: false,
             },
             vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
@@ -421,11 +451,7 @@ impl Litmus {
             mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,
-            assumptions: Assumptions {
-                no_dma: f.assume.iter().any(|a| a == "no-dma"),
-                no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
-                word_bits: f.mask_word_bits,
-            },
+            assumptions: f.assumptions(),
             reuse: Reuse {
                 host: f.reuse.iter().any(|r| r == "host"),
                 dma: f.reuse.iter().any(|r| r == "dma"),
@@ -458,6 +484,13 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "two-vcpus-first-entry",
     "dma-on-coherent-part",
     "no-dma-on-coherent-part",
+    "snp-free-without-clflush",
+    "snp-free-clflush",
+    "dma-to-assigned-page",
+    "df-flush-deactivate-race",
+    "df-flush-deactivate-lock",
+    "asid-recycle-wbnoinvd",
+    "asid-recycle-partial-ccx",
     "vmsa-free",
     "vmsa-free-without-flush",
     "mirror-pair",

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sim_state::Domain;
-use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
+use svm_policy::{
+    BinOp, Command, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window,
+};
 
 use crate::ast::{Span, Type};
 use crate::ir::At;
@@ -325,7 +327,12 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark | Prim::MightSleep | Prim::IrqsDisabled | Prim::InAtomic | Prim::InInterrupt => 0,
+        Prim::Invd
+        | Prim::SchedPark
+        | Prim::MightSleep
+        | Prim::IrqsDisabled
+        | Prim::InAtomic
+        | Prim::InInterrupt => 0,
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
@@ -349,7 +356,10 @@ fn arity(prim: Prim) -> usize {
         | Prim::OracleUpdate
         | Prim::GetAsid
         | Prim::UserReuse
-        | Prim::JoinVcpu => 1,
+        | Prim::JoinVcpu
+        | Prim::RmpMakeShared
+        | Prim::RmpAssigned
+        | Prim::GuestEvict => 1,
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::AllocPage
@@ -358,7 +368,20 @@ fn arity(prim: Prim) -> usize {
         | Prim::FreeMask
         | Prim::MaskAvailable
         | Prim::SetAsid
-        | Prim::MovePages => 2,
+        | Prim::MovePages
+        | Prim::RmpMakePrivate
+        | Prim::PspWrite
+        | Prim::PspRead
+        | Prim::VmPageFlush => 2,
+        Prim::Firmware(command) => match command {
+            Command::SevInit | Command::SnpInit | Command::SnpShutdown | Command::DfFlush => 0,
+            Command::LaunchFinish
+            | Command::Deactivate
+            | Command::Decommission
+            | Command::SnpDecommission => 1,
+            Command::Activate => 2,
+            Command::ActivateEx => 3,
+        },
         Prim::ZallocMask => 3,
         Prim::SendCall => 4,
     }

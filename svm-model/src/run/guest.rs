@@ -6,6 +6,7 @@ use sim_core::choice::Chooser;
 use sim_core::state::Store;
 use svm_policy::{Answer, Outcome, Pc};
 
+use super::firmware::EXIT_ERR;
 use super::{Runner, Who};
 use crate::context::ContextSlots;
 use crate::label::What;
@@ -27,10 +28,14 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.store.set(tlb, 1);
         }
         let page = machine.page_of(line);
+        let tag = machine.guest_tag(self.store, vcpu.vm, page);
+        if !machine.rmp_allows(self.store, vcpu.vm, page, tag) {
+            return false;
+        }
         let owner = machine.owner(self.store, page);
         let owns = machine.owns(self.store, vcpu.vm, owner);
         let mut fx = Effects::default();
-        let by = (self.core(), machine.guest_tag(self.store, vcpu.vm, page));
+        let by = (self.core(), tag);
         self.memory.cpu(self.store, line, by, access, owns, &mut fx);
         if access == Access::Write && !owns {
             let mut event = Event::at(EventKind::Latent, line, by.1);
@@ -100,6 +105,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let Some(vcpu) = &machine.tasks[self.task].vcpu else { return Answer::Done(1) };
         if self.store.get(vcpu.in_guest) == 0 {
+            if !self.may_run(vcpu) {
+                return Answer::Done(EXIT_ERR);
+            }
             self.store.set(vcpu.in_guest, 1);
             self.vmsa(vcpu, Access::Read);
             return Answer::Stay;
