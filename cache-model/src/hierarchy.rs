@@ -157,6 +157,23 @@ impl Hierarchy {
         each!(mut self, m => m.clflush(line, now))
     }
 
+    /// Writes back and invalidates a line under one tag in every cache, whatever the part says of other tags. Not
+    /// told as a move.
+    pub fn flush_tag(&mut self, line: LineRef, now: u64) -> Found {
+        each!(mut self, m => m.flush_tag(line, now))
+    }
+
+    /// The dirty lines in a core's private caches or in a CCX's L3. In time of the dirty lines.
+    #[must_use]
+    pub fn dirty_in(&self, place: Place) -> Vec<LineRef> {
+        each!(self, m => m.dirty_in(place))
+    }
+
+    /// A core's private caches, or a CCX's L3, lose every line, and nothing is written back. Not told as moves.
+    pub fn drop_all(&mut self, place: Place) {
+        each!(mut self, m => m.drop_all(place));
+    }
+
     /// Thousandths of a cycle that a CLFLUSH takes which found this.
     #[must_use]
     pub fn clflush_cycles_milli(&self, found: Found) -> u64 {

@@ -26,7 +26,7 @@ impl LineSlots {
         let mut first = None;
         for line in 0..lines {
             let line = name(line);
-            let copy = Domain::Range { lo: 0, hi: 4 };
+            let copy = Domain::Range { lo: 0, hi: if shape.keys_change { 8 } else { 4 } };
             for place in shape.places() {
                 for tag in shape.all_tags() {
                     let name = format!("{line}.{place:?}.{tag}");
@@ -34,7 +34,8 @@ impl LineSlots {
                     first.get_or_insert(id.0);
                 }
             }
-            let key = Domain::Range { lo: 0, hi: i64::from(shape.tags) - 1 };
+            let pasts = if shape.keys_change { 3 } else { 1 };
+            let key = Domain::Range { lo: 0, hi: pasts * i64::from(shape.tags) - 1 };
             layout.slot(format!("{line}.dram.key"), key, Class::Hardware, 0);
             layout.slot(format!("{line}.dram.old"), Domain::BOOL, Class::Ghost, 0);
             layout.slot(format!("{line}.truth"), Domain::BOOL, Class::Ghost, 0);
@@ -84,11 +85,11 @@ impl<S: Store> Lines for Shadow<'_, S> {
 
     fn dram(&self, line: u32) -> Dram {
         let key = self.store.get(self.slots.ghost(line, 0));
-        Dram { key: Tag(u8::try_from(key).unwrap_or(0)), old: self.store.get(self.slots.ghost(line, 1)) != 0 }
+        Dram::from_code(key, self.slots.shape.tags, self.store.get(self.slots.ghost(line, 1)) != 0)
     }
 
     fn set_dram(&mut self, line: u32, dram: Dram) {
-        self.store.set(self.slots.ghost(line, 0), i64::from(dram.key.0));
+        self.store.set(self.slots.ghost(line, 0), dram.code(self.slots.shape.tags));
         self.store.set(self.slots.ghost(line, 1), i64::from(dram.old));
     }
 

@@ -11,7 +11,7 @@
 enum vcpu_mode { OUTSIDE_GUEST_MODE, IN_GUEST_MODE, EXITING_GUEST_MODE };
 
 /* What vmrun() returns; from EXIT_NPF on, a nested page fault of page (exit - EXIT_NPF). */
-enum { EXIT_INTR, EXIT_HLT, EXIT_NPF };
+enum { EXIT_ERR = -1, EXIT_INTR, EXIT_HLT, EXIT_NPF };
 
 struct kvm {
 	rwlock_t mmu_lock;
@@ -294,7 +294,7 @@ static int vcpu_enter_guest(struct kvm_vcpu *vcpu)
 	local_irq_enable();
 	preempt_enable();
 
-	if (exit == EXIT_HLT)
+	if (exit == EXIT_HLT || exit == EXIT_ERR)
 		return 0;
 	if (exit >= EXIT_NPF)
 		return kvm_mmu_fault(vcpu, vcpu_fault_page(exit));

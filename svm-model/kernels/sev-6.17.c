@@ -7,21 +7,6 @@
  * Each site has a switch, so that one can ask what happens without its flush.
  */
 
-/* STUBS-BEGIN */
-int rmp_make_shared(struct page *page);
-bool rmp_assigned(struct page *page);
-void psp_write(struct page *page, struct kvm *kvm);
-int vm_page_flush(struct kvm *kvm, struct page *page);
-bool sme_coherent(void);
-int snp_cmd_init(void);
-int snp_cmd_shutdown(void);
-int sev_cmd_activate(struct kvm *kvm, int asid);
-int sev_cmd_launch_finish(struct kvm *kvm);
-int sev_cmd_deactivate(struct kvm *kvm);
-int sev_cmd_decommission(struct kvm *kvm);
-int snp_cmd_decommission(struct kvm *kvm);
-int sev_cmd_df_flush(void);
-/* STUBS-END */
 /* kvm_arch_guest_memory_reclaimed(), by who calls it. */
 #define FLUSH_ON_RECLAIM 1
 #define FLUSH_ON_RELEASE 1

@@ -6,6 +6,8 @@ use sev_arch::{Access, PcpuId};
 use sim_core::state::SlotId;
 use svm_policy::Pc;
 
+use crate::firmware::Status;
+
 /// Who makes a step.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Actor {
@@ -112,6 +114,8 @@ pub struct Notes {
     pub writeback: Option<bool>,
     /// The moves that the caches could choose from; kept for its memory.
     pub(crate) moves: Vec<Move>,
+    /// What the firmware answered, if the step was a command to it.
+    pub status: Option<Status>,
     /// A text that loops without an access: where.
     pub runaway: Option<Pc>,
 }
@@ -123,6 +127,7 @@ impl Notes {
         self.events.clear();
         self.cycles = 0;
         self.writeback = None;
+        self.status = None;
         self.runaway = None;
     }
 }

@@ -8,6 +8,7 @@
 mod buffer;
 mod context;
 pub mod explore;
+pub mod firmware;
 mod ground;
 pub mod label;
 pub mod machine;

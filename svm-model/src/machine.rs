@@ -5,14 +5,15 @@ use sev_arch::{PcpuId, VcpuId, VmId};
 use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
-use svm_lang::{Code, Config, Diag, Entry, Find, Source, VarKind, VmTables};
-use svm_policy::{Op, Operand, Prim, RmwOp, Scope, VarId};
+use svm_lang::{Code, Config, Diag, Entry, Features, Find, Source, VarKind, VmTables};
+use svm_policy::{Command, Op, Operand, Prim, RmwOp, Scope, VarId};
 
 use crate::buffer::Buffers;
 use crate::context::{ContextSlots, Start};
+use crate::firmware::{Firmware, Initial};
 use crate::label::Actor;
 use crate::memory::ShadowMemory;
-use crate::spec::{Guest, ModelSpec, TaskKind};
+use crate::spec::{Guest, ModelSpec, TaskKind, VmKind};
 
 /// Who owns a page, as its slot holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,6 +121,10 @@ pub struct Machine {
     pub(crate) owners: Vec<SlotId>,
     pub(crate) used: Vec<SlotId>,
     pub(crate) user_ptes: Vec<SlotId>,
+    /// The ASID that each page is assigned to, 0 for none; only where there is an SNP VM.
+    pub(crate) rmp: Vec<Option<SlotId>>,
+    /// Only where an actor gives commands to it.
+    pub(crate) firmware: Option<Firmware>,
     /// By VM, then page.
     pub(crate) sptes: Vec<SlotId>,
     /// By vCPU, then page.
@@ -202,6 +207,11 @@ impl Machine {
         let mut code = svm_lang::compile(sources, find, &unique, &config)?;
         if code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::SetAsid, .. })) {
             config.tables.asids_change = true;
+        }
+        if code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::Firmware(_), .. })) {
+            config.features.firmware = true;
+        }
+        if config.tables.asids_change || config.features.firmware {
             code = svm_lang::compile(sources, find, &unique, &config)?;
         }
         let mut machine = Machine::lay_out(spec, code, memory);
@@ -262,9 +272,17 @@ impl Machine {
         let allocates = |op: &Op| matches!(op, Op::Prim { prim: Prim::AllocPage, .. });
         let returns = spec.reuse.vm || code.ops.iter().any(allocates);
         let sets_asids = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::SetAsid, .. }));
-        // A VM whose ASID changes can come back to a tag, too.
-        spec.shape.keep_clean &= returns || sets_asids;
-        let non_block = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::NonBlock, .. }));
+        let has =
+            |wanted: Prim| code.ops.iter().any(|op| matches!(op, Op::Prim { prim, .. } if *prim == wanted));
+        let commands = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::Firmware(_), .. }));
+        spec.shape.psp = spec.assumptions.psp;
+        spec.shape.guest_must_evict = spec.assumptions.guest_must_evict;
+        spec.shape.keys_change =
+            has(Prim::Firmware(Command::Activate)) || has(Prim::Firmware(Command::ActivateEx));
+        // A VM whose ASID changes can come back to a tag, too; so can one whose page the PSP writes.
+        let past = has(Prim::PspWrite) || spec.shape.keys_change;
+        spec.shape.keep_clean &= returns || sets_asids || past;
+        let non_block = has(Prim::NonBlock);
         let mut layout = Layout::default();
         let entry = |name: &str| {
             let found = code.entries.iter().find(|e| e.name == name);
@@ -372,8 +390,6 @@ impl Machine {
                 infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, info.low()));
             }
         }
-        let has =
-            |wanted: Prim| code.ops.iter().any(|op| matches!(op, Op::Prim { prim, .. } if *prim == wanted));
         let reuses = has(Prim::UserReuse);
         let mut asids = Vec::new();
         for vm in (0..spec.vms).map(VmId) {
@@ -395,6 +411,8 @@ impl Machine {
             let mapped = i64::from(!spec.is_vmsa(page));
             user_ptes.push(layout.slot(format!("{name}.user_pte"), Domain::BOOL, Class::Shared, mapped));
         }
+        let firmware = commands.then(|| firmware_of(&spec, &mut layout));
+        let rmp = rmp_of(&spec, &mut layout, has(Prim::RmpMakePrivate) || has(Prim::RmpMakeShared));
         let mut sptes = Vec::new();
         for vm in 0..spec.vms {
             for (page, (name, owner)) in (0u32..).zip(&spec.pages) {
@@ -449,6 +467,8 @@ impl Machine {
             owners,
             used,
             user_ptes,
+            rmp,
+            firmware,
             sptes,
             tlbs,
             tlb_pages,
@@ -458,7 +478,7 @@ impl Machine {
             sched_out,
             sched_in,
             returns,
-            own_flushes: !returns,
+            own_flushes: !returns && !past,
         }
     }
 
@@ -627,6 +647,38 @@ impl Machine {
     }
 }
 
+fn firmware_of(spec: &ModelSpec, layout: &mut Layout) -> Firmware {
+    let vm_asids: Vec<u16> = (0..spec.vms).map(|vm| spec.vm(VmId(vm)).asid).collect();
+    let shape = crate::firmware::Shape {
+        ccx_of: spec.core_of.iter().map(|core| spec.shape.ccx_of_core[core.index()].0).collect(),
+        core_of: spec.core_of.iter().map(|core| core.0).collect(),
+        ccxs: spec.shape.ccxs,
+        asids: spec.asids(),
+        vm_asids: &vm_asids,
+        initial: spec.assumptions.firmware,
+        partial_ccx: spec.assumptions.fw_partial_ccx,
+    };
+    Firmware::declare(layout, shape)
+}
+
+/// The RMP's slots: none without an SNP VM; constants if no actor changes it. Pages of SNP VMs that have an ASID
+/// start assigned, but for those that are shared, and where no VM runs yet.
+fn rmp_of(spec: &ModelSpec, layout: &mut Layout, changes: bool) -> Vec<Option<SlotId>> {
+    let snp = |vm: VmId| spec.vm(vm).kind == VmKind::SevSnp;
+    if !(0..spec.vms).any(|vm| snp(VmId(vm))) {
+        return Vec::new();
+    }
+    let mut slots = Vec::new();
+    for (page, (name, vm)) in (0u32..).zip(&spec.pages) {
+        let assigned =
+            snp(*vm) && !spec.guests.shared.contains(&page) && spec.assumptions.firmware == Initial::Running;
+        let first = if assigned { i64::from(spec.vm(*vm).asid) } else { 0 };
+        let (lo, hi) = if changes { (0, i64::from(spec.asids()) - 1) } else { (first, first) };
+        slots.push(Some(layout.slot(format!("{name}.rmp"), Domain::Range { lo, hi }, Class::Shared, first)));
+    }
+    slots
+}
+
 fn config_of(spec: &ModelSpec) -> Config {
     let mut constants = Vec::new();
     for (i, (name, _)) in spec.pages.iter().enumerate() {
@@ -650,6 +702,11 @@ fn config_of(spec: &ModelSpec) -> Config {
                 .map(|v| spec.vmsa_of(VcpuId(u16::try_from(v).unwrap_or(u16::MAX))))
                 .map(|page| page.and_then(|page| u16::try_from(page).ok()))
                 .collect(),
+        },
+        features: Features {
+            sme_coherent: spec.shape.sme_coherent,
+            wbnoinvd: !spec.assumptions.no_wbnoinvd,
+            firmware: false,
         },
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u32::try_from(spec.pages.len()).unwrap_or(u32::MAX),

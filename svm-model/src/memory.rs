@@ -41,6 +41,18 @@ pub trait Memory<S: Store> {
     fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId>;
     /// CLFLUSH through the host's mapping.
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects);
+    /// The PSP reads or writes a line under a tag's key; `owner` says whether for the page's owner.
+    fn psp(&mut self, store: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects);
+    /// VM_PAGE_FLUSH of a line: every cache's copy under one tag.
+    fn flush_tag(&mut self, store: &mut S, line: u32, tag: Tag, fx: &mut Effects);
+    /// A guest evicts the copies of a line under other tags than its own.
+    fn guest_evicts(&mut self, store: &mut S, line: u32, tag: Tag, fx: &mut Effects);
+    /// INVD by a core.
+    fn invd(&mut self, store: &mut S, core: CoreId, fx: &mut Effects);
+    /// A new key is installed for a tag.
+    fn new_key(&mut self, store: &mut S, tag: Tag);
+    /// What is on its way arrives in memory.
+    fn fabric_flush(&mut self, store: &mut S, fx: &mut Effects);
     /// Whether a dirty copy under a tag is in any cache or on its way out.
     fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool;
     /// Whether an event can still concern a line whose page belongs to a tag.
@@ -123,6 +135,36 @@ impl<S: Store> Memory<S> for ShadowMemory {
 
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects) {
         self.shape.clflush(&mut self.view(store), line, &mut fx.events);
+    }
+
+    fn psp(&mut self, store: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects) {
+        self.shape.psp(&mut self.view(store), line, tag, access, owner, &mut fx.events);
+    }
+
+    fn flush_tag(&mut self, store: &mut S, line: u32, tag: Tag, fx: &mut Effects) {
+        self.shape.flush_tag(&mut self.view(store), line, tag, &mut fx.events);
+    }
+
+    fn guest_evicts(&mut self, store: &mut S, line: u32, tag: Tag, fx: &mut Effects) {
+        self.shape.guest_evicts(&mut self.view(store), line, tag, &mut fx.events);
+    }
+
+    fn invd(&mut self, store: &mut S, core: CoreId, _: &mut Effects) {
+        for line in 0..self.slots.lines() {
+            self.shape.invd(&mut self.view(store), line, core);
+        }
+    }
+
+    fn new_key(&mut self, store: &mut S, tag: Tag) {
+        for line in 0..self.slots.lines() {
+            self.shape.new_key(&mut self.view(store), line, tag);
+        }
+    }
+
+    fn fabric_flush(&mut self, store: &mut S, fx: &mut Effects) {
+        for line in 0..self.slots.lines() {
+            self.shape.fabric_flush(&mut self.view(store), line, &mut fx.events);
+        }
     }
 
     fn dirty(&self, store: &mut S, line: u32, tag: Tag) -> bool {

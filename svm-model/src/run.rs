@@ -13,7 +13,9 @@ use crate::memory::{Effects, Memory};
 
 mod buffer;
 mod calls;
+mod firmware;
 mod guest;
+mod hardware;
 mod masks;
 mod memory;
 mod objects;

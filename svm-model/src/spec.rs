@@ -1,7 +1,9 @@
 //! What a model is made of: the machine, the VMs, the tasks, and what is taken as given.
 
-use cache_model::lattice::Shape;
+use cache_model::lattice::{Psp, Shape};
 use sev_arch::{CoreId, PcpuId, VcpuId, VmId};
+
+use crate::firmware::Initial;
 
 pub use vm::{Guests, VmKind, VmSpec};
 
@@ -14,6 +16,16 @@ pub struct Assumptions {
     pub no_dma: bool,
     /// Allocations always find memory (`no-alloc-failure` in a litmus file).
     pub no_alloc_failure: bool,
+    /// The part has no WBNOINVD, and executes it as WBINVD (`no-wbnoinvd`).
+    pub no_wbnoinvd: bool,
+    /// What the PSP's accesses evict (`no-psp-evicts-own-tag`, `psp-evicts-host-lines`).
+    pub psp: Psp,
+    /// The firmware's DF_FLUSH takes a CCX for flushed once its first core is (`fw-partial-ccx`).
+    pub fw_partial_ccx: bool,
+    /// Guests' accesses do not evict the host's lines, so that guests must (`guest-must-evict`).
+    pub guest_must_evict: bool,
+    /// How the firmware is at first.
+    pub firmware: Initial,
     /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
     pub word_bits: u8,
     /// Entries of each pCPU's store buffer (TSO); 0 is sequential consistency. A store that finds the buffer full
@@ -23,7 +35,17 @@ pub struct Assumptions {
 
 impl Default for Assumptions {
     fn default() -> Self {
-        Assumptions { no_dma: false, no_alloc_failure: false, word_bits: 64, store_buffer: 0 }
+        Assumptions {
+            no_dma: false,
+            no_alloc_failure: false,
+            no_wbnoinvd: false,
+            psp: Psp::default(),
+            fw_partial_ccx: false,
+            guest_must_evict: false,
+            firmware: Initial::default(),
+            word_bits: 64,
+            store_buffer: 0,
+        }
     }
 }
 
@@ -77,12 +99,46 @@ impl Assumptions {
     }
 
     /// What a litmus file can take as given.
-    pub const NAMES: [&'static str; 2] = ["no-dma", "no-alloc-failure"];
+    pub const NAMES: [&'static str; 8] = [
+        "no-dma",
+        "no-alloc-failure",
+        "no-wbnoinvd",
+        "psp-evicts-own-tag",
+        "no-psp-evicts-own-tag",
+        "psp-evicts-host-lines",
+        "fw-partial-ccx",
+        "guest-must-evict",
+    ];
+
+    /// Takes what has one of these names as given; whether it is one of them.
+    pub fn take(&mut self, name: &str) -> bool {
+        match name {
+            "no-dma" => self.no_dma = true,
+            "no-alloc-failure" => self.no_alloc_failure = true,
+            "no-wbnoinvd" => self.no_wbnoinvd = true,
+            "psp-evicts-own-tag" => self.psp.evicts_own_tag = true,
+            "no-psp-evicts-own-tag" => self.psp.evicts_own_tag = false,
+            "psp-evicts-host-lines" => self.psp.evicts_host_lines = true,
+            "fw-partial-ccx" => self.fw_partial_ccx = true,
+            "guest-must-evict" => self.guest_must_evict = true,
+            _ => return false,
+        }
+        true
+    }
 
     /// The names of what is taken as given, as the verdict prints them.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
-        let given = [self.no_dma, self.no_alloc_failure];
+        let given = [
+            self.no_dma,
+            self.no_alloc_failure,
+            self.no_wbnoinvd,
+            false, // the default, and no assumption of the test's
+            !self.psp.evicts_own_tag,
+            self.psp.evicts_host_lines,
+            self.fw_partial_ccx,
+            self.guest_must_evict,
+        ];
         Assumptions::NAMES.into_iter().zip(given).filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 }

@@ -107,6 +107,7 @@ impl Machine {
                 what: notes.what,
                 before: &before,
                 after: &words,
+                status: notes.status,
                 touched: &touched,
             };
             let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &seen))).collect();
@@ -282,10 +283,16 @@ impl Machine {
                     named(tag)
                 )
             }
-            EventKind::Leak
-            | EventKind::Tracking
+            EventKind::Leak => format!(
+                "{name} was read under {tagged}'s tag and gave plaintext of a guest that had the ASID before"
+            ),
+            EventKind::RmpFault => {
+                format!(
+                    "{name} is assigned to a guest: the RMP check stopped the access, and nothing was written"
+                )
+            }
+            EventKind::Tracking
             | EventKind::Firmware
-            | EventKind::RmpFault
             | EventKind::Deadlock
             | EventKind::SleepInAtomic
             | EventKind::SleepNonBlockable => format!("{} ({name})", event.kind.meaning()),

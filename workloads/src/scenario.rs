@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use cache_model::hierarchy::{Hierarchy, LineRef};
-use cache_model::lattice::Shape;
+use cache_model::lattice::{Psp, Shape};
 use cache_model::part::{Level, Part, PartError, Timing};
 use serde::Deserialize;
 use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
@@ -459,6 +459,9 @@ impl Prepared {
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
                 keep_clean: true,
+                psp: Psp::default(),
+                keys_change: false,
+                guest_must_evict: false,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,

@@ -2,7 +2,7 @@
 //! each counterexample of the explorer shows the same events over the timed caches.
 
 use cache_model::hierarchy::Hierarchy;
-use cache_model::lattice::{Move, MoveKind, Shape};
+use cache_model::lattice::{Move, MoveKind, Psp, Shape};
 use cache_model::part::{CacheShape, L3Kind, Level, Part};
 use proptest::prelude::*;
 use sev_arch::{Access as Kind, CoreId, PcpuId, Tag, VcpuId, VmId, WbinvdScope};
@@ -86,6 +86,9 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             evict_clean_on_read: true,
             scope: WbinvdScope::default(),
             keep_clean: true,
+            psp: Psp::default(),
+            keys_change: false,
+            guest_must_evict: false,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],

@@ -84,6 +84,59 @@ impl<const P: usize> Machine<P> {
         found
     }
 
+    /// Writes back and invalidates a line under one tag everywhere, whatever the part says of other tags.
+    pub(super) fn flush_tag(&mut self, line: LineRef, now: u64) -> Found {
+        match self.expel(line.key(), None, Cause::Flush, now).0 {
+            None => Found::Absent,
+            Some(false) => Found::Clean,
+            Some(true) => Found::Dirty,
+        }
+    }
+
+    /// The dirty lines of a core's private caches, or of a CCX's L3; a line that is dirty in both L1 and L2 twice.
+    pub(super) fn dirty_in(&self, place: Place) -> Vec<LineRef> {
+        let mut lines = Vec::new();
+        let mut note = |key| lines.push(LineRef::of_key(key));
+        match place {
+            Place::Private(core) => {
+                self.l1.each_dirty(core.index(), &mut note);
+                self.l2.each_dirty(core.index(), note);
+            }
+            Place::L3(ccx) => self.l3.each_dirty(ccx.index(), note),
+            Place::Flight(_) => {}
+        }
+        lines
+    }
+
+    /// INVD's part of one cache: everything is dropped, nothing is written back.
+    pub(super) fn drop_all(&mut self, place: Place) {
+        match place {
+            Place::Private(core) => {
+                let core = core.index();
+                self.l1.clean(core, |_| {});
+                self.l2.clean(core, |_| {});
+                self.l1.wipe(core);
+                let invalidated = self.l2.invalidate_clean(core);
+                self.stats.invalidated_private[Cause::Flush as usize] += invalidated;
+                self.hints |= invalidated != 0;
+            }
+            Place::L3(ccx) => {
+                if self.inclusive {
+                    for core in 0..self.topology.cores() {
+                        if self.topology.ccx_of(CoreId(core)) == ccx {
+                            self.drop_all(Place::Private(CoreId(core)));
+                        }
+                    }
+                }
+                self.l3.clean(ccx.index(), |_| {});
+                let invalidated = self.l3.invalidate_clean(ccx.index());
+                self.stats.invalidated_l3[Cause::Flush as usize] += invalidated;
+                self.hints |= invalidated != 0;
+            }
+            Place::Flight(_) => {}
+        }
+    }
+
     pub(super) fn dma(&mut self, phys: u32, access: Access, now: u64) -> Found {
         let line = LineRef { phys, tag: Tag::HOST };
         match access {

@@ -331,6 +331,9 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         evict_clean_on_read: true,
         scope: sev_arch::WbinvdScope::CoreAndL3,
         keep_clean: true,
+        psp: crate::lattice::Psp::default(),
+        keys_change: false,
+        guest_must_evict: false,
     };
     let mut map = Map::default();
     let mut events = Vec::new();

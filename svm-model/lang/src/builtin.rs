@@ -155,6 +155,13 @@ pub(crate) enum Sum {
     NewIsZero,
 }
 
+/// What CPUID says of the part; a constant of the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Feature {
+    SmeCoherent,
+    Wbnoinvd,
+}
+
 /// What a lock does to interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Irqs {
@@ -238,6 +245,8 @@ pub(crate) enum Act {
     Per(Scope),
     AsidOf,
     VmType,
+    /// What CPUID says of the part.
+    Feature(Feature),
     Vmsa,
     Siblings(Shared),
     MaskOf,
@@ -264,10 +273,11 @@ pub(crate) enum Group {
     Ipi,
     Guest,
     Pages,
+    Firmware,
 }
 
 impl Group {
-    pub(crate) const ALL: [Group; 9] = [
+    pub(crate) const ALL: [Group; 10] = [
         Group::Masks,
         Group::Memory,
         Group::Locks,
@@ -277,6 +287,7 @@ impl Group {
         Group::Ipi,
         Group::Guest,
         Group::Pages,
+        Group::Firmware,
     ];
 
     pub(crate) fn title(self) -> &'static str {
@@ -290,6 +301,7 @@ impl Group {
             Group::Ipi => "Calls to other pCPUs",
             Group::Guest => "Guests and vCPUs",
             Group::Pages => "Pages",
+            Group::Firmware => "The firmware",
         }
     }
 }

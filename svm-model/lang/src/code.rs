@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use sim_state::Domain;
-use svm_policy::{BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window};
+use svm_policy::{
+    BinOp, Command, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, Window,
+};
 
 use crate::Role;
 use crate::ast::{Span, Type};
@@ -352,7 +354,8 @@ impl Code {
 /// How many arguments a primitive uses.
 fn arity(prim: Prim) -> usize {
     match prim {
-        Prim::SchedPark
+        Prim::Invd
+        | Prim::SchedPark
         | Prim::MightSleep
         | Prim::IrqsDisabled
         | Prim::InAtomic
@@ -383,7 +386,10 @@ fn arity(prim: Prim) -> usize {
         | Prim::UserReuse
         | Prim::JoinVcpu
         | Prim::Warn
-        | Prim::FreeVcpu => 1,
+        | Prim::FreeVcpu
+        | Prim::RmpMakeShared
+        | Prim::RmpAssigned
+        | Prim::GuestEvict => 1,
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::AllocPage
@@ -393,7 +399,20 @@ fn arity(prim: Prim) -> usize {
         | Prim::MaskAvailable
         | Prim::SetAsid
         | Prim::MovePages
-        | Prim::FreeObject => 2,
+        | Prim::FreeObject
+        | Prim::RmpMakePrivate
+        | Prim::PspWrite
+        | Prim::PspRead
+        | Prim::VmPageFlush => 2,
+        Prim::Firmware(command) => match command {
+            Command::SevInit | Command::SnpInit | Command::SnpShutdown | Command::DfFlush => 0,
+            Command::LaunchFinish
+            | Command::Deactivate
+            | Command::Decommission
+            | Command::SnpDecommission => 1,
+            Command::Activate => 2,
+            Command::ActivateEx => 3,
+        },
         Prim::AllocObject => 3,
         Prim::SendCall | Prim::LockHeld | Prim::ZallocMask => 4,
     }

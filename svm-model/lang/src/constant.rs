@@ -5,7 +5,7 @@ use crate::decl::{Global, Program};
 use crate::diag::{Fault, nearest};
 
 /// The kernel's constants that texts may use; a text that declares one of these names has its own.
-pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 29] = [
+pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 41] = [
     ("EPERM", 1),
     ("ENOENT", 2),
     ("EINTR", 4),
@@ -35,6 +35,18 @@ pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 29] = [
     ("KVM_X86_SEV_VM", 2),
     ("KVM_X86_SEV_ES_VM", 3),
     ("KVM_X86_SNP_VM", 4),
+    ("SEV_RET_SUCCESS", 0),
+    ("SEV_RET_INVALID_PLATFORM_STATE", 1),
+    ("SEV_RET_INVALID_GUEST_STATE", 2),
+    ("SEV_RET_POLICY_FAILURE", 7),
+    ("SEV_RET_INACTIVE", 8),
+    ("SEV_RET_ASID_OWNED", 0xc),
+    ("SEV_RET_INVALID_ASID", 0xd),
+    ("SEV_RET_WBINVD_REQUIRED", 0xe),
+    ("SEV_RET_DFFLUSH_REQUIRED", 0xf),
+    ("SEV_RET_INVALID_GUEST", 0x10),
+    ("SEV_RET_ACTIVE", 0x12),
+    ("SEV_RET_INVALID_PARAM", 0x16),
 ];
 
 /// The flag of an allocation that may sleep.

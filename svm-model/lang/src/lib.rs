@@ -38,6 +38,9 @@ pub use reference::reference;
 /// The reason of a nested page fault of page 0; that of page n is n more. Smaller reasons are no faults.
 pub const EXIT_NPF: i64 = 2;
 
+/// The largest `SEV_RET_*` that a firmware command gives (include/uapi/linux/psp-sev.h).
+pub const SEV_RET_LAST: i64 = 0x16;
+
 /// What a text is for, which decides what it may do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
@@ -82,6 +85,8 @@ pub struct Config {
     pub asids: u16,
     /// What is constant of the VMs.
     pub tables: VmTables,
+    /// What is constant of the part, and whether the firmware is modelled.
+    pub features: Features,
     /// The VM of each vCPU.
     pub vcpu_vm: Vec<u16>,
     /// Pages.
@@ -95,6 +100,23 @@ pub struct Config {
     /// Values that stand in the place of what a text's `#define` of that name says: a kernel's switches. A name
     /// that no text defines is an error.
     pub defines: Vec<(String, i64)>,
+}
+
+/// What is constant of the part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// CPUID `8000_001F` EAX\[10\].
+    pub sme_coherent: bool,
+    /// CPUID `8000_0008` EBX\[9\]; without it WBNOINVD is executed as WBINVD.
+    pub wbnoinvd: bool,
+    /// Whether some actor gives commands to the firmware, so that VMRUN can fail.
+    pub firmware: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features { sme_coherent: false, wbnoinvd: true, firmware: false }
+    }
 }
 
 /// What is constant of VMs and vCPUs.

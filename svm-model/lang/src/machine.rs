@@ -7,7 +7,7 @@ use svm_policy::{BinOp, UnOp};
 
 use crate::ast::{Infix, IntType, LockType, Object, Type};
 use crate::diag::Fault;
-use crate::{Config, VmTables};
+use crate::{Config, Features, VmTables};
 
 /// Words a mask may have.
 const MASK_WORDS: i64 = 48;
@@ -20,6 +20,7 @@ pub(crate) struct Machine {
     pub(crate) asids: i64,
     pub(crate) vcpu_vm: Vec<u16>,
     pub(crate) tables: VmTables,
+    pub(crate) features: Features,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
     /// Whether fences matter.
@@ -58,6 +59,7 @@ impl Machine {
             asids: i64::from(config.asids),
             vcpu_vm: config.vcpu_vm.clone(),
             tables: config.tables.clone(),
+            features: config.features,
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
             store_buffers: config.store_buffers,

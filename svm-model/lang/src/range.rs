@@ -233,7 +233,10 @@ impl Solver<'_, '_> {
 
     fn prim(&self, prim: Prim) -> Interval {
         match prim {
-            Prim::VmRun => (0, (EXIT_NPF + self.program.machine.pages - 1).max(0)),
+            Prim::VmRun => (
+                -i64::from(self.program.machine.features.firmware),
+                (EXIT_NPF + self.program.machine.pages - 1).max(0),
+            ),
             Prim::FaultPage => (0, (self.program.machine.pages - 1).max(0)),
             Prim::GetAsid => (0, (self.program.machine.asids - 1).max(0)),
             Prim::ZapSpte
@@ -242,7 +245,10 @@ impl Solver<'_, '_> {
             | Prim::InAtomic
             | Prim::InInterrupt
             | Prim::ZallocMask
-            | Prim::MaskAvailable => (0, 1),
+            | Prim::MaskAvailable
+            | Prim::RmpAssigned => (0, 1),
+            Prim::VmPageFlush | Prim::RmpMakePrivate | Prim::RmpMakeShared => (-22, 0),
+            Prim::Firmware(_) => (0, crate::SEV_RET_LAST),
             Prim::GuestRead
             | Prim::GuestWrite
             | Prim::VcpuFlushTlb
@@ -277,7 +283,11 @@ impl Solver<'_, '_> {
             | Prim::Warn
             | Prim::FreeObject
             | Prim::FreeVcpu
-            | Prim::LockHeld => (0, 0),
+            | Prim::LockHeld
+            | Prim::PspWrite
+            | Prim::PspRead
+            | Prim::Invd
+            | Prim::GuestEvict => (0, 0),
             Prim::AllocObject => {
                 (-1, self.program.pools.iter().map(|p| i64::from(p.count) - 1).max().unwrap_or(0))
             }

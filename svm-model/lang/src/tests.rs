@@ -23,6 +23,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
         vms: 2,
         asids: 3,
         tables: VmTables::default(),
+        features: crate::Features::default(),
         vcpu_vm: vec![0, 0, 1],
         pages: 2,
         word_bits,

@@ -12,9 +12,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod command;
 mod op;
 mod step;
 
+pub use command::Command;
 pub use op::{
     BinOp, Expr, Lock, Op, Operand, Pc, Place, Prim, Reg, RmwOp, Scope, Shared, UnOp, VarId, Window,
 };

@@ -1,5 +1,7 @@
 //! The closed list of operations of a policy program.
 
+use crate::command::Command;
+
 /// Index of an operation in its program.
 pub type Pc = u16;
 /// A register of a context; at most [`crate::REGS`].
@@ -338,6 +340,24 @@ pub enum Prim {
     LockHeld,
     /// `WARN_ON(condition)`: reports a condition that holds. An own step.
     Warn,
+    /// `rmp_make_private(page, kvm)`: RMPUPDATE; returns 0 or an error.
+    RmpMakePrivate,
+    /// `rmp_make_shared(page)`: RMPUPDATE; returns 0.
+    RmpMakeShared,
+    /// `rmp_assigned(page)`.
+    RmpAssigned,
+    /// `psp_write(page, kvm)`: the PSP writes the page under the VM's key, past the caches.
+    PspWrite,
+    /// `psp_read(page, kvm)`.
+    PspRead,
+    /// `vm_page_flush(kvm, page)`: the VM_PAGE_FLUSH MSR; returns 0, or not if the address is not mapped.
+    VmPageFlush,
+    /// `invd()`: this pCPU's caches lose what they hold.
+    Invd,
+    /// `guest_evict(page)`, in a guest's program: it touches the page so that the host's lines of it are evicted.
+    GuestEvict,
+    /// A command of the firmware; arguments are the VM, the ASID and the pCPU. Returns 0 or `SEV_RET_*`.
+    Firmware(Command),
 }
 
 impl Prim {

@@ -6,6 +6,7 @@ use sim_core::choice::Chooser;
 use sim_core::state::Store;
 use svm_policy::{Answer, Outcome, Pc};
 
+use super::firmware::EXIT_ERR;
 use super::{Runner, Who};
 use crate::context::ContextSlots;
 use crate::label::What;
@@ -28,10 +29,14 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.store.set(tlb, cached | bit);
         }
         let page = machine.page_of(line);
+        let tag = machine.guest_tag(self.store, vcpu.vm, page);
+        if !machine.rmp_allows(self.store, vcpu.vm, page, tag) {
+            return false;
+        }
         let owner = machine.owner(self.store, page);
         let owns = machine.owns(self.store, vcpu.vm, owner);
         let mut fx = Effects::default();
-        let by = (self.core(), machine.guest_tag(self.store, vcpu.vm, page));
+        let by = (self.core(), tag);
         self.memory.cpu(self.store, line, by, access, owns, &mut fx);
         if access == Access::Write && !owns {
             let mut event = Event::at(EventKind::Latent, line, by.1);
@@ -103,6 +108,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         if self.store.get(vcpu.in_guest) == 0 {
             if let Some(on) = self.unseen_here() {
                 return Answer::Blocked(on);
+            }
+            if !self.may_run(vcpu) {
+                return Answer::Done(EXIT_ERR);
             }
             self.store.set(vcpu.in_guest, 1);
             self.vmsa(vcpu, Access::Read);

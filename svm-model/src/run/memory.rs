@@ -40,6 +40,15 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let owner_slot = machine.owners[page as usize];
         let lines = page * machine.spec.lines_per_page..(page + 1) * machine.spec.lines_per_page;
         let mut fx = Effects::default();
+        let stopped = match by {
+            NewOwner::Host(_) => self.rmp_stops(page, access, false),
+            NewOwner::Device => self.rmp_stops(page, access, true),
+            NewOwner::Vm => false,
+        };
+        if stopped {
+            self.notes.what = Some(What::Reuse { page, by, access });
+            return Stepped::Done;
+        }
         match access {
             Access::Write => {
                 let owner = match (machine.owner(self.store, page), by) {
@@ -80,6 +89,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     pub(super) fn page_access(&mut self, page: i64, access: Access, device: bool) -> Answer {
         let machine = self.machine;
         let Some(page) = self.page(page) else { return Answer::Done(0) };
+        if self.rmp_stops(page, access, device) {
+            return Answer::Done(0);
+        }
         let owner = machine.owner(self.store, page);
         // A VMM and its devices own what their guest shares with them.
         let owns = match owner {
@@ -152,6 +164,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         if prim == Prim::FlushEnd {
             if let Some(slot) = self.memory.flush_waits(self.store, core) {
                 return Answer::Blocked(slot);
+            }
+            if op == FlushOp::Wbinvd {
+                self.wbinvd_done();
             }
         } else if prim == Prim::FlushPrivate {
             // Only this pCPU can bring lines into its core's caches, and it is busy here.

@@ -211,6 +211,23 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::SetAsid => self.set_asid(args[0], args[1]),
             Prim::MovePages => self.move_pages(args[0], args[1]),
             Prim::UserReuse => self.user_reuse(args[0]),
+            Prim::RmpMakePrivate => self.rmp_make_private(args[0], args[1]),
+            Prim::RmpMakeShared => self.rmp_make_shared(args[0]),
+            Prim::RmpAssigned => self.rmp_assigned(args[0]),
+            Prim::PspWrite => self.psp(args[0], args[1], Access::Write),
+            Prim::PspRead => self.psp(args[0], args[1], Access::Read),
+            Prim::VmPageFlush => self.vm_page_flush(args[0], args[1]),
+            Prim::Invd => self.invd(),
+            Prim::GuestEvict => {
+                let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
+                if self.guest_access(page * machine.spec.lines_per_page, Access::Read, None) {
+                    self.guest_evict(page);
+                    return Answer::Done(0);
+                }
+                self.notes.what = Some(What::Fault { page });
+                Answer::Stay
+            }
+            Prim::Firmware(command) => self.firmware(command, args),
             Prim::JoinVcpu => self.join_vcpu(args[0]),
             Prim::MightSleep => {
                 self.may_sleep();

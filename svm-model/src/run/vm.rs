@@ -93,7 +93,7 @@ impl Machine {
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     /// A VM by its number; one that does not exist is reported.
-    fn vm(&mut self, vm: i64) -> Option<VmId> {
+    pub(super) fn vm(&mut self, vm: i64) -> Option<VmId> {
         let found = u16::try_from(vm).ok().filter(|vm| *vm < self.machine.spec.vms);
         if found.is_none() {
             self.report(EventKind::Tracking);

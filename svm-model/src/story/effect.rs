@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use cache_model::lattice::{Copy, Dram, Held, Lines as _, MoveKind, Place};
+use cache_model::lattice::{Copy, Dram, Held, Lines as _, MoveKind, Past, Place};
 use cache_model::shadow::Shadow;
 use sim_core::state::{Class, Domain, Plain, SlotId, Store};
 use svm_lang::VarKind;
@@ -10,6 +10,7 @@ use svm_lang::ast::{Object, Type};
 use svm_policy::{Context, Lock, Op, Operand, Pc, Prim, RmwOp, VarId};
 
 use crate::context::ContextSlots;
+use crate::firmware::{Status, Use};
 use crate::label::{Actor, What};
 use crate::machine::{Machine, Owner};
 
@@ -46,6 +47,8 @@ pub(super) struct Seen<'a> {
     /// Every slot before and after it.
     pub(super) before: &'a [i64],
     pub(super) after: &'a [i64],
+    /// What the firmware answered.
+    pub(super) status: Option<Status>,
     /// Slots that it touched.
     pub(super) touched: &'a [SlotId],
 }
@@ -53,6 +56,8 @@ pub(super) struct Seen<'a> {
 /// A copy in words.
 const fn held(copy: Copy) -> &'static str {
     match (copy.held, copy.old) {
+        (Held::Clean, _) if copy.foreign => "clean, of a former guest",
+        (Held::Dirty, _) if copy.foreign => "dirty, of a former guest",
         (Held::Absent, _) => "-",
         (Held::Clean, false) => "clean",
         (Held::Clean, true) => "clean but old",
@@ -101,6 +106,7 @@ impl Machine {
         }
         self.lines_changed(seen, &mut parts);
         self.slots_changed(seen, told, &mut parts);
+        parts.extend(seen.status.filter(|s| s.code() != 0).map(|s| format!("refused: {}", s.name())));
         if parts.is_empty() {
             parts.extend(self.nothing_changed(seen, op.map(|o| o.1)));
         }
@@ -250,6 +256,12 @@ impl Machine {
                 (_, _) => value.to_string(),
             };
         }
+        if described.name.ends_with(".rmp") {
+            return if value == 0 { "shared".to_owned() } else { format!("assigned to ASID {value}") };
+        }
+        if self.firmware.as_ref().is_some_and(|f| f.is_use(slot)) {
+            return Use::name(value).to_owned();
+        }
         if described.name.ends_with(".owner") {
             return owner_name(self.owner_of_code(value));
         }
@@ -286,6 +298,17 @@ impl Machine {
             let (old, new) = (self.dram(line, seen.before), self.dram(line, seen.after));
             if new.is_some_and(|new| new.old && old.is_some_and(|old| old.key != new.key)) {
                 parts.push(format!("{name} in memory: older than the truth"));
+            }
+            if let (Some(old), Some(new)) = (old, new)
+                && old.past != new.past
+            {
+                match new.past {
+                    Past::No => {}
+                    Past::Lost => parts.push(format!("{name} in memory: under a key that is gone")),
+                    Past::Foreign => {
+                        parts.push(format!("{name} in memory: a former guest's data under the new key"));
+                    }
+                }
             }
         }
     }
@@ -347,6 +370,11 @@ impl Machine {
                 Some(format!("IPI to {}", name.strip_suffix(".pending").unwrap_or(name)))
             }
             Prim::GetAsid => read(&self.asids),
+            Prim::RmpMakePrivate | Prim::RmpMakeShared | Prim::RmpAssigned => {
+                read(&self.rmp.iter().copied().flatten().collect::<Vec<SlotId>>())
+            }
+            Prim::VmPageFlush => read(&self.user_ptes).or_else(|| Some("nothing to write back".to_owned())),
+            Prim::Invd => Some("nothing is lost".to_owned()),
             Prim::JoinVcpu => Some("the thread has ended".to_owned()),
             Prim::WaitCalls => Some("all have answered".to_owned()),
             Prim::VcpuFlushTlb => {
@@ -389,6 +417,10 @@ impl Machine {
             | Prim::TraceWriteback
             | Prim::OracleUpdate
             | Prim::SetAsid
+            | Prim::PspWrite
+            | Prim::PspRead
+            | Prim::GuestEvict
+            | Prim::Firmware(_)
             | Prim::MovePages
             | Prim::UserReuse
             | Prim::Fence

@@ -68,6 +68,8 @@ pub struct TimedMemory {
     records: Records,
     /// Line-granular tracking: a line of a page is tracked once its page has changed hands with a copy left.
     track_all: bool,
+    /// Lines that there are.
+    lines: u32,
     /// The instant of the step at hand.
     pub now: u64,
     /// Moves of tracked lines that the accesses made room by, for the trace.
@@ -91,6 +93,7 @@ impl TimedMemory {
             shape,
             records: Records::default(),
             track_all,
+            lines,
             now: 0,
             moved: Vec::new(),
             handing_on: false,
@@ -171,6 +174,38 @@ impl TimedMemory {
         })
     }
 
+    /// Begins to track a line that no event could concern so far: what is held of it is the truth.
+    fn track(&mut self, line: u32) {
+        if self.tracked(line) {
+            return;
+        }
+        let mut record = Record { truth: true, ..Record::default() };
+        for tag in self.shape.all_tags() {
+            for (place, held) in self.caches.holders(LineRef { phys: line, tag }) {
+                record.copies.insert((place, tag), Copy::new(held, false));
+                if held == Held::Dirty {
+                    record.dram = Dram::new(tag, true);
+                } else if !record.dram.old {
+                    record.dram.key = tag;
+                }
+            }
+        }
+        self.records.0.insert(line, record);
+        self.caches.set_tracked(line, true);
+    }
+
+    /// Whether a line is held under a tag.
+    fn held(&self, line: u32, tag: Tag) -> bool {
+        !self.caches.holders(LineRef { phys: line, tag }).is_empty()
+    }
+
+    fn evict(&mut self, line: u32, tag: Tag, fx: &mut Effects) {
+        let found = self.caches.flush_tag(LineRef { phys: line, tag }, self.now + fx.cycles);
+        fx.cycles += self.caches.clflush_cycles_milli(found).div_ceil(1000);
+        self.flushed_lines += u64::from(found == Found::Dirty);
+        self.invalidated_lines += u64::from(found != Found::Absent);
+    }
+
     fn flush_cost(&mut self, core: CoreId, op: FlushOp, work: &FlushWork, fx: &mut Effects) {
         self.flushed_lines += work.lines_written_back();
         self.invalidated_lines += work.invalidated;
@@ -186,7 +221,7 @@ impl TimedMemory {
         let mut record = Record::default();
         for tag in self.shape.all_tags() {
             for (place, held) in self.caches.holders(LineRef { phys: line, tag }) {
-                record.copies.insert((place, tag), Copy { held, old: false });
+                record.copies.insert((place, tag), Copy::new(held, false));
             }
         }
         let held = !record.copies.is_empty();
@@ -294,6 +329,70 @@ impl<S: Store> Memory<S> for TimedMemory {
         }
         if self.tracked(line) {
             self.shape.clflush(&mut self.records, line, &mut fx.events);
+        }
+    }
+
+    fn psp(&mut self, _: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects) {
+        let psp = self.shape.psp;
+        let evicts = |t: Tag| t == tag && psp.evicts_own_tag || t == Tag::HOST && psp.evicts_host_lines;
+        if self.shape.all_tags().any(|t| !evicts(t) && self.held(line, t)) {
+            self.track(line);
+        }
+        for t in self.shape.all_tags().filter(|t| evicts(*t)) {
+            self.caches.flush_tag(LineRef { phys: line, tag: t }, self.now);
+        }
+        if self.tracked(line) {
+            self.shape.psp(&mut self.records, line, tag, access, owner, &mut fx.events);
+        }
+    }
+
+    fn flush_tag(&mut self, _: &mut S, line: u32, tag: Tag, fx: &mut Effects) {
+        self.evict(line, tag, fx);
+        if self.tracked(line) {
+            self.shape.flush_tag(&mut self.records, line, tag, &mut fx.events);
+        }
+    }
+
+    fn guest_evicts(&mut self, _: &mut S, line: u32, tag: Tag, fx: &mut Effects) {
+        for other in self.shape.all_tags().filter(|t| *t != tag) {
+            self.evict(line, other, fx);
+        }
+        if self.tracked(line) {
+            self.shape.guest_evicts(&mut self.records, line, tag, &mut fx.events);
+        }
+    }
+
+    fn invd(&mut self, _: &mut S, core: CoreId, fx: &mut Effects) {
+        let private = self.shape.flushed_cores(core).map(Place::Private);
+        let places: Vec<Place> = private.chain(self.shape.flushed_l3s(core).map(Place::L3)).collect();
+        for place in &places {
+            for lost in self.caches.dirty_in(*place) {
+                self.track(lost.phys);
+            }
+        }
+        for place in &places {
+            self.caches.drop_all(*place);
+        }
+        fx.cycles += self.caches.flush_fixed_cycles(FlushOp::Wbinvd);
+        for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
+            self.shape.invd(&mut self.records, line, core);
+        }
+    }
+
+    fn new_key(&mut self, _: &mut S, tag: Tag) {
+        for line in 0..self.lines {
+            if self.held(line, tag) {
+                self.track(line);
+            }
+        }
+        for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
+            self.shape.new_key(&mut self.records, line, tag);
+        }
+    }
+
+    fn fabric_flush(&mut self, _: &mut S, fx: &mut Effects) {
+        for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
+            self.shape.fabric_flush(&mut self.records, line, &mut fx.events);
         }
     }
 

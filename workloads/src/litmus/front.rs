@@ -1,8 +1,9 @@
 //! The front matter: its keys, what is refused, and the model it describes.
 
-use cache_model::lattice::Shape;
+use cache_model::lattice::{Psp, Shape};
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
+use svm_model::firmware::Initial;
 use svm_model::spec::{Assumptions, Guest, MemoryModel, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 
 use toml::Spanned;
@@ -55,6 +56,8 @@ pub(super) struct Front {
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     pub(super) mask_word_bits: u8,
+    /// How the SEV firmware is at first: `fresh` or `running`.
+    pub(super) firmware: Option<String>,
     /// `sc` or `tso`.
     #[serde(default = "default_memory_model")]
     pub(super) memory_model: String,
@@ -105,6 +108,27 @@ pub(super) struct TaskFront {
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceFront {
     pub(super) run: String,
+}
+
+/// How the firmware is at first, by its name in a file.
+fn initial_firmware(name: &str) -> Option<Initial> {
+    match name {
+        "fresh" => Some(Initial::Fresh),
+        "running" => Some(Initial::Running),
+        _ => None,
+    }
+}
+
+impl Front {
+    /// What is taken as given.
+    fn assumptions(&self) -> Assumptions {
+        let firmware = self.firmware.as_deref().and_then(initial_firmware).unwrap_or_default();
+        let mut given = Assumptions { firmware, word_bits: self.mask_word_bits, ..Assumptions::default() };
+        for name in &self.assume {
+            given.take(name);
+        }
+        given
+    }
 }
 
 fn default_memory_model() -> String {
@@ -158,6 +182,9 @@ impl Litmus {
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
+        }
+        if let Some(name) = f.firmware.as_deref().filter(|name| initial_firmware(name).is_none()) {
+            return Err(fail(at("firmware"), format!("firmware = \"{name}\": expected fresh or running")));
         }
         if MemoryModel::from_name(&f.memory_model).is_none() {
             let message = format!("unknown memory model '{}': known are sc, tso", f.memory_model);
@@ -300,6 +327,9 @@ impl Litmus {
                 evict_clean_on_read: true,
                 scope: WbinvdScope::default(),
                 keep_clean: true,
+                psp: Psp::default(),
+                keys_change: false,
+                guest_must_evict: false,
             },
             vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
@@ -307,12 +337,7 @@ impl Litmus {
             mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,
-            assumptions: Assumptions {
-                no_dma: f.assume.iter().any(|a| a == "no-dma"),
-                no_alloc_failure: f.assume.iter().any(|a| a == "no-alloc-failure"),
-                word_bits: f.mask_word_bits,
-                store_buffer: self.memory_model().store_buffer(),
-            },
+            assumptions: Assumptions { store_buffer: self.memory_model().store_buffer(), ..f.assumptions() },
             initial: (!self.initial.is_empty()).then(|| INITIAL.to_owned()),
             reuse: Reuse {
                 host: f.reuse.iter().any(|r| r == "host"),

@@ -1,8 +1,8 @@
 //! The table of built-in calls.
 
-use svm_policy::{Lock, Prim, RmwOp, Scope, Shared, Window};
+use svm_policy::{Command as C, Lock, Prim, RmwOp, Scope, Shared, Window};
 
-use super::{Act, Bit, Builtin, Combine, Compare, Gives, Group, Irqs, Par, Sum};
+use super::{Act, Bit, Builtin, Combine, Compare, Feature, Gives, Group, Irqs, Par, Sum};
 use crate::ast::LockType;
 
 const fn row(
@@ -40,6 +40,7 @@ const SLEEPS: &str =
 const SLEEPS_ONLY: &str = "`sleep-in-atomic` if preemption or interrupts are off; `sleep-non-blockable`";
 const NOT_HELD: &str = "`tracking` if this context does not hold it";
 const NO_READER: &str = "`tracking` if nobody holds it for reading";
+const REFUSED: &str = "`firmware` if it is refused: what it gives is not 0";
 const NONE: &str = "none";
 const ONE: &str = "1";
 const WORDS: &str = "1 a word of each shared mask";
@@ -233,14 +234,19 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Flush, "wbnoinvd", &[], R::Nothing, Act::Flush(1), "as `wbinvd`, and the lines stay valid", "3").waits("at its end: write-backs are in flight"),
     row(G::Flush, "trace_sev_writeback", &[P::Bool], R::Nothing, Act::Prim(Prim::TraceWriteback), "a tracepoint around a policy's writeback, for the flush latency: true where it begins, false where it ends", NONE),
     row(G::Flush, "oracle_update", &[P::Vm], R::Nothing, Act::Prim(Prim::OracleUpdate), "writes the cheapest set of pCPUs whose flush scope covers every dirty line of the VM into the global mask `oracle_cpus`, in no time: no kernel can", ONE),
+    row(G::Flush, "invd", &[], R::Nothing, Act::Prim(Prim::Invd), "INVD: this pCPU's private caches and its L3 lose every line, and nothing is written back", ONE),
+    row(G::Flush, "vm_page_flush", &[P::Vm, P::Page], R::Number, Act::Prim(Prim::VmPageFlush), "VM_PAGE_FLUSH: writes back and invalidates the page's lines under the VM's tag, in all caches; gives 0, or `-EFAULT` and does nothing if the VMM's mapping of the page is gone", ONE),
+    row(G::Flush, "sme_coherent", &[], R::Bool, Act::Feature(Feature::SmeCoherent), "whether the part is SME_COHERENT (`cpu_feature_enabled(X86_FEATURE_SME_COHERENT)`)", NONE),
+    row(G::Flush, "has_wbnoinvd", &[], R::Bool, Act::Feature(Feature::Wbnoinvd), "whether the part has WBNOINVD; not under `no-wbnoinvd`, where `wbnoinvd()` is `wbinvd()`", NONE),
     row(G::Flush, "clflush_page", &[P::Page], R::Nothing, Act::Prim(Prim::ClflushPage), "CLFLUSH of each line of the page through the host's mapping", ONE),
 
     row(G::Ipi, "call_single_queue", &[P::Cpu, P::Func, P::Opaque, P::Bool], R::Nothing, Act::SendCall, "queues `fn(info)` for the pCPU and sends the IPI; the last argument says whether the sender will wait", ONE).waits("an earlier call of this sender to that pCPU has not been taken"),
     row(G::Ipi, "csd_lock_wait_mask", &[P::LocalMask], R::Nothing, Act::WaitCalls, "until every call that this context sent to the pCPUs of the mask is done", ONE).waits("one of these calls is not done"),
 
-    row(G::Guest, "vmrun", &[P::Vcpu], R::Reason, Act::Prim(Prim::VmRun), "enters the guest, gives the exit's reason (2 + n: a nested page fault of page n); the context stays here while the guest runs", "1 to enter, each of the guest's, 1 to exit"),
+    row(G::Guest, "vmrun", &[P::Vcpu], R::Reason, Act::Prim(Prim::VmRun), "enters the guest, gives the exit's reason (2 + n: a nested page fault of page n; -1: VMRUN failed, for the firmware has not activated the ASID on this CCX); the context stays here while the guest runs", "1 to enter, each of the guest's, 1 to exit"),
     row(G::Guest, "guest_read", &[P::Page], R::Nothing, Act::Prim(Prim::GuestRead), "the guest reads its page", ONE).litmus(),
     row(G::Guest, "guest_write", &[P::Page], R::Nothing, Act::Prim(Prim::GuestWrite), "the guest writes its page", ONE).litmus(),
+    row(G::Guest, "guest_evict", &[P::Page], R::Nothing, Act::Prim(Prim::GuestEvict), "the guest touches its page so that every other tag's lines of it are written back and invalidated, as on validation", ONE).litmus(),
     row(G::Guest, "vcpu_flush_tlb", &[P::Vcpu], R::Nothing, Act::Prim(Prim::VcpuFlushTlb), "forgets every cached translation of the vCPU", ONE),
     row(G::Guest, "vcpu_fault_page", &[P::Number], R::Page, Act::Prim(Prim::FaultPage), "the page of the nested page fault that `vmrun` gave as its reason", NONE),
     row(G::Guest, "vcpu_sched_park", &[], R::Nothing, Act::Prim(Prim::SchedPark), "the last step of being scheduled out; the pCPU is free afterwards", ONE),
@@ -260,9 +266,25 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE),
     row(G::Pages, "user_reuse_page", &[P::Page], R::Nothing, Act::Prim(Prim::UserReuse), "the VMM uses the memory itself from here on, without freeing it: it, or a device for it, writes it next", ONE).reports("`latent`, victim `self`; `tracking` if no VM has the page"),
     row(G::Pages, "move_pages_owner", &[P::Vm, P::Vm], R::Nothing, Act::Prim(Prim::MovePages), "every page of the first VM belongs to the second from here on, as when an SEV context moves within a host", ONE),
+    row(G::Pages, "rmp_make_private", &[P::Page, P::Vm], R::Number, Act::Prim(Prim::RmpMakePrivate), "RMPUPDATE: assigns the page to the VM's ASID; gives 0, or `-EINVAL` if the VM has none or there is no RMP", ONE),
+    row(G::Pages, "rmp_make_shared", &[P::Page], R::Number, Act::Prim(Prim::RmpMakeShared), "RMPUPDATE: the page is the hypervisor's; gives 0, or `-EINVAL` if there is no RMP", ONE),
+    row(G::Pages, "rmp_assigned", &[P::Page], R::Bool, Act::Prim(Prim::RmpAssigned), "whether the page is assigned to a guest", ONE),
+    row(G::Pages, "psp_write", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::PspWrite), "the PSP writes each line of the page under the VM's key straight to memory, as LAUNCH_UPDATE and RECEIVE_UPDATE do; `psp-evicts-own-tag` and `psp-evicts-host-lines` say which copies it evicts", ONE),
+    row(G::Pages, "psp_read", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::PspRead), "the PSP reads the page under the VM's key straight from memory", ONE),
     row(G::Pages, "host_read", &[P::Page], R::Nothing, Act::Prim(Prim::HostRead), "reads the page through the host's C=0 mapping", ONE),
     row(G::Pages, "host_write", &[P::Page], R::Nothing, Act::Prim(Prim::HostWrite), "writes the page through the host's C=0 mapping", ONE),
     row(G::Pages, "dma_read", &[P::Page], R::Nothing, Act::Prim(Prim::DmaRead), "a device reads the page", ONE),
     row(G::Pages, "dma_write", &[P::Page], R::Nothing, Act::Prim(Prim::DmaWrite), "a device writes the page", ONE),
+
+    row(G::Firmware, "sev_cmd_init", &[], R::Number, Act::Prim(Prim::Firmware(C::SevInit)), "INIT: every (ASID, CCX) is dirty, no thread has done WBINVD", ONE),
+    row(G::Firmware, "snp_cmd_init", &[], R::Number, Act::Prim(Prim::Firmware(C::SnpInit)), "SNP_INIT: as `sev_cmd_init`, of SNP", ONE),
+    row(G::Firmware, "snp_cmd_shutdown", &[], R::Number, Act::Prim(Prim::Firmware(C::SnpShutdown)), "SNP_SHUTDOWN: refused unless every (ASID, CCX) is clean", ONE).reports(REFUSED),
+    row(G::Firmware, "sev_cmd_activate", &[P::Vm, P::Number], R::Number, Act::Prim(Prim::Firmware(C::Activate)), "ACTIVATE, or SNP_ACTIVATE of an SNP VM: binds the guest to the ASID on every CCX; the first installs its key", ONE).reports(REFUSED),
+    row(G::Firmware, "sev_cmd_activate_ex", &[P::Vm, P::Number, P::Cpu], R::Number, Act::Prim(Prim::Firmware(C::ActivateEx)), "ACTIVATE_EX: as `sev_cmd_activate`, on the CCX of one pCPU; CCXs are only ever added", ONE).reports(REFUSED),
+    row(G::Firmware, "sev_cmd_launch_finish", &[P::Vm], R::Number, Act::Prim(Prim::Firmware(C::LaunchFinish)), "LAUNCH_FINISH: VMRUN works from here on", ONE),
+    row(G::Firmware, "sev_cmd_deactivate", &[P::Vm], R::Number, Act::Prim(Prim::Firmware(C::Deactivate)), "DEACTIVATE: CCXs that the guest used are dirty, and the WBINVDs of all their threads are forgotten", ONE),
+    row(G::Firmware, "sev_cmd_decommission", &[P::Vm], R::Number, Act::Prim(Prim::Firmware(C::Decommission)), "DECOMMISSION: frees the guest's context; refused while its ASID is active", ONE),
+    row(G::Firmware, "snp_cmd_decommission", &[P::Vm], R::Number, Act::Prim(Prim::Firmware(C::SnpDecommission)), "SNP_DECOMMISSION: DEACTIVATE, then frees the context", ONE),
+    row(G::Firmware, "sev_cmd_df_flush", &[], R::Number, Act::Prim(Prim::Firmware(C::DfFlush)), "DF_FLUSH, as SNP_DF_FLUSH: CCXs all of whose threads have done WBINVD are clean; refused unless all have", ONE).reports(REFUSED),
     ]
 };

@@ -6,7 +6,7 @@ use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
 use crate::ast::{Expr, ExprKind, Filter, Ident, IntType, Object, Span, Type};
-use crate::builtin::{self, Act, Bit, Builtin, Gives, Par};
+use crate::builtin::{self, Act, Bit, Builtin, Feature, Gives, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
@@ -472,6 +472,14 @@ impl<'p> Lower<'p, '_, '_> {
             }
             (Act::Barrier | Act::Per(_), _) => Value::Nothing,
             (Act::AsidOf, [Arg::Num(vm, _), ..]) => num(self.asid_of(vm, span)),
+            (Act::Feature(feature), _) => {
+                let features = &self.p.machine.features;
+                let has = match feature {
+                    Feature::SmeCoherent => features.sme_coherent,
+                    Feature::Wbnoinvd => features.wbnoinvd,
+                };
+                num(Val::Const(i64::from(has)))
+            }
             (Act::VmType, [Arg::Num(vm, _), ..]) => num(self.vm_type(vm, span)),
             (Act::Vmsa, [Arg::Num(vcpu, _), ..]) => num(self.vmsa_of(vcpu, span)),
             (Act::MaskOf, [Arg::Num(cpu, _), ..]) => {
@@ -490,6 +498,8 @@ impl<'p> Lower<'p, '_, '_> {
             (Act::AnyOf, [Arg::Num(Val::Const(n), _), ..]) => num(self.option(n, span)),
             (Act::Maybe, _) => num(self.option(2, span)),
             (Act::Flush(how), _) => {
+                // A part without WBNOINVD ignores the prefix.
+                let how = if self.p.machine.features.wbnoinvd { how } else { 0 };
                 for prim in [Prim::FlushBegin, Prim::FlushPrivate, Prim::FlushShared, Prim::FlushEnd] {
                     self.prim(
                         prim,

@@ -47,6 +47,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         vms: 1,
         asids: 2,
         tables: VmTables::default(),
+        features: crate::Features::default(),
         vcpu_vm: vec![0],
         pages: 1,
         word_bits,
