@@ -8,6 +8,8 @@
 #include "linux-6.17.c"
 
 #define FLUSH_ON_DESTROY 1
+/* A policy that keeps a mask, which these kernels did not: it must outlive the write-back of VM destroy. */
+#define FREE_TRACKING_FIRST 0
 
 void kvm_destroy_vm(struct kvm *kvm)
 {
