@@ -443,6 +443,7 @@ impl Litmus {
                 keep_clean: true,
                 psp: Psp::default(),
                 keys_change: false,
+                drops: false,
                 guest_must_evict: false,
             },
             vms: f.vm_count(),

@@ -84,6 +84,15 @@ impl Oracle {
         self.truth.is_some_and(|truth| truth != data.store)
     }
 
+    fn past(&self) -> Past {
+        let (data, (tag, number)) = self.memory;
+        match number {
+            _ if number != self.keys[usize::from(tag.0)] => Past::Lost,
+            _ if data.guest != number => Past::Foreign,
+            _ => Past::No,
+        }
+    }
+
     fn write_back(&mut self, tag: Tag, data: Data) {
         if self.is_old(data) && !self.is_old(self.memory.0) {
             let kind = if tag == Tag::HOST { EventKind::HostDirty } else { EventKind::Clobber };
@@ -116,6 +125,11 @@ impl Oracle {
     fn new_store(&mut self, tag: Tag) -> Data {
         self.stores += 1;
         if tag == self.owner {
+            if self.truth.is_none() && self.past() != Past::Foreign {
+                // What it held before is junk that the writer's key makes readable.
+                let guest = self.key(tag).1;
+                self.memory = (Data { store: 0, guest }, self.key(tag));
+            }
             self.truth = Some(self.stores);
         }
         Data { store: self.stores, guest: self.key(tag).1 }
@@ -281,7 +295,8 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
         Step::Private(c, op) => flush(oracle, Place::Private(CoreId(c)), op),
         Step::Shared(c, op) => flush(oracle, Place::L3(ccx(c)), op),
         Step::Clflush => {
-            for tag in (0..TAGS).map(Tag).filter(|t| oracle.coherent || *t == Tag::HOST) {
+            let coherent = oracle.coherent;
+            for tag in (0..TAGS).map(Tag).filter(|t| coherent || *t == Tag::HOST) {
                 oracle.drain(tag);
                 oracle.evict(tag, |_| true);
             }
@@ -368,6 +383,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
         keep_clean: true,
         psp,
         keys_change: true,
+        drops: true,
         guest_must_evict,
     };
     let junk = (Data { store: 0, guest: 0 }, (Tag::HOST, 0));
@@ -411,11 +427,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
             }
         }
         let (data, key) = oracle.memory;
-        let past = match key {
-            (tag, number) if number != oracle.keys[usize::from(tag.0)] => Past::Lost,
-            (_, number) if data.guest != number => Past::Foreign,
-            _ => Past::No,
-        };
+        let past = oracle.past();
         let want = Dram { key: key.0, old: oracle.is_old(data), past };
         let got = line.dram(0);
         assert_eq!(line.truth, oracle.truth.is_some());
