@@ -33,9 +33,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
-        None => {
-            compare::compare(&CompareArgs { scenario: None, options: cli.compare }, out)
-        }
+        None => compare::compare(&CompareArgs { scenario: None, options: cli.compare }, out),
         Some(Command::Compare(args)) => compare::compare(&args, out),
         Some(Command::Run(args)) => compare::run(args, out),
         Some(Command::Check(args)) => check::check(&args, out),

@@ -143,3 +143,6 @@ impl Shape {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

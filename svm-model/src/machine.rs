@@ -282,6 +282,7 @@ impl Machine {
         // A VM whose ASID changes can come back to a tag, too; so can one whose page the PSP writes.
         let past = has(Prim::PspWrite) || spec.shape.keys_change;
         spec.shape.keep_clean &= returns || sets_asids || past;
+        spec.shape.drops = has(Prim::Invd);
         let non_block = has(Prim::NonBlock);
         let mut layout = Layout::default();
         let entry = |name: &str| {

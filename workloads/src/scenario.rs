@@ -461,6 +461,7 @@ impl Prepared {
                 keep_clean: true,
                 psp: Psp::default(),
                 keys_change: false,
+                drops: false,
                 guest_must_evict: false,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),

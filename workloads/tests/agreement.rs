@@ -88,6 +88,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             keep_clean: true,
             psp: Psp::default(),
             keys_change: false,
+            drops: false,
             guest_must_evict: false,
         },
         vms: 1,

@@ -333,6 +333,7 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         keep_clean: true,
         psp: crate::lattice::Psp::default(),
         keys_change: false,
+        drops: false,
         guest_must_evict: false,
     };
     let mut map = Map::default();

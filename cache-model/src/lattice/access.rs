@@ -109,6 +109,9 @@ impl Shape {
 
     /// Everything but what is about to be written becomes older than the truth.
     pub(super) fn becomes_truth<L: Lines>(&self, lines: &mut L, line: u32, tag: Tag) {
+        if self.drops && !lines.truth(line) && lines.dram(line).past != Past::Foreign {
+            lines.set_dram(line, Dram::new(tag, false));
+        }
         lines.set_truth(line, true);
         for other in self.all_tags().filter(|t| *t != tag) {
             for place in self.places() {

@@ -44,6 +44,9 @@ pub struct Shape {
     pub psp: Psp,
     /// Whether the key of an ASID can be replaced, so that copies and memory under it can be of a guest before.
     pub keys_change: bool,
+    /// Whether some actor drops lines without writing them back, so that what memory held before the truth can be
+    /// read again. It counts as older data under the key of whoever wrote first.
+    pub drops: bool,
     /// Whether a guest's CPU accesses do not evict the host's copies on an SME_COHERENT part, so that the guest must
     /// ([`Shape::guest_evicts`]): what CVE-2024-36331 is about. Not by default.
     pub guest_must_evict: bool,

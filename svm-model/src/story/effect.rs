@@ -384,8 +384,7 @@ impl Machine {
                     (seen.before[tlb.0 as usize] & bit) != (seen.after[tlb.0 as usize] & bit)
                 };
                 let all = (0..self.spec.vcpu_vm.len()).flat_map(|v| (0..count).map(move |p| (v, p)));
-                let pages: Vec<&str> =
-                    all.filter(gone).map(|(_, p)| self.spec.pages[p].0.as_str()).collect();
+                let pages: Vec<&str> = all.filter(gone).map(|(_, p)| self.spec.pages[p].0.as_str()).collect();
                 let what = if pages.is_empty() { "nothing".to_owned() } else { pages.join(", ") };
                 Some(format!("translations forgotten: {what}"))
             }

@@ -330,6 +330,7 @@ impl Litmus {
                 psp: Psp::default(),
                 keys_change: false,
                 guest_must_evict: false,
+                drops: false,
             },
             vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
