@@ -10,6 +10,11 @@
 
 enum vcpu_mode { OUTSIDE_GUEST_MODE, IN_GUEST_MODE, EXITING_GUEST_MODE };
 
+/* Why the notifier is called; numbered as in 20231110003734.1014084-5. */
+enum mmu_notifier_event {
+	MMU_NOTIFY_UNMAP, MMU_NOTIFY_CLEAR, MMU_NOTIFY_RELEASE = 6, MMU_NOTIFY_MIGRATE, MMU_NOTIFY_EXCLUSIVE
+};
+
 /* What vmrun() returns; from EXIT_NPF on, a nested page fault of page (exit - EXIT_NPF). */
 enum { EXIT_ERR = -1, EXIT_INTR, EXIT_HLT, EXIT_NPF };
 
@@ -35,6 +40,8 @@ void sev_vcpu_put(struct kvm_vcpu *vcpu);
 void pre_sev_run(struct kvm_vcpu *vcpu, int cpu);
 void sev_vcpu_exit(struct kvm_vcpu *vcpu, int cpu);
 void sev_writeback_caches(struct kvm *kvm);
+void sev_writeback_page(struct kvm *kvm, struct page *page);
+bool sev_notifier_skips(struct kvm *kvm, int event);
 
 /* ---- kernel/smp.c ---- */
 
@@ -314,7 +321,7 @@ void vcpu_thread(struct kvm_vcpu *vcpu)
 
 /* ---- the MMU notifier ---- */
 
-static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page *page)
+static void kvm_mmu_notifier_start(struct kvm *kvm, struct page *page, int event)
 {
 	write_lock(&kvm->mmu_lock);
 	atomic_inc(&kvm->mmu_invalidate_in_progress);
@@ -323,8 +330,17 @@ static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page
 	write_unlock(&kvm->mmu_lock);
 
 	/* kvm_arch_guest_memory_reclaimed() */
-	if (FLUSH_ON_RECLAIM)
+	if (FLUSH_ON_RECLAIM && !sev_notifier_skips(kvm, event)) {
+		trace_sev_writeback(true);
 		sev_guest_memory_reclaimed(kvm);
+		sev_writeback_page(kvm, page);
+		trace_sev_writeback(false);
+	}
+}
+
+static void kvm_mmu_notifier_invalidate_range_start(struct kvm *kvm, struct page *page)
+{
+	kvm_mmu_notifier_start(kvm, page, MMU_NOTIFY_CLEAR);
 }
 
 static void kvm_mmu_notifier_invalidate_range_end(struct kvm *kvm, struct page *page)

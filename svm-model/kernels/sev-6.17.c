@@ -96,9 +96,7 @@ static void sev_guest_memory_reclaimed(struct kvm *kvm)
 	/* SNP: private memory is in guest_memfd alone, and RMP checks keep C=1 accesses to it (ea262f8a7c36). */
 	if (!sev_guest(kvm) || (RECLAIM_SKIPS_SNP && sev_snp_guest(kvm)))
 		return;
-	trace_sev_writeback(true);
 	sev_writeback_caches(kvm);
-	trace_sev_writeback(false);
 }
 
 /* ---- virt/kvm/kvm_main.c: the mm goes, a memslot goes ---- */
@@ -125,7 +123,7 @@ void kvm_mmu_notifier_release(struct kvm *kvm)
 		return;
 	kvm->released = true;
 	kvm_mmu_zap_all(kvm);
-	if (FLUSH_ON_RELEASE)
+	if (FLUSH_ON_RELEASE && !sev_notifier_skips(kvm, MMU_NOTIFY_RELEASE))
 		sev_guest_memory_reclaimed(kvm);
 }
 

@@ -53,6 +53,15 @@ pub const POLICIES: &[Text] = texts!("policies":
     "clear-mutex-no-remark",
     "clear-in-handler",
     "clear-in-handler-early",
+    "test-and-clear",
+    "snapshot-and-clear",
+    "clear-remark-trylock",
+    "apic-map",
+    "apic-map-skip-in-progress",
+    "clflush-host",
+    "page-flush-msr",
+    "event-filter",
+    "per-ccx",
     "oracle",
 );
 

@@ -165,6 +165,7 @@ impl Litmus {
         let mut front = self.front.clone();
         front.description = v.description.clone().unwrap_or(front.description);
         front.assume = v.assume.clone().unwrap_or(front.assume);
+        front.wbinvd_scope = v.wbinvd_scope.clone().or(front.wbinvd_scope);
         // Without the file's initial values, which come anew with the variant's.
         let newlines = self.text.len() - self.plain_body().len();
         let above = "\n".repeat(self.text[..newlines].matches('\n').count());

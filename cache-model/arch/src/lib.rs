@@ -109,6 +109,20 @@ pub enum WbinvdScope {
     Package,
 }
 
+impl WbinvdScope {
+    /// The scope of a name: `core`, `core+ccx-l3`, `ccx`, `package`.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<WbinvdScope> {
+        match name {
+            "core" => Some(WbinvdScope::Core),
+            "core+ccx-l3" => Some(WbinvdScope::CoreAndL3),
+            "ccx" => Some(WbinvdScope::Ccx),
+            "package" => Some(WbinvdScope::Package),
+            _ => None,
+        }
+    }
+}
+
 macro_rules! prints_as {
     ($($t:ident => $prefix:literal),*) => {$(
         impl fmt::Display for $t {

@@ -45,4 +45,9 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "launch-over-host-lines",
     "destroy-without-flush",
     "destroy-pinned-without-flush",
+    "event-filter-off-by-one",
+    "one-cpu-per-ccx",
+    "oom-reaper",
+    "flush-in-vcpu-thread",
+    "host-mapping-only",
 );

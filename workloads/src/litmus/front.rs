@@ -56,6 +56,8 @@ pub(super) struct Front {
     /// pCPUs whose bits share a word of a cpumask, 1 to 64.
     #[serde(default = "default_word")]
     pub(super) mask_word_bits: u8,
+    /// Caches that WBINVD and WBNOINVD act on: `core`, `core+ccx-l3`, `ccx` or `package`.
+    pub(super) wbinvd_scope: Option<Spanned<String>>,
     /// How the SEV firmware is at first: `fresh` or `running`.
     pub(super) firmware: Option<String>,
     /// `sc` or `tso`.
@@ -182,6 +184,13 @@ impl Litmus {
         if f.mask_word_bits == 0 || f.mask_word_bits > 64 {
             let message = format!("mask_word_bits = {}: expected 1 to 64", f.mask_word_bits);
             return Err(fail(at("mask_word_bits"), message));
+        }
+        let scopes = f.variant.iter().map(|v| &v.wbinvd_scope).chain([&f.wbinvd_scope]).flatten();
+        let known = |s: &&Spanned<String>| WbinvdScope::from_name(s.get_ref()).is_some();
+        if let Some(scope) = scopes.into_iter().find(|s| !known(s)) {
+            let message =
+                format!("unknown scope `{}`: known are core, core+ccx-l3, ccx, package", scope.get_ref());
+            return Err(fail(scope.span().start + 4, message));
         }
         if let Some(name) = f.firmware.as_deref().filter(|name| initial_firmware(name).is_none()) {
             return Err(fail(at("firmware"), format!("firmware = \"{name}\": expected fresh or running")));
@@ -325,7 +334,11 @@ impl Litmus {
                 tags: u8::try_from(guests.asids).unwrap_or(u8::MAX),
                 sme_coherent,
                 evict_clean_on_read: true,
-                scope: WbinvdScope::default(),
+                scope: f
+                    .wbinvd_scope
+                    .as_ref()
+                    .and_then(|s| WbinvdScope::from_name(s.get_ref()))
+                    .unwrap_or_default(),
                 keep_clean: true,
                 psp: Psp::default(),
                 keys_change: false,

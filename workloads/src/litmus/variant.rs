@@ -26,6 +26,7 @@ pub(super) struct VariantFront {
     pub(super) kernels: Option<Names>,
     pub(super) policies: Option<Names>,
     pub(super) assume: Option<Vec<String>>,
+    pub(super) wbinvd_scope: Option<Spanned<String>>,
 }
 
 /// Names with values, each with its place.
