@@ -107,6 +107,8 @@ impl<G: GuestStream> Run<'_, G> {
             };
             let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
             let mapped = self.store.words[machine.tlbs[tlb + page as usize].0 as usize] != 0;
+            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
+            let mapped = mapped && machine.rmp_allows(&self.store, slots.vm, page, tag);
             if !mapped || self.memory.tracked(line) {
                 if at > horizon {
                     break;
@@ -118,7 +120,6 @@ impl<G: GuestStream> Run<'_, G> {
                 }
                 continue;
             }
-            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
             let request = LineRef { phys: line, tag };
             if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
                 // A hit's latency is hidden, but for the time to issue it.
