@@ -103,7 +103,7 @@ static void smp_call_function_single(int cpu, smp_call_func_t func, void *info, 
 		local_irq_disable();
 		func(info);
 		local_irq_enable();
-	} else {
+	} else if (cpu_online(cpu)) {
 		call_single_queue(cpu, func, info, wait);
 		__cpumask_set_cpu(cpu, target);
 		if (wait)

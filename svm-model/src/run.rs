@@ -188,6 +188,7 @@ impl Machine {
             };
             let per_page = self.spec.lines_per_page;
             let gone = !self.returns
+                && self.rmp_asid(store, page) == 0
                 && !(page * per_page..(page + 1) * per_page).any(|l| memory.concerns(store, l, Tag::HOST));
             if gone {
                 continue;

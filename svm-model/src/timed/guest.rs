@@ -105,7 +105,9 @@ impl<G: GuestStream> Run<'_, G> {
             };
             let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
             let (tlb, bit) = machine.tlb(slots.vcpu.index(), page as usize);
-            let mapped = self.store.words[tlb.0 as usize] & bit != 0;
+            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
+            let mapped = self.store.words[tlb.0 as usize] & bit != 0
+                && machine.rmp_allows(&self.store, slots.vm, page, tag);
             if !mapped || self.memory.tracked(line) {
                 if at > horizon {
                     break;
@@ -117,7 +119,6 @@ impl<G: GuestStream> Run<'_, G> {
                 }
                 continue;
             }
-            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
             let request = LineRef { phys: line, tag };
             if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
                 // A hit's latency is hidden, but for the time to issue it.
