@@ -106,8 +106,8 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
 }
 
 /// No policy, but the hardware that no policy uses: the PSP under a guest's key, VM_PAGE_FLUSH, INVD.
-const HARDWARE: &str = "void sev_writeback_caches(struct kvm *kvm) { psp_read(page0, kvm); invd(); psp_write(page0, \
-                        kvm); vm_page_flush(kvm, page0); wbnoinvd_on_all_cpus(); }\n\
+const HARDWARE: &str = "void sev_writeback_caches(struct kvm *kvm) { vm_page_flush(kvm, page0); psp_read(page0, kvm); \
+                        invd(); psp_write(page0, kvm); wbnoinvd_on_all_cpus(); }\n\
                         void pre_sev_run(struct kvm_vcpu *vcpu, int cpu) { if (maybe()) invd(); }";
 
 fn sources(policy: usize) -> [Source<'static>; 2] {

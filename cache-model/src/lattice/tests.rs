@@ -403,10 +403,12 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
     for (n, step) in program.iter().enumerate() {
         let mut moves = Vec::new();
         shape.each_move(&line, 0, &mut |m| moves.push(m));
-        let moved = match step {
-            Step::Move(pick) if !moves.is_empty() => Some(moves[pick % moves.len()]),
-            _ => None,
-        };
+        let mut moved = None;
+        if let Step::Move(pick) = step
+            && !moves.is_empty()
+        {
+            moved = Some(moves[pick % moves.len()]);
+        }
         let mut events = Vec::new();
         by_bits(&shape, &mut line, oracle.owner, *step, moved, &mut events);
         by_values(&mut oracle, *step, moved);
