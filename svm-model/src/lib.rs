@@ -10,6 +10,7 @@ mod context;
 pub mod explore;
 pub mod firmware;
 mod ground;
+mod initial;
 pub mod label;
 pub mod machine;
 pub mod memory;

@@ -6,7 +6,7 @@ use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
 use svm_lang::{Code, Config, Diag, Entry, Features, Find, Source, VarKind, VmTables};
-use svm_policy::{Command, Op, Operand, Prim, RmwOp, Scope, VarId};
+use svm_policy::{Command, Op, Prim, Scope, VarId};
 
 use crate::buffer::Buffers;
 use crate::context::{ContextSlots, Start};
@@ -215,53 +215,8 @@ impl Machine {
             code = svm_lang::compile(sources, find, &unique, &config)?;
         }
         let mut machine = Machine::lay_out(spec, code, memory);
-        machine.initialise().map_err(|diag| vec![diag])?;
+        machine.initialise()?;
         Ok(machine)
-    }
-
-    /// Takes over the values that the function of [`ModelSpec::initial`] assigns.
-    fn initialise(&mut self) -> Result<(), Diag> {
-        let named = |e: &&Entry| Some(&e.name) == self.spec.initial.as_ref();
-        let Some(entry) = self.code.entries.iter().find(named) else { return Ok(()) };
-        let constant = |operand: Operand| match operand {
-            Operand::Const(n) => Some(n),
-            Operand::Reg(_) => None,
-        };
-        for pc in usize::from(entry.start)..self.code.ops.len() {
-            let (place, src, bits) = match self.code.ops[pc] {
-                Op::Store { place, src } => (place, src, false),
-                Op::Rmw { place, src, op: RmwOp::Or, .. } => (place, src, true),
-                Op::Halt => break,
-                _ => return Err(self.no_initial(pc, "this is no value that a variable can have at first")),
-            };
-            let at = constant(place.instance).zip(constant(place.word));
-            let slot = at.and_then(|(instance, word)| self.var_slot(place.var, instance, word));
-            let (Some(slot), Some((instance, _)), Some(value)) = (slot, at, constant(src)) else {
-                return Err(self.no_initial(pc, "there is no such variable in this model"));
-            };
-            let old = self.layout.slots()[slot.0 as usize].init;
-            if !self.layout.start_as(slot, if bits { old | value } else { value }) {
-                return Err(self.no_initial(pc, "the variable cannot have this value"));
-            }
-            if let Some(state) = self.mask_state(place.var, instance) {
-                self.layout.start_as(state, svm_lang::MASK_LIVE);
-            }
-        }
-        Ok(())
-    }
-
-    fn no_initial(&self, pc: usize, message: &str) -> Diag {
-        let place = &self.code.places[pc];
-        Diag {
-            file: self.code.files[usize::from(place.file)].clone(),
-            line: place.line,
-            column: place.column,
-            len: 1,
-            message: message.to_owned(),
-            source_line: String::new(),
-            expected: None,
-            help: None,
-        }
     }
 
     #[expect(

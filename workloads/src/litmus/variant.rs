@@ -104,9 +104,9 @@ pub(super) fn check_set(set: &Values, fail: &Fail<'_>) -> Result<(), super::Litm
             );
             return Err(fail(name.span().start, message));
         }
-        let fits = match value.get_ref() {
-            Value::Array(bits) => bits.iter().all(|b| b.as_integer().is_some_and(|n| n >= 0)),
-            other => scalar(other).is_some(),
+        let fits = match value.get_ref().as_array() {
+            Some(bits) => bits.iter().all(|b| b.as_integer().is_some_and(|n| n >= 0)),
+            None => scalar(value.get_ref()).is_some(),
         };
         if !fits {
             let message = "expected a whole number, true, false, the name of a constant, or a mask as a list of pCPUs such as [0, 2]";
@@ -176,12 +176,12 @@ pub(super) fn with_initial(
         let head = if i == 0 { format!("void {INITIAL}(void) {{ ") } else { " ".to_owned() };
         let tail = if i + 1 == all.len() { " }" } else { "" };
         let name = key.get_ref();
-        let assignment = match value.get_ref() {
-            Value::Array(bits) => {
+        let assignment = match value.get_ref().as_array() {
+            Some(bits) => {
                 let bits = bits.iter().filter_map(Value::as_integer);
                 bits.map(|bit| format!("cpumask_set_cpu({bit}, {name});")).collect::<Vec<_>>().join(" ")
             }
-            other => format!("{name} = {};", scalar(other).unwrap_or_default()),
+            None => format!("{name} = {};", scalar(value.get_ref()).unwrap_or_default()),
         };
         let Some(at) = lines.get_mut(line - 1) else { continue };
         at.push_str(&head);
