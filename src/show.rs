@@ -1,6 +1,7 @@
 //! `sevsim show`, `completions` and `man`: texts as they are.
 
 use svm_model::lang::{self, Role, Source};
+use svm_model::text::PARTS;
 
 use crate::args::{Cli, CompletionsArgs, Format, ShowArgs, ShowWhat};
 use crate::exit::{Exit, Failure};
@@ -25,6 +26,11 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
     if args.what == ShowWhat::Litmus {
         let litmus = names::litmus_file(&args.name)?;
         print(args, kind, &litmus.name, &litmus.file, &litmus.shown(), out);
+        return Ok(Exit::Done);
+    }
+    let part_of_kernels = PARTS.iter().find(|t| kind == Kind::Kernel && t.name == args.name);
+    if let Some(t) = part_of_kernels {
+        print(args, kind, t.name, t.file, t.text, out);
         return Ok(Exit::Done);
     }
     let found = names::find(kind, &args.name)?;

@@ -24,7 +24,7 @@ fn tables_and_steps_give_the_same_search() {
 
 /// Both searches, under every kernel and policy of the test; how many pairs there were.
 fn compare(litmus: &Litmus) -> u32 {
-    let limits = Limits { states: 3_000, ..Limits::default() };
+    let limits = Limits { states: 1_000, ..Limits::default() };
     let search = || Search { limits, ..Search::default() };
     let named = |t: &svm_model::text::Text| NamedText {
         name: t.name.into(),

@@ -3,7 +3,7 @@
 
 use cache_model::event::EventKind;
 use sim_explore::Limits;
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::text::{POLICIES, default_kernel};
 use workloads::check::{CheckCase, CheckReport, NamedText};
 use workloads::litmus::Litmus;
 
@@ -18,7 +18,7 @@ fn check_on(front: &str, body: &str, sme_coherent: bool) -> CheckReport {
     );
     let litmus = Litmus::parse("x.litmus", &text_of).unwrap_or_else(|e| panic!("{e}"));
     let policy = text(POLICIES.iter().find(|p| p.name == "no-flush").unwrap());
-    let kernel = text(&KERNELS[0]);
+    let kernel = text(default_kernel());
     let case = CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent };
     case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -159,7 +159,7 @@ fn what_is_not_held_is_tracking_when_given_back() {
 }
 
 const REGION: &str = "struct enc_region { struct page *page; refcount_t refs; }; DEFINE_OBJECTS(struct enc_region, 2);\n\
-    struct kvm { struct enc_region *region; struct mutex lock; int n; cpumask_t sets[2]; spinlock_t locks[2]; };\n\
+    struct kvm { struct enc_region *region; int n; cpumask_t sets[2]; spinlock_t locks[2]; };\n\
     struct kvm_vcpu { int state; }; DEFINE_PER_CPU(int, count);\n";
 
 fn region(assume: &str, a: &str, b: &str) -> Vec<&'static str> {

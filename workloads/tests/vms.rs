@@ -8,7 +8,7 @@ use sim_explore::{Limits, Search};
 use svm_model::explore::Explorer;
 use svm_model::label::{Actor, Notes};
 
-use svm_model::text::{KERNELS, POLICIES};
+use svm_model::text::{POLICIES, default_kernel};
 use svm_model::{MemoryKind, Stepped};
 use workloads::check::{CheckCase, CheckReport, NamedText};
 use workloads::litmus::Litmus;
@@ -25,7 +25,7 @@ fn with<T>(front: &str, body: &str, policy: &str, f: impl FnOnce(&CheckCase<'_>)
     );
     let litmus = Litmus::parse("x.litmus", &text_of).unwrap_or_else(|e| panic!("{e}"));
     let policy = text(POLICIES.iter().find(|p| p.name == policy).unwrap());
-    let kernel = text(&KERNELS[0]);
+    let kernel = text(default_kernel());
     let part = "rome";
     f(&CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part, sme_coherent: false })
 }
