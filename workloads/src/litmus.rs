@@ -72,8 +72,13 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 /// What TOML's reader says, without the names of this program's types.
-fn in_words(message: &str) -> String {
-    let types = [("u16", "a whole number from 0 to 65535"), ("u8", "a whole number from 0 to 255")];
+pub(crate) fn in_words(message: &str) -> String {
+    let types = [
+        ("u16", "a whole number from 0 to 65535"),
+        ("u8", "a whole number from 0 to 255"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u64", "a whole number"),
+    ];
     types.iter().fold(message.to_owned(), |text, (name, words)| {
         text.replace(&format!("expected {name}"), &format!("expected {words}"))
     })

@@ -225,7 +225,12 @@ impl Scenario {
         let name = Path::new(file).file_stem().and_then(|s| s.to_str()).unwrap_or(file).to_owned();
         let front: Front = toml::from_str(text).map_err(|e| {
             let offset = e.span().map_or(0, |s| s.start);
-            place(file, text, offset, e.message().to_owned())
+            let said = crate::litmus::in_words(e.message());
+            // The texts that a number could stand for here are all amounts.
+            let number = said.starts_with("invalid type: integer") && said.ends_with("expected a string");
+            let unit = "expected an amount with its unit, such as \"300000 accesses\" or \"5us\"";
+            let said = if number { said.replace("expected a string", unit) } else { said };
+            place(file, text, offset, said)
         })?;
         let scenario = Scenario { name, file: file.to_owned(), text: text.to_owned(), front };
         scenario.validate()?;
@@ -244,7 +249,10 @@ impl Scenario {
         if f.vm.is_empty() {
             return Err(self.fail("vm", "no VMs: expected at least one [[vm]]".to_owned()));
         }
-        for vm in &f.vm {
+        for (i, vm) in f.vm.iter().enumerate() {
+            if f.vm[..i].iter().any(|other| other.name == vm.name) {
+                return Err(self.fail(&format!("\"{}\"", vm.name), format!("two VMs are called {}", vm.name)));
+            }
             if vm.vcpus == 0 {
                 return Err(self.fail("vcpus", format!("VM {} has no vCPUs", vm.name)));
             }

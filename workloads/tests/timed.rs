@@ -174,3 +174,17 @@ fn a_policy_may_include_its_neighbour_and_who_waits_for_a_semaphore_waits_in_tim
     assert_eq!(mutex, write);
     assert!(read < mutex, "{read} {mutex}");
 }
+
+#[test]
+fn an_amount_without_its_unit_and_a_name_twice_are_refused() {
+    for (text, said) in [
+        (TWO.replace("\"15000 accesses\"", "15000"), "with its unit"),
+        (TWO.replace("\"neighbour\"", "\"guest\""), "two VMs are called guest"),
+        (TWO.replace("spare_pages = 32", "spare_pages = 99999999999"), "from 0 to 4294967295"),
+    ] {
+        match Scenario::parse("test.toml", &text) {
+            Err(ScenarioError::File { message, .. }) => assert!(message.contains(said), "{message}"),
+            other => panic!("{said}: {other:?}"),
+        }
+    }
+}
