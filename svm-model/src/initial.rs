@@ -6,7 +6,7 @@ use svm_policy::{Op, Operand, RmwOp};
 use crate::machine::Machine;
 
 impl Machine {
-    /// Takes over the values that the function of [`ModelSpec::initial`] assigns.
+    /// Takes over the values that the function of [`crate::spec::ModelSpec::initial`] assigns.
     pub(crate) fn initialise(&mut self) -> Result<(), Vec<Diag>> {
         let named = |e: &&Entry| Some(&e.name) == self.spec.initial.as_ref();
         let Some(entry) = self.code.entries.iter().find(named) else { return Ok(()) };
