@@ -56,4 +56,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "oom-reaper",
     "flush-in-vcpu-thread",
     "host-mapping-only",
+    "flush-before-zap",
+    "freed-before-acknowledged",
+    "private-over-host-lines",
 );
