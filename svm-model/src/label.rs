@@ -50,6 +50,8 @@ pub enum What {
         line: u32,
         /// Read or write.
         access: Access,
+        /// Through a C=0 mapping, whatever the page is.
+        plain: bool,
         /// The statement of its program, if it has one.
         pc: Option<Pc>,
     },

@@ -626,8 +626,7 @@ fn rmp_of(spec: &ModelSpec, layout: &mut Layout, changes: bool) -> Vec<Option<Sl
     }
     let mut slots = Vec::new();
     for (page, (name, vm)) in (0u32..).zip(&spec.pages) {
-        let assigned =
-            snp(*vm) && !spec.guests.shared.contains(&page) && spec.assumptions.firmware == Initial::Running;
+        let assigned = snp(*vm) && !spec.is_shared(page) && spec.assumptions.firmware == Initial::Running;
         let first = if assigned { i64::from(spec.vm(*vm).asid) } else { 0 };
         let (lo, hi) = if changes { (0, i64::from(spec.asids()) - 1) } else { (first, first) };
         slots.push(Some(layout.slot(format!("{name}.rmp"), Domain::Range { lo, hi }, Class::Shared, first)));

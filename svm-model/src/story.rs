@@ -162,8 +162,9 @@ impl Machine {
         match what {
             None => plain(String::new()),
             Some(What::Text { pc }) => at(pc),
-            Some(What::Guest { line, access, pc }) => {
-                let text = format!("the guest {} {}", verb(access), self.line_name(line));
+            Some(What::Guest { line, access, plain, pc }) => {
+                let through = if plain { " through C=0" } else { "" };
+                let text = format!("the guest {} {}{through}", verb(access), self.line_name(line));
                 Said { place: pc, text }
             }
             Some(What::Fault { page: p }) => {

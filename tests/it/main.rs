@@ -8,3 +8,4 @@ mod names;
 mod output;
 mod program;
 mod timed;
+mod verdicts;

@@ -8,10 +8,11 @@ use cache_model::hierarchy::{Hierarchy, LineRef};
 use cache_model::lattice::{Psp, Shape};
 use cache_model::part::{Level, Part, PartError, Timing};
 use serde::Deserialize;
-use sev_arch::{Access as Kind, PcpuId, VcpuId, VmId, WbinvdScope};
+use sev_arch::{Access as AccessKind, PcpuId, VcpuId, VmId, WbinvdScope};
 use svm_model::lang::{Diag, Role, Source};
 use svm_model::spec::{
-    Assumptions, Guest as GuestKind, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD,
+    Assumptions, Guest as GuestKind, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD, VmKind,
+    VmSpec,
 };
 use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
 use svm_model::{Machine, MemoryKind};
@@ -41,7 +42,29 @@ struct VmFront {
     #[serde(default = "spare_pages")]
     spare_pages: u32,
     migrate_every: Option<Every>,
+    /// What the VM is: `normal`, `sev`, `sev-es` or `sev-snp`.
+    #[serde(default)]
+    kind: Kind,
+    /// Its pages are shared with the host: C=0 for the guest too.
+    #[serde(default)]
+    shared: bool,
     guest: GuestSpec,
+}
+
+/// A VM's kind, by its name.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(try_from = "String")]
+struct Kind(VmKind);
+
+impl TryFrom<String> for Kind {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Kind, String> {
+        VmKind::from_name(&text).map(Kind).ok_or_else(|| {
+            let names = VmKind::ALL.map(VmKind::name).join(", ");
+            format!("no kind of VM is called '{text}': expected one of {names}")
+        })
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -355,7 +378,7 @@ impl GuestStream for Stream {
         Access {
             gfn: a.line / LINES_PER_PAGE,
             line: a.line % LINES_PER_PAGE,
-            kind: if a.write { Kind::Write } else { Kind::Read },
+            kind: if a.write { AccessKind::Write } else { AccessKind::Read },
             instructions: a.instructions,
         }
     }
@@ -420,8 +443,13 @@ impl Prepared {
         let front = &self.scenario.front;
         let topology = self.part.topology();
         let mut pages = Vec::new();
+        let mut guests = Guests::default();
         for (vm, (guest, vm_front)) in (0u16..).zip(self.guests.iter().zip(&front.vm)) {
+            guests.vms.push(VmSpec { kind: vm_front.kind.0, asid: vm + 1 });
             for i in 0..guest.pages() + vm_front.spare_pages {
+                if vm_front.shared {
+                    guests.shared.push(u32::try_from(pages.len()).unwrap_or(u32::MAX));
+                }
                 pages.push((format!("{}.page{i}", vm_front.name), VmId(vm)));
             }
         }
@@ -481,7 +509,7 @@ impl Prepared {
             assumptions: Assumptions::default(),
             reuse: Reuse { host: true, dma: true, read: true, vm: true },
             defines: Vec::new(),
-            guests: Guests::default(),
+            guests,
             initial: None,
         }
     }

@@ -364,6 +364,8 @@ fn arity(prim: Prim) -> usize {
         Prim::VmRun
         | Prim::GuestRead
         | Prim::GuestWrite
+        | Prim::GuestReadShared
+        | Prim::GuestWriteShared
         | Prim::VcpuFlushTlb
         | Prim::FaultPage
         | Prim::UserPtePresent

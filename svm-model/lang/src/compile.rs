@@ -119,6 +119,8 @@ fn build<'p>(
     if !faults.is_empty() {
         return None;
     }
+    // Before anything is left out: a mask is null at first even if what allocates it is never reached.
+    let allocated = allocations(program, &units);
     for unit in &mut units {
         unit.callback = callbacks.iter().position(|f| *f == unit.func).and_then(|i| i64::try_from(i).ok());
         unit.flow.compact();
@@ -149,7 +151,7 @@ fn build<'p>(
         let entry = units.iter().position(|u| u.func == *func).unwrap_or(0);
         code.callbacks.push(u16::try_from(entry).unwrap_or(u16::MAX));
     }
-    code.vars = vars(program, &ranges, &units, &mut places);
+    code.vars = vars(program, &ranges, &units, allocated, &mut places);
     code.texts = places.into_texts();
     code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
@@ -178,7 +180,13 @@ fn find_ranges(program: &Program<'_>, units: &[Unit]) -> Ranges {
     solve(program, &inputs)
 }
 
-fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Places<'_>) -> Vec<Var> {
+fn vars(
+    program: &Program<'_>,
+    ranges: &Ranges,
+    units: &[Unit],
+    allocated: Vec<Option<i64>>,
+    places: &mut Places<'_>,
+) -> Vec<Var> {
     let mut used = vec![false; program.vars.len()];
     for unit in units {
         for (inst, _) in unit.flow.blocks.iter().flat_map(|b| &b.insts) {
@@ -192,7 +200,6 @@ fn vars(program: &Program<'_>, ranges: &Ranges, units: &[Unit], places: &mut Pla
             }
         }
     }
-    let allocated = allocations(program, units);
     let mut states = Vec::new();
     let mut list = Vec::new();
     for ((def, (lo, hi)), used) in program.vars.iter().zip(&ranges.vars).zip(used) {

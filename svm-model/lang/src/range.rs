@@ -251,6 +251,8 @@ impl Solver<'_, '_> {
             Prim::Firmware(_) => (0, crate::SEV_RET_LAST),
             Prim::GuestRead
             | Prim::GuestWrite
+            | Prim::GuestReadShared
+            | Prim::GuestWriteShared
             | Prim::VcpuFlushTlb
             | Prim::InstallSpte
             | Prim::ZapUserPte

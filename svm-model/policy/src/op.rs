@@ -246,6 +246,10 @@ pub enum Prim {
     GuestRead,
     /// `guest_write(page)`, in a guest's program.
     GuestWrite,
+    /// `guest_read_shared(page)`: through a C=0 mapping, whatever the page is.
+    GuestReadShared,
+    /// `guest_write_shared(page)`.
+    GuestWriteShared,
     /// `vcpu_flush_tlb(vcpu)`: forget every cached translation of the vCPU.
     VcpuFlushTlb,
     /// `vcpu_fault_page(exit)`: the page of the nested page fault that `vmrun` returned. An own step.
@@ -371,6 +375,8 @@ impl Prim {
                 Prim::VmRun
                     | Prim::GuestRead
                     | Prim::GuestWrite
+                    | Prim::GuestReadShared
+                    | Prim::GuestWriteShared
                     | Prim::VcpuFlushTlb
                     | Prim::UserPtePresent
                     | Prim::MaskAvailable

@@ -1,10 +1,10 @@
 //! A vCPU in guest mode: VMRUN, its accesses, #VMEXIT.
 
 use cache_model::event::{Event, EventKind};
-use sev_arch::Access;
+use sev_arch::{Access, Tag};
 use sim_core::choice::Chooser;
 use sim_core::state::Store;
-use svm_policy::{Answer, Outcome, Pc};
+use svm_policy::{Answer, Outcome};
 
 use super::firmware::EXIT_ERR;
 use super::{Runner, Who};
@@ -14,8 +14,9 @@ use crate::machine::VcpuSlots;
 use crate::memory::{Effects, Memory};
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
-    /// A guest's access to a line; `false` if the page is not mapped.
-    pub(super) fn guest_access(&mut self, line: u32, access: Access, pc: Option<Pc>) -> bool {
+    /// A guest's access to a line, under its VM's tag as the page says, or `plain`, through C=0; `false` if the page
+    /// is not mapped.
+    pub(super) fn guest_access(&mut self, line: u32, access: Access, plain: bool) -> bool {
         let machine = self.machine;
         let Some(vcpu) = &machine.tasks[self.task].vcpu else { return true };
         let page = machine.page_of(line) as usize;
@@ -29,7 +30,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.store.set(tlb, cached | bit);
         }
         let page = machine.page_of(line);
-        let tag = machine.guest_tag(self.store, vcpu.vm, page);
+        let tag = if plain { Tag::HOST } else { machine.guest_tag(self.store, vcpu.vm, page) };
         if !machine.rmp_allows(self.store, vcpu.vm, page, tag) {
             return false;
         }
@@ -44,7 +45,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.judge_latent(line, by.1, event.victim);
         }
         self.take_effects(fx);
-        self.notes.what = Some(What::Guest { line, access, pc });
+        self.notes.what = Some(What::Guest { line, access, plain, pc: None });
         true
     }
 
@@ -63,7 +64,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             let within = u32::try_from(self.ask(spec.lines_per_page as usize)).unwrap_or(0);
             let access = if self.ask(2) == 0 { Access::Read } else { Access::Write };
             let line = page * spec.lines_per_page + within;
-            if self.guest_access(line, access, None) {
+            if self.guest_access(line, access, false) {
                 return Answer::Stay;
             }
             return self.exit(vcpu, What::Fault { page }, 2 + i64::from(page));

@@ -139,10 +139,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         }
         match prim {
             Prim::VmRun => self.vmrun(),
-            Prim::GuestRead | Prim::GuestWrite => {
-                let access = if prim == Prim::GuestRead { Access::Read } else { Access::Write };
+            Prim::GuestRead | Prim::GuestWrite | Prim::GuestReadShared | Prim::GuestWriteShared => {
+                let reads = matches!(prim, Prim::GuestRead | Prim::GuestReadShared);
+                let access = if reads { Access::Read } else { Access::Write };
+                let plain = matches!(prim, Prim::GuestReadShared | Prim::GuestWriteShared);
                 let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
-                if self.guest_access(page * machine.spec.lines_per_page, access, None) {
+                if self.guest_access(page * machine.spec.lines_per_page, access, plain) {
                     Answer::Done(0)
                 } else {
                     self.notes.what = Some(What::Fault { page });
@@ -220,7 +222,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Invd => self.invd(),
             Prim::GuestEvict => {
                 let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
-                if self.guest_access(page * machine.spec.lines_per_page, Access::Read, None) {
+                if self.guest_access(page * machine.spec.lines_per_page, Access::Read, false) {
                     self.guest_evict(page);
                     return Answer::Done(0);
                 }

@@ -22,7 +22,7 @@ impl Machine {
 
     /// The tag under which a VM's guest accesses a page: the host's if the page is shared.
     pub fn guest_tag<S: Store>(&self, store: &S, vm: VmId, page: u32) -> Tag {
-        if self.spec.guests.shared.contains(&page) { Tag::HOST } else { self.tag_of_vm(store, vm) }
+        if self.spec.is_shared(page) { Tag::HOST } else { self.tag_of_vm(store, vm) }
     }
 
     /// Whether what a VM writes into a page is its own: the page is its, or of a VM with the same key.

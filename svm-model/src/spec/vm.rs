@@ -75,13 +75,19 @@ pub struct Guests {
     pub vms: Vec<VmSpec>,
     /// ASIDs that there are, the host's 0 included; 0: as many as the VMs have at first.
     pub asids: u16,
-    /// Pages that are C=0 for the guest too.
+    /// Pages that are C=0 for the guest too, in ascending order.
     pub shared: Vec<u32>,
     /// Pages that are a vCPU's VMSA.
     pub vmsa: Vec<(u32, VcpuId)>,
 }
 
 impl ModelSpec {
+    /// Whether a page is C=0 for the guest too.
+    #[must_use]
+    pub fn is_shared(&self, page: u32) -> bool {
+        self.guests.shared.binary_search(&page).is_ok()
+    }
+
     /// A VM.
     #[must_use]
     pub fn vm(&self, vm: VmId) -> VmSpec {

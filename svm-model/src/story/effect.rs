@@ -348,7 +348,7 @@ impl Machine {
     /// What is worth saying of a step that changed nothing that others share.
     fn nothing_changed(&self, seen: &Seen<'_>, op: Option<Op>) -> Option<String> {
         let prim = match (seen.what, op) {
-            (Some(What::Guest { line, .. }), _) => return self.hit(seen, line),
+            (Some(What::Guest { line, plain, .. }), _) => return self.hit(seen, line, plain),
             (_, Some(Op::Prim { prim, .. })) => prim,
             (_, _) => return None,
         };
@@ -393,6 +393,8 @@ impl Machine {
             Prim::FlushEnd => Some("nothing left in flight".to_owned()),
             Prim::GuestRead
             | Prim::GuestWrite
+            | Prim::GuestReadShared
+            | Prim::GuestWriteShared
             | Prim::FaultPage
             | Prim::FreePage
             | Prim::HostRead
@@ -432,11 +434,14 @@ impl Machine {
     }
 
     /// A guest's access that changed no copy: what it found.
-    fn hit(&self, seen: &Seen<'_>, line: u32) -> Option<String> {
+    fn hit(&self, seen: &Seen<'_>, line: u32, plain: bool) -> Option<String> {
         let Actor::Task(t) = seen.actor else { return None };
         let vm = self.tasks[usize::from(t)].vcpu.as_ref()?.vm;
         let mut words = seen.after.to_vec();
-        let tag = self.guest_tag(&Plain { words: &mut words }, vm, self.page_of(line));
+        let tag = match plain {
+            true => sev_arch::Tag::HOST,
+            false => self.guest_tag(&Plain { words: &mut words }, vm, self.page_of(line)),
+        };
         let lines = self.lines.as_ref()?;
         let copy = |p: Place| Copy::from_code(seen.after[lines.cell(line, p, tag).0 as usize]);
         let place = self.spec.shape.places().find(|p| copy(*p).held != Held::Absent)?;

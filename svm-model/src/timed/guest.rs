@@ -105,7 +105,7 @@ impl<G: GuestStream> Run<'_, G> {
             };
             let line = page * machine.spec().lines_per_page + access.line % machine.spec().lines_per_page;
             let (tlb, bit) = machine.tlb(slots.vcpu.index(), page as usize);
-            let tag = if machine.spec().guests.shared.contains(&page) { Tag::HOST } else { private };
+            let tag = if machine.spec().is_shared(page) { Tag::HOST } else { private };
             let mapped = self.store.words[tlb.0 as usize] & bit != 0
                 && machine.rmp_allows(&self.store, slots.vm, page, tag);
             if !mapped || self.memory.tracked(line) {

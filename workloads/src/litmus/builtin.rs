@@ -59,4 +59,8 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "flush-before-zap",
     "freed-before-acknowledged",
     "private-over-host-lines",
+    "mask-without-offstack",
+    "c-bit-cleared",
+    "received-over-clean-lines",
+    "kexec-leaves-lines",
 );

@@ -246,6 +246,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Guest, "vmrun", &[P::Vcpu], R::Reason, Act::Prim(Prim::VmRun), "enters the guest, gives the exit's reason (2 + n: a nested page fault of page n; -1: VMRUN failed, for the firmware has not activated the ASID on this CCX); the context stays here while the guest runs", "1 to enter, each of the guest's, 1 to exit"),
     row(G::Guest, "guest_read", &[P::Page], R::Nothing, Act::Prim(Prim::GuestRead), "the guest reads its page", ONE).litmus(),
     row(G::Guest, "guest_write", &[P::Page], R::Nothing, Act::Prim(Prim::GuestWrite), "the guest writes its page", ONE).litmus(),
+    row(G::Guest, "guest_read_shared", &[P::Page], R::Nothing, Act::Prim(Prim::GuestReadShared), "the guest reads its page through a C=0 mapping, whatever the page is", ONE).litmus(),
+    row(G::Guest, "guest_write_shared", &[P::Page], R::Nothing, Act::Prim(Prim::GuestWriteShared), "the guest writes its page through a C=0 mapping", ONE).litmus(),
     row(G::Guest, "guest_evict", &[P::Page], R::Nothing, Act::Prim(Prim::GuestEvict), "the guest touches its page so that every other tag's lines of it are written back and invalidated, as on validation", ONE).litmus(),
     row(G::Guest, "vcpu_flush_tlb", &[P::Vcpu], R::Nothing, Act::Prim(Prim::VcpuFlushTlb), "forgets every cached translation of the vCPU", ONE),
     row(G::Guest, "vcpu_fault_page", &[P::Number], R::Page, Act::Prim(Prim::FaultPage), "the page of the nested page fault that `vmrun` gave as its reason", NONE),
