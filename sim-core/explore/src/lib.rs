@@ -78,6 +78,8 @@ pub struct Explored {
     pub depth: u32,
     /// Which bound ended it; `None` if every reachable state was expanded.
     pub bound: Option<Bound>,
+    /// Bytes that the table, the states and the lists of successors took in the end, which is the most they took.
+    pub memory: u64,
     /// Each goal's first time.
     pub reached: Vec<Reached>,
 }
@@ -215,6 +217,53 @@ mod tests {
                 }
             }
             0
+        }
+    }
+
+    /// A walk on a grid without borders in six dimensions: its space never ends.
+    struct Endless;
+
+    impl Model<3> for Endless {
+        fn initial(&self) -> [u64; 3] {
+            [0; 3]
+        }
+        fn expand(&mut self, state: &[u64; 3], mut emit: impl FnMut(&[u64; 3], u64)) -> u64 {
+            for axis in 0..3 {
+                for half in [0, 32] {
+                    let mut next = *state;
+                    next[axis] += 1 << half;
+                    emit(&next, 0);
+                }
+            }
+            0
+        }
+    }
+
+    #[test]
+    fn a_space_that_never_ends_keeps_within_the_memory_and_uses_it() {
+        for limit in [4 << 20, 10_000_000, 48 << 20, 70_000_000] {
+            let run = |mut models: Vec<Endless>| {
+                let limits = Limits { memory: limit, ..Limits::default() };
+                Search { limits, ..Search::default() }.run(&mut models)
+            };
+            let one = run(vec![Endless]);
+            assert_eq!(one.bound, Some(Bound::Memory(limit)));
+            assert!(one.memory <= limit + limit / 20, "{} of {limit}", one.memory);
+            assert!(one.memory * 10 >= limit * 8, "{} of {limit}", one.memory);
+            let three = run(vec![Endless, Endless, Endless]);
+            assert_eq!(
+                (one.states(), one.transitions, one.depth),
+                (three.states(), three.transitions, three.depth)
+            );
+        }
+    }
+
+    #[test]
+    fn a_space_that_never_ends_keeps_within_the_number_of_states() {
+        for limit in [1_000, 50_000, 300_000] {
+            let limits = Limits { states: limit, ..Limits::default() };
+            let explored = Search { limits, ..Search::default() }.run(&mut [Endless]);
+            assert!((limit..=limit + limit / 20).contains(&explored.states()), "{}", explored.states());
         }
     }
 

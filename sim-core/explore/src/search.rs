@@ -17,6 +17,10 @@ use crate::{Bound, Explored, Model, Progress, Reached, Search, Stored};
 const CHUNK: u32 = 1024;
 /// Chunks of a round.
 const ROUND: u32 = 256;
+/// States that a round expands at least: if the memory is too small for what they lead to, the search ends.
+const FEWEST: u32 = 64;
+/// The lists of a round take at most this part of the memory.
+const LISTS: u64 = 16;
 /// Chunks from which on a round is worth the threads.
 const WORTH: usize = 3;
 
@@ -31,6 +35,11 @@ struct Batch<const W: usize> {
 impl<const W: usize> Batch<W> {
     fn new() -> Self {
         Batch { by_shard: vec![Vec::new(); SHARDS], goals: Vec::new(), transitions: 0 }
+    }
+
+    fn bytes(&self) -> u64 {
+        let found: usize = self.by_shard.iter().map(Vec::capacity).sum();
+        (found * size_of::<Found<W>>()) as u64
     }
 
     /// Expands states.
@@ -111,11 +120,11 @@ impl Search<'_> {
         let mut bound = None;
         loop {
             let states: u32 = shards.iter().fold(0, |n, s| n + length(&s.states));
-            bound = bound.or(self.bound_met(&shards, states));
+            bound = bound.or(self.bound_met(&shards, &batches, states));
             if told == 0 || expanded - told >= 1 << 14 {
                 told = expanded.max(1);
                 if let Some(progress) = &mut self.progress {
-                    let memory = shards.iter().map(Shard::bytes).sum();
+                    let memory = in_use(&shards, &batches);
                     let expanded = u32::try_from(expanded).unwrap_or(u32::MAX);
                     progress(Progress { states, expanded, depth, memory });
                 }
@@ -125,7 +134,13 @@ impl Search<'_> {
             }
             // Near a bound the rounds get smaller, so that it is hardly passed.
             let room = self.limits.states.saturating_sub(states);
-            let most = (room / 4).max(self.limits.states / 1024).clamp(1, CHUNK * ROUND);
+            let fan = transitions.checked_div(expanded).unwrap_or(1) + 1;
+            let few = u32::try_from(u64::from(room) / fan).unwrap_or(u32::MAX);
+            let most = few.max(self.limits.states / 4096).clamp(1, CHUNK * ROUND);
+            let Some(most) = self.most_within(&shards, &batches, most, fan) else {
+                bound = Some(Bound::Memory(self.limits.memory));
+                continue;
+            };
             let chunks = cutter.cut(&shards, most);
             if chunks.is_empty() {
                 let mut last = true;
@@ -157,6 +172,7 @@ impl Search<'_> {
             let sizes = chunks.iter().flatten().map(|(_, from, to)| u64::from(to - from));
             expanded += sizes.sum::<u64>();
         }
+        let memory = in_use(&shards, &batches);
         let store = |s: Shard<W>| Stored { states: s.states.into_flattened(), came_from: s.came_from };
         Explored {
             shards: shards.into_iter().map(store).collect(),
@@ -165,20 +181,59 @@ impl Search<'_> {
             transitions,
             depth,
             bound,
+            memory,
             reached: goals.reached,
         }
     }
 
-    fn bound_met<const W: usize>(&self, shards: &[Shard<W>], states: u32) -> Option<Bound> {
+    /// How many states the next round may expand, at most `most`, so that what it finds keeps within the memory;
+    /// none if not even a few do. A state has about `fan` successors.
+    fn most_within<const W: usize>(
+        &self,
+        shards: &[Shard<W>],
+        batches: &[Mutex<Batch<W>>],
+        most: u32,
+        fan: u64,
+    ) -> Option<u32> {
+        let lists: u64 = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum();
+        // What is found lies in lists first, which should be small beside what is stored.
+        let successors = self.limits.memory / LISTS / size_of::<Found<W>>() as u64;
+        let fewest = u64::from(most.min(FEWEST));
+        let mut most = u64::from(most).min(successors / fan).max(fewest);
+        while most >= fewest {
+            let found = most * fan;
+            let more =
+                usize::try_from(found / SHARDS as u64 + found / SHARDS as u64 / 4 + 4).unwrap_or(usize::MAX);
+            let stored: u64 = shards.iter().map(|s| s.bytes_with(more)).sum();
+            if stored + lists.max(found * size_of::<Found<W>>() as u64) <= self.limits.memory {
+                return u32::try_from(most).ok();
+            }
+            most /= 2;
+        }
+        None
+    }
+
+    fn bound_met<const W: usize>(
+        &self,
+        shards: &[Shard<W>],
+        batches: &[Mutex<Batch<W>>],
+        states: u32,
+    ) -> Option<Bound> {
         if self.interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) {
             return Some(Bound::Interrupted);
         }
         if states >= self.limits.states || shards.iter().any(Shard::full) {
             return Some(Bound::States(states.min(self.limits.states)));
         }
-        let memory: u64 = shards.iter().map(Shard::bytes).sum();
+        let memory = in_use(shards, batches);
         (memory > self.limits.memory).then_some(Bound::Memory(self.limits.memory))
     }
+}
+
+/// Bytes of what is stored and of the lists of a round.
+fn in_use<const W: usize>(shards: &[Shard<W>], batches: &[Mutex<Batch<W>>]) -> u64 {
+    let lists = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes()));
+    shards.iter().map(Shard::bytes).sum::<u64>() + lists.sum::<u64>()
 }
 
 /// Expands chunks and stores what they found.

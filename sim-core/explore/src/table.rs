@@ -75,6 +75,16 @@ pub(crate) struct Shard<const W: usize> {
 
 const EMPTY: u64 = u64::MAX;
 
+/// Whether a table with so many slots is too small for so many states.
+const fn crowded(states: usize, slots: usize) -> bool {
+    states * 3 >= slots * 2
+}
+
+/// The capacity of a list that is to hold so many states.
+fn room_for(capacity: usize, states: usize) -> usize {
+    if states <= capacity { capacity } else { states.max(capacity + capacity / 16 + 16) }
+}
+
 impl<const W: usize> Shard<W> {
     pub(crate) fn new() -> Self {
         Shard {
@@ -105,9 +115,13 @@ impl<const W: usize> Shard<W> {
         self.states.len() >= MOST - (1 << 20)
     }
 
-    /// Makes room for so many more states.
+    /// Makes room for so many more states. A search may end at any number of bytes, so the states' room grows by
+    /// little; moving them costs next to nothing, for the system moves large pieces by their addresses.
     fn reserve(&mut self, more: usize) {
-        while (self.states.len() + more) * 3 >= self.slots.len() * 2 {
+        let (room, len) = (room_for(self.states.capacity(), self.states.len() + more), self.states.len());
+        self.states.reserve_exact(room - len);
+        self.came_from.reserve_exact(room - len);
+        while crowded(self.states.len() + more, self.slots.len()) {
             let size = self.slots.len() * 2;
             let old = std::mem::replace(&mut self.slots, vec![EMPTY; size]);
             for slot in old.into_iter().filter(|s| *s != EMPTY) {
@@ -151,6 +165,16 @@ impl<const W: usize> Shard<W> {
         }
         std::hint::black_box(sum);
         self.ahead = ahead;
+    }
+
+    /// Bytes that it takes once it has room for so many more states.
+    pub(crate) fn bytes_with(&self, more: usize) -> u64 {
+        let states = room_for(self.states.capacity(), self.states.len() + more);
+        let mut slots = self.slots.len();
+        while crowded(self.states.len() + more, slots) {
+            slots *= 2;
+        }
+        (states * (W * 8 + 8) + slots * 8) as u64
     }
 
     pub(crate) fn bytes(&self) -> u64 {
