@@ -79,7 +79,7 @@ impl Checked {
         match self.report.verdict {
             Verdict::Holds => Exit::Done,
             Verdict::Violated => Exit::Violated,
-            Verdict::Bounded => Exit::Inconclusive,
+            Verdict::Bounded | Verdict::Vacuous => Exit::Inconclusive,
             Verdict::Refused => Exit::Usage,
         }
     }
@@ -91,7 +91,7 @@ impl Checked {
             Verdict::Holds => expected.verdict == Expected::Holds,
             Verdict::Violated => expected.verdict == Expected::Violated,
             Verdict::Refused => expected.verdict == Expected::Refused,
-            Verdict::Bounded => false,
+            Verdict::Bounded | Verdict::Vacuous => false,
         };
         Some(verdict && self.unreached().is_empty())
     }

@@ -94,6 +94,7 @@ impl Text {
         let report = &checked.report;
         let (word, colour) = match report.verdict {
             Verdict::Holds => ("HOLDS", style::good()),
+            Verdict::Vacuous => ("VACUOUS", style::unsure()),
             Verdict::Violated => ("VIOLATED", style::bad()),
             Verdict::Bounded => ("BOUNDED", style::unsure()),
             Verdict::Refused => ("REFUSED", style::unsure()),
@@ -120,6 +121,9 @@ impl Text {
             }
             (Verdict::Refused, _) => say("the kernel does not ask the policy"),
             (Verdict::Holds, _) => say("no order of steps leads to an event"),
+            (Verdict::Vacuous, _) => {
+                say("no order of steps leads to an event, but none could: this proves nothing")
+            }
             (Verdict::Bounded | Verdict::Violated, _) => {
                 say("no event met so far, which says nothing about the rest: not a proof");
             }
@@ -143,6 +147,11 @@ impl Text {
             grouped(report.transitions),
             report.depth
         ));
+        if matches!(report.verdict, Verdict::Holds | Verdict::Vacuous) {
+            for (twin, _) in report.sometimes.iter().filter(|(_, at)| at.is_none()) {
+                say(&format!("never happened on any way: {}", twin.meaning()));
+            }
+        }
         if report.memory_model == MemoryModel::Tso {
             say(&format!("memory model: tso, with {STORE_BUFFER} unseen stores a pCPU at most"));
         }

@@ -85,6 +85,8 @@ pub(crate) struct Check<'a> {
     depth: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<String>,
+    /// What should happen on some way, and the steps of the shortest way there.
+    sometimes: BTreeMap<&'static str, Option<u32>>,
     assumptions: &'a [&'static str],
     memory_model: &'static str,
     schedule: Option<&'a str>,
@@ -112,6 +114,7 @@ impl<'a> Check<'a> {
             transitions: report.transitions,
             depth: report.depth,
             bound: report.bound.map(bound_name),
+            sometimes: report.sometimes.iter().map(|(twin, at)| (twin.name(), *at)).collect(),
             assumptions: &report.assumptions,
             memory_model: report.memory_model.name(),
             schedule: checked.schedules.first().map(String::as_str),

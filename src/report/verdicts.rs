@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cache_model::event::EventKind;
+use svm_model::twin::Twin;
 use workloads::check::Verdict;
 
 use super::number::plural;
@@ -23,10 +24,11 @@ fn mark(checked: &Checked) -> (String, owo_colors::Style) {
         Verdict::Holds => "-",
         Verdict::Violated => "V",
         Verdict::Bounded => "?",
+        Verdict::Vacuous => "o",
         Verdict::Refused => "x",
     };
     match (checked.met(), checked.report.verdict) {
-        (Some(false), Verdict::Bounded) => (sign.to_owned(), style::unsure()),
+        (Some(false), Verdict::Bounded | Verdict::Vacuous) => (sign.to_owned(), style::unsure()),
         (Some(false), _) => (format!("{sign}!"), style::bad()),
         (_, Verdict::Violated) => (sign.to_owned(), style::strong()),
         (_, _) => (sign.to_owned(), owo_colors::Style::new()),
@@ -117,6 +119,9 @@ pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
         text.push_str(&variants(&narrow, kernels, width));
     }
     text.push_str("\n- holds   V violated   ? bounded   x refused: the kernel does not ask the policy   ! not as expected\n");
+    if all.iter().any(|c| c.report.verdict == Verdict::Vacuous) {
+        text.push_str("o vacuous: what the property is about never happened\n");
+    }
     if !kernels && let Some(first) = all.first() {
         text.push_str(&format!("kernel {}\n", first.kernel));
     }
@@ -212,6 +217,7 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
     for c in all {
         let (word, colour) = match (c.met(), c.report.verdict) {
             (_, Verdict::Bounded) => ("BOUNDED", style::unsure()),
+            (_, Verdict::Vacuous) => ("VACUOUS", style::unsure()),
             (Some(false), Verdict::Holds | Verdict::Violated | Verdict::Refused) => {
                 ("NOT AS EXPECTED", style::bad())
             }
@@ -223,6 +229,9 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
                 format!("violated: {} in {steps}: {}", first.event.name(), first.event.meaning())
             }
             (Verdict::Bounded, _, Some(bound)) => format!("the search met its bound: {}", bound_name(bound)),
+            (Verdict::Vacuous, _, _) => {
+                format!("vacuous: no event, but it never happened that {}", Twin::DirtyReclaimed.meaning())
+            }
             (Verdict::Refused, _, _) => "refused: the kernel does not ask the policy".to_owned(),
             (Verdict::Holds, _, _) => "holds: no order of steps leads to an event".to_owned(),
             (_, _, _) => c.report.verdict.name().to_owned(),
@@ -251,7 +260,9 @@ fn expected(checked: &Checked) -> String {
     };
     let missing = match (checked.report.verdict, checked.unreached().as_slice()) {
         (Verdict::Violated, missing @ [_, ..]) => format!(" ({} is not reachable)", names(missing)),
-        (Verdict::Violated | Verdict::Holds | Verdict::Bounded | Verdict::Refused, _) => String::new(),
+        (Verdict::Violated | Verdict::Holds | Verdict::Vacuous | Verdict::Bounded | Verdict::Refused, _) => {
+            String::new()
+        }
     };
     format!("{}{events}{missing}", expected.verdict.name())
 }
@@ -274,15 +285,22 @@ fn summary(all: &[Checked], width: usize) -> String {
     }
     let count = |f: &dyn Fn(&Checked) -> bool| all.iter().filter(|c| f(c)).count();
     let met = count(&|c| c.met() == Some(true));
-    let missed = count(&|c| c.met() == Some(false) && c.report.verdict != Verdict::Bounded);
+    let open = |c: &Checked| matches!(c.report.verdict, Verdict::Bounded | Verdict::Vacuous);
+    let missed = count(&|c| c.met() == Some(false) && !open(c));
     let bounded = count(&|c| c.report.verdict == Verdict::Bounded);
-    let free = count(&|c| c.expected.is_none() && c.report.verdict != Verdict::Bounded);
+    let vacuous = count(&|c| c.report.verdict == Verdict::Vacuous);
+    let free = count(&|c| c.expected.is_none() && !open(c));
     let mut said = vec![format!("{met} as expected")];
-    let others = [(missed, "not as expected"), (bounded, "bounded"), (free, "without an expectation")];
+    let others = [
+        (missed, "not as expected"),
+        (bounded, "bounded"),
+        (vacuous, "vacuous"),
+        (free, "without an expectation"),
+    ];
     said.extend(others.iter().filter(|o| o.0 > 0).map(|(n, what)| format!("{n} {what}")));
     let colour = if missed > 0 {
         style::bad()
-    } else if bounded > 0 {
+    } else if bounded + vacuous > 0 {
         style::unsure()
     } else {
         style::good()

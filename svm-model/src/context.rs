@@ -106,6 +106,12 @@ impl ContextSlots {
         store.get(self.pc) == 0
     }
 
+    /// Where the context rests; `None` if it is idle.
+    pub(crate) fn at<S: Store>(&self, store: &S) -> Option<Pc> {
+        let index = usize::try_from(store.get(self.pc)).ok()?.checked_sub(1)?;
+        self.rests.get(index).map(|r| r.0)
+    }
+
     fn live(&self, index: i64) -> u64 {
         usize::try_from(index - 1).ok().and_then(|i| self.rests.get(i)).map_or(0, |r| r.1)
     }

@@ -11,6 +11,7 @@ use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
 use crate::run::Stepped;
+use crate::twin::Twin;
 
 /// Evaluates an expression for the least width that takes so many words, or gives the words back.
 macro_rules! in_width {
@@ -38,12 +39,26 @@ pub fn goal_of(kind: EventKind) -> u32 {
     EventKind::ALL.iter().position(|k| *k == kind).and_then(|i| u32::try_from(i).ok()).unwrap_or(31)
 }
 
+/// The bit of a twin among the goals of a search: above those of the events.
+#[must_use]
+pub fn goal_of_twin(twin: Twin) -> u32 {
+    TWINS + twin.bit().trailing_zeros()
+}
+
+/// The first goal that is a twin.
+const TWINS: u32 = 32;
+
 /// Explores a machine over shadow caches.
 #[derive(Debug)]
 pub struct Explorer<'a> {
     student: Student<'a>,
     positions: Vec<Position>,
     words: usize,
+}
+
+/// Notes that are asked for the twins, too.
+fn asked() -> Notes {
+    Notes { wants_twins: true, ..Notes::default() }
 }
 
 /// What a step was, and its events.
@@ -81,7 +96,7 @@ impl<'a> Explorer<'a> {
     pub fn new(machine: &'a Machine) -> Option<Self> {
         let (positions, words) = machine.layout().pack();
         let memory = machine.shadow()?;
-        let student = Student { machine, memory, notes: Notes::default(), runaway: None };
+        let student = Student { machine, memory, notes: asked(), runaway: None };
         Some(Explorer { student, positions, words })
     }
 
@@ -124,7 +139,7 @@ impl<'a> Explorer<'a> {
         let student = Student {
             machine: student.machine,
             memory: student.memory.clone(),
-            notes: Notes::default(),
+            notes: asked(),
             runaway: None,
         };
         let pages = u32::try_from(student.machine.spec().pages.len()).unwrap_or(0);
@@ -262,9 +277,9 @@ struct GroundModel<'s, const W: usize> {
     tables: Vec<(Actor, Option<u32>, Ground<W>)>,
 }
 
-/// The goals of a step's events.
+/// The goals of a step's events, and its twins.
 fn goals_of(notes: &Notes) -> u64 {
-    notes.events.iter().fold(0u64, |g, e| g | 1 << goal_of(e.kind))
+    notes.events.iter().fold(u64::from(notes.twins) << TWINS, |g, e| g | 1 << goal_of(e.kind))
 }
 
 /// A lesson about one actor.
@@ -342,6 +357,10 @@ mod tests {
         for kind in EventKind::ALL {
             assert_eq!(seen & 1 << goal_of(kind), 0);
             seen |= 1 << goal_of(kind);
+        }
+        for twin in Twin::ALL {
+            assert_eq!(seen & 1 << goal_of_twin(twin), 0);
+            seen |= 1 << goal_of_twin(twin);
         }
     }
 }

@@ -112,6 +112,10 @@ pub struct Notes {
     pub events: Vec<Event>,
     /// Cycles that memory took, where time is kept.
     pub cycles: u64,
+    /// Whether the step is asked for its twins.
+    pub(crate) wants_twins: bool,
+    /// The bits of the twins that the step is one of.
+    pub(crate) twins: u8,
     /// The policy's writeback began (true) or ended (false).
     pub writeback: Option<bool>,
     /// The moves that the caches could choose from; kept for its memory.
@@ -128,6 +132,7 @@ impl Notes {
         self.what = None;
         self.events.clear();
         self.cycles = 0;
+        self.twins = 0;
         self.writeback = None;
         self.status = None;
         self.runaway = None;

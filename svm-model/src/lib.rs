@@ -19,6 +19,7 @@ pub mod spec;
 pub mod story;
 pub mod text;
 pub mod timed;
+pub mod twin;
 
 pub use machine::{Machine, MemoryKind, Owner};
 pub use run::Stepped;

@@ -14,6 +14,7 @@ use crate::firmware::{Firmware, Initial};
 use crate::label::Actor;
 use crate::memory::ShadowMemory;
 use crate::spec::{Guest, ModelSpec, TaskKind, VmKind};
+use crate::twin::TwinTables;
 
 /// Who owns a page, as its slot holds it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +142,7 @@ pub struct Machine {
     pub(crate) returns: bool,
     /// Whether the private part of a flush that finds nothing is an own step.
     pub(crate) own_flushes: bool,
+    pub(crate) twin_tables: TwinTables,
 }
 
 /// What memory the machine is built for.
@@ -408,6 +410,7 @@ impl Machine {
             LineSlots::declare(&mut layout, &spec.shape, count, &name)
         });
         let buffers = Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
+        let twin_tables = TwinTables::of(&code.ops, &code.entries, &code.callbacks);
         Machine {
             spec,
             code,
@@ -435,6 +438,7 @@ impl Machine {
             sched_in,
             returns,
             own_flushes: !returns && !past,
+            twin_tables,
         }
     }
 

@@ -21,6 +21,7 @@ mod memory;
 mod objects;
 mod platform;
 mod tasks;
+mod twins;
 mod vm;
 
 pub(crate) use vm::UNWRITTEN;

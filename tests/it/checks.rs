@@ -101,6 +101,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "transitions",
         "depth",
         "assumptions",
+        "sometimes",
         "memory_model",
         "victims",
         "schedule",
@@ -289,4 +290,67 @@ fn the_same_bytes_come_twice_and_with_any_number_of_threads() {
         again.env("RAYON_NUM_THREADS", threads);
         assert_eq!(finish(again).out, first.out);
     }
+}
+
+/// A reclaim of a page that its guest only reads.
+const NEVER_DIRTY: &str = r#"+++
+description = "Nobody writes the page that is reclaimed."
+parts = ["rome"]
+pcpus = 2
+pages = [{ name = "P", mapped = true }]
+
+[[vcpu]]
+guest = "guest"
+pcpus = [0]
+
+[[task]]
+run = "reclaim"
+pcpus = [1]
+
+[[expect]]
+verdict = "holds"
+policies = ["*"]
++++
+void guest(void)
+{
+	guest_read(P);
+}
+
+void reclaim(void)
+{
+	madvise_dontneed(vm0, P);
+}
+"#;
+
+#[test]
+fn a_holds_in_which_nothing_was_ever_in_danger_is_vacuous() {
+    let folder = Folder::new();
+    folder.file("never.litmus", NEVER_DIRTY);
+    let args = ["check", "never.litmus", "--policy", "all-wbinvd"];
+    let ran = sevsim_in(&folder, &args).ends(5);
+    assert!(ran.out.starts_with("VACUOUS "), "{}", ran.out);
+    assert!(ran.out.contains("never happened on any way: a page was reclaimed"), "{}", ran.out);
+    let json = sevsim_in(&folder, &[&args[..], &["--format", "json"]].concat()).ends(5).json();
+    assert_eq!(json[0]["verdict"], "vacuous");
+    assert_eq!(json[0]["sometimes"]["dirty-reclaimed"], Value::Null);
+    assert!(json[0]["sometimes"]["ipi-met-guest"].as_u64().unwrap() > 3, "{}", json[0]["sometimes"]);
+    sevsim_in(&folder, &["test", "never.litmus", "--policy", "all-wbinvd"]).ends(5);
+
+    folder.file("dirty.litmus", NEVER_DIRTY.replace("guest_read", "guest_write"));
+    let args = ["check", "dirty.litmus", "--policy", "all-wbinvd", "--format", "json"];
+    let json = sevsim_in(&folder, &args).ends(0).json();
+    assert!(json[0]["sometimes"]["dirty-reclaimed"].as_u64().unwrap() > 3);
+}
+
+#[test]
+fn overlapping_flushers_are_seen_where_there_are_two() {
+    let seen = |litmus: &str, policy: &str| {
+        let args = ["check", litmus, "--policy", policy, "--part", "rome", "--format", "json"];
+        sevsim(&args).json()[0]["sometimes"]["flushers-overlapped"].clone()
+    };
+    assert!(seen("two-flushers", "clear-remark-mutex").as_u64().unwrap() > 10);
+    assert_eq!(seen("reclaim-one-vcpu", "clear-remark-mutex"), Value::Null);
+    let args = ["check", "two-flushers", "--policy", "page-flush-msr", "--part", "rome"];
+    let out = sevsim(&args).ends(0).out;
+    assert!(out.contains("never happened on any way: the IPI of a flush was sent"), "{out}");
 }

@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 
 use cache_model::event::{EventKind, Victim};
 use sim_explore::{Bound, Limits, Progress, Search};
-use svm_model::explore::{Explorer, ScheduledStep, goal_of};
+use svm_model::explore::{Explorer, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Role, Source};
 use svm_model::spec::{Guest, MemoryModel, TaskKind};
 use svm_model::story::StoryStep;
+use svm_model::twin::Twin;
 use svm_model::{Machine, MemoryKind};
 
 use crate::litmus::{Expectation, Litmus};
@@ -45,6 +46,8 @@ pub struct CheckCase<'a> {
 pub enum Verdict {
     /// The whole space, and no event in it.
     Holds,
+    /// The same, but what the property is about never happened, so that it says nothing.
+    Vacuous,
     /// A bound was met first, and no event before it.
     Bounded,
     /// An event is reachable.
@@ -59,6 +62,7 @@ impl Verdict {
     pub const fn name(self) -> &'static str {
         match self {
             Verdict::Holds => "holds",
+            Verdict::Vacuous => "vacuous",
             Verdict::Bounded => "bounded",
             Verdict::Violated => "violated",
             Verdict::Refused => "refused",
@@ -96,6 +100,8 @@ pub struct CheckReport {
     pub bound: Option<Bound>,
     /// Bytes of a packed state.
     pub state_bytes: usize,
+    /// What should happen on some way, lest the verdict say nothing; and after how many steps it first did.
+    pub sometimes: Vec<(Twin, Option<u32>)>,
     /// What was taken as given.
     pub assumptions: Vec<&'static str>,
     /// The order in which accesses were seen.
@@ -114,6 +120,7 @@ impl CheckReport {
             depth: 0,
             bound: None,
             state_bytes: 0,
+            sometimes: Vec::new(),
             assumptions: Vec::new(),
             memory_model: model,
         }
@@ -235,6 +242,13 @@ impl CheckCase<'_> {
         self.litmus.expected(&self.policy.name, &self.kernel.name, self.part)
     }
 
+    /// Whether the test asks about lines that outlive their owner, and none was ever in danger to.
+    fn vacuous(&self, sometimes: &[(Twin, Option<u32>)]) -> bool {
+        let about = [EventKind::Latent, EventKind::Clobber];
+        self.litmus.events().iter().any(|e| about.contains(e))
+            && sometimes.contains(&(Twin::DirtyReclaimed, None))
+    }
+
     /// Explores every interleaving.
     ///
     /// # Errors
@@ -273,9 +287,13 @@ impl CheckCase<'_> {
             let victim = last.iter().find(|(e, _)| e.kind == *event).map_or(Victim::Host, |(e, _)| e.victim);
             events.push(Counterexample { event: *event, victim, schedule, story });
         }
+        let first =
+            |twin: &Twin| explored.reached.iter().find(|r| r.goal == goal_of_twin(*twin)).map(|r| r.depth);
+        let sometimes: Vec<_> = machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect();
         let verdict = match (events.is_empty(), explored.bound) {
             (false, _) => Verdict::Violated,
             (true, Some(_)) => Verdict::Bounded,
+            (true, None) if self.vacuous(&sometimes) => Verdict::Vacuous,
             (true, None) => Verdict::Holds,
         };
         Ok(CheckReport {
@@ -286,6 +304,7 @@ impl CheckCase<'_> {
             depth: explored.depth,
             bound: explored.bound,
             state_bytes: explorer.state_bytes(),
+            sometimes,
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
         })

@@ -98,6 +98,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         if self.store.get(call) != 0 {
             return Answer::Blocked(call);
         }
+        self.twin_call(p, callback);
         self.store.set(call, 1 + 2 * callback + i64::from(wait != 0));
         self.store.set(info_slot, info);
         let pending = self.machine.pcpus[p].pending;

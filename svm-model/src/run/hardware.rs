@@ -100,6 +100,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return Answer::Done(-EFAULT);
         }
         let tag = machine.tag_of_vm(self.store, vm);
+        self.twin_dirty(page);
         let mut fx = Effects::default();
         for line in self.lines_of(page) {
             self.memory.flush_tag(self.store, line, tag, &mut fx);

@@ -174,8 +174,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             if self.machine.own_flushes && alone && self.memory.private_empty(self.store, core) {
                 return Answer::Own(0);
             }
+            self.twin_flush();
             self.memory.flush_private(self.store, core, op, &mut fx);
         } else if prim == Prim::FlushShared {
+            self.twin_flush();
             self.memory.flush_shared(self.store, core, op, &mut fx);
         } else {
             self.memory.flush_begin(self.store, core, op, &mut fx);
@@ -186,6 +188,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     pub(super) fn clflush_page(&mut self, page: i64) -> Answer {
         let Some(page) = self.page(page) else { return Answer::Done(0) };
+        self.twin_dirty(page);
         let per_page = self.machine.spec.lines_per_page;
         let mut fx = Effects::default();
         for line in page * per_page..(page + 1) * per_page {

@@ -165,6 +165,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::ZapSpte => match self.spte(args[0], args[1]) {
                 Some(slot) => {
                     let was = self.store.get(slot);
+                    if let (true, Ok(page)) = (was != 0, u32::try_from(args[1])) {
+                        self.twin_dirty(page);
+                    }
                     self.store.set(slot, 0);
                     Answer::Done(was)
                 }
@@ -246,6 +249,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::InInterrupt => Answer::Own(i64::from(self.who == Who::Handler)),
             Prim::TraceWriteback => {
                 self.notes.writeback = Some(args[0] != 0);
+                if args[0] != 0 {
+                    self.twin_writeback();
+                }
                 Answer::Done(0)
             }
             Prim::OracleUpdate => {

@@ -131,6 +131,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     /// Judges the dirty lines of a page that leaves its VM: under any guest's tag, for the VM may have lost its ASID.
     pub(super) fn judge_page(&mut self, page: u32, victim: Victim) {
+        self.twin_dirty(page);
         let per_page = self.machine.spec.lines_per_page;
         for line in page * per_page..(page + 1) * per_page {
             for tag in self.machine.spec.shape.all_tags() {
