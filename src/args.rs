@@ -1,6 +1,7 @@
 //! The commands and their options, with an example each.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sim_explore::Limits;
@@ -61,6 +62,10 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Check litmus tests against the verdicts that they expect
     Test(TestArgs),
+    /// Take the guarantees of hardware and kernel away: which ones a policy leans on
+    Assume(AssumeArgs),
+    /// Drop, weaken and reorder each statement of a policy: what no litmus test notices
+    Mutate(MutateArgs),
     /// Follow a saved schedule step by step
     Replay(ReplayArgs),
     /// List what is built in
@@ -176,6 +181,13 @@ pub(crate) struct CaseArgs {
     /// Policy; may be given several times [default: every built-in one that a kernel could have]
     #[arg(long = "policy", value_name = "POLICY")]
     pub(crate) policies: Vec<String>,
+    #[command(flatten)]
+    pub(crate) search: SearchArgs,
+}
+
+/// Where a check looks, and how far.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SearchArgs {
     /// Kernel text [default: those that the test names]
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<String>,
@@ -194,6 +206,9 @@ pub(crate) struct CaseArgs {
     /// Give up beyond this much memory for each check, with its unit
     #[arg(long, value_name = "SIZE", default_value = "8GiB", value_parser = bytes)]
     pub(crate) memory: u64,
+    /// Give up each check after this time, with its unit [default: no bound]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) time: Option<Duration>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }
@@ -217,10 +232,15 @@ impl MemoryModelArg {
     }
 }
 
-impl CaseArgs {
+impl SearchArgs {
     /// The bounds of a search.
     pub(crate) fn limits(&self) -> Limits {
-        Limits { states: self.states, depth: self.depth.unwrap_or(u32::MAX), memory: self.memory }
+        Limits {
+            states: self.states,
+            depth: self.depth.unwrap_or(u32::MAX),
+            memory: self.memory,
+            time: self.time,
+        }
     }
 }
 
@@ -288,6 +308,50 @@ pub(crate) struct TestArgs {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
+}
+
+/// `assume`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim assume sticky-wbnoinvd reclaim-one-vcpu two-vcpus-first-entry --part rome
+  sevsim assume ./mine.c two-flushers --stories none --format json
+
+Exit codes: 0 the guarantees were sorted out, 3 the policy is violated with all of them, 5 a bound
+ended a search first, 2 bad input.")]
+pub(crate) struct AssumeArgs {
+    /// Policy
+    #[arg(value_name = "POLICY")]
+    pub(crate) policy: String,
+    /// Litmus tests; the policy must hold in all of them together
+    #[arg(required = true, value_name = "LITMUS")]
+    pub(crate) litmus: Vec<String>,
+    #[command(flatten)]
+    pub(crate) search: SearchArgs,
+    /// Stories of what breaks without each guarantee that is necessary: all, first or none
+    #[arg(long, value_name = "WHICH", default_value = "all", hide_possible_values = true)]
+    pub(crate) stories: Stories,
+}
+
+/// `mutate`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim mutate clear-in-handler
+  sevsim mutate ./mine.c two-flushers reclaim-one-vcpu --part rome --all
+
+Exit codes: 0 every mutant's fate is known, 3 the policy holds nowhere, 5 a bound ended a search
+first, 2 bad input.")]
+pub(crate) struct MutateArgs {
+    /// Policy
+    #[arg(value_name = "POLICY")]
+    pub(crate) policy: String,
+    /// Litmus tests [default: all built-in ones that are about the policy]
+    #[arg(value_name = "LITMUS")]
+    pub(crate) litmus: Vec<String>,
+    /// List the mutants that are killed, too, and by what
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) search: SearchArgs,
 }
 
 /// `replay`.
@@ -407,6 +471,13 @@ fn states(text: &str) -> Result<u32, String> {
     n.ok_or_else(|| format!("expected a number of states from 1 to {most}, such as 5000000 or 5M"))
 }
 
+/// A time, with its unit.
+fn time(text: &str) -> Result<Duration, String> {
+    let n = scaled(text, &[("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000)]).filter(|n| *n > 0);
+    n.map(Duration::from_millis)
+        .ok_or_else(|| "expected a time with its unit (ms, s, min, h), such as 90s or 10min".to_owned())
+}
+
 /// A number of bytes, with its unit.
 fn bytes(text: &str) -> Result<u64, String> {
     let units = [
@@ -440,6 +511,11 @@ mod tests {
         assert_eq!(bytes("2 GB"), Ok(2_000_000_000));
         for wrong in ["", "12", "0B", "GiB", "1.5GiB", "99999999999999TiB", "-1B"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(time("2 min"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "0s", "1.5s", "s", "-1s", "5 days"] {
+            assert!(time(wrong).is_err(), "{wrong}");
         }
         assert_eq!(states("5M"), Ok(5_000_000));
         for wrong in ["", "0", "5G", "x", "1e6"] {

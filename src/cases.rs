@@ -11,13 +11,13 @@ use svm_model::spec::MemoryModel;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expectation, Expected, Litmus};
 
-use crate::args::CaseArgs;
+use crate::args::{CaseArgs, SearchArgs};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::names::{self, Kind};
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::report::number::{grouped, plural, size};
+use crate::report::number::{duration, grouped, plural, size};
 
 /// A part as a case needs it.
 #[derive(Clone, Debug)]
@@ -122,6 +122,7 @@ pub(crate) fn bound_name(bound: Bound) -> String {
         Bound::States(n) => format!("{} states", grouped(u64::from(n))),
         Bound::Depth(n) => format!("{} steps", grouped(u64::from(n))),
         Bound::Memory(n) => format!("{} of memory", size(n)),
+        Bound::Time(time) => format!("{} of time", duration(time)),
         Bound::Interrupted => "interrupted".to_owned(),
     }
 }
@@ -142,6 +143,12 @@ pub(crate) struct Ran {
 impl Cases {
     /// Reads everything that the arguments name.
     pub(crate) fn read(litmus: &[String], args: &CaseArgs) -> Result<Cases, Failure> {
+        Cases::of(litmus, &args.policies, &args.search)
+    }
+
+    /// The same, of policies.
+    pub(crate) fn of(litmus: &[String], policies: &[String], args: &SearchArgs) -> Result<Cases, Failure> {
+        let named = policies;
         let all: Vec<String>;
         let names = if litmus.is_empty() {
             all = Kind::Litmus.builtin().iter().map(|b| b.0.to_owned()).collect();
@@ -168,14 +175,14 @@ impl Cases {
             parts: BTreeMap::new(),
             list: Vec::new(),
             limits: args.limits(),
-            named: !args.policies.is_empty(),
+            named: !named.is_empty(),
             options: options(args),
         };
         for (l, test) in litmus.iter().enumerate() {
             let kernels = args.kernel.as_ref().map_or(test.kernels(), std::slice::from_ref);
             let parts = if args.parts.is_empty() { test.parts() } else { &args.parts };
             let of_file = test.policies().unwrap_or(&every);
-            let policies = if args.policies.is_empty() { of_file } else { &args.policies };
+            let policies = if named.is_empty() { of_file } else { named };
             let lists = [("kernels", kernels), ("parts", parts), ("policies", policies)];
             let empty = lists.iter().find(|(_, list)| list.is_empty()).map(|(what, _)| *what);
             if let Some(what) = empty {
@@ -208,7 +215,7 @@ impl Cases {
                     Some(known) => known,
                     None => {
                         let found = names::find(Kind::Policy, policy);
-                        cases.policies.push(found.map_err(named_in("policies", !args.policies.is_empty()))?);
+                        cases.policies.push(found.map_err(named_in("policies", !named.is_empty()))?);
                         cases.policies.len() - 1
                     }
                 };
@@ -281,6 +288,11 @@ impl Cases {
                 report(checked);
             }
         }
+    }
+
+    /// The cases themselves, in order.
+    pub(crate) fn each(&self) -> impl Iterator<Item = CheckCase<'_>> {
+        (0..self.list.len()).map(|index| self.case(index).0)
     }
 
     fn case(&self, index: usize) -> (CheckCase<'_>, &PartOf) {
@@ -366,7 +378,7 @@ impl Cases {
     }
 }
 
-fn options(args: &CaseArgs) -> String {
+fn options(args: &SearchArgs) -> String {
     let mut text = String::new();
     let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
     for (name, value) in values {

@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod assume;
 mod cases;
 mod check;
 mod compare;
 mod exit;
 mod interrupt;
 mod list;
+mod mutate;
 mod names;
 mod output;
 mod progress;
@@ -38,6 +40,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Run(args)) => compare::run(args, out),
         Some(Command::Check(args)) => check::check(&args, out),
         Some(Command::Test(args)) => test::test(&args, out),
+        Some(Command::Assume(args)) => assume::assume(&args, out),
+        Some(Command::Mutate(args)) => mutate::mutate(&args, out),
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),

@@ -1,7 +1,9 @@
 //! How results look: tables, stories, JSON and CSV.
 
+pub(crate) mod assume;
 pub(crate) mod check;
 pub(crate) mod json;
+pub(crate) mod mutate;
 pub(crate) mod number;
 pub(crate) mod run;
 pub(crate) mod story;

@@ -1,5 +1,7 @@
 //! Numbers for reading: three figures and a scale, in integers only.
 
+use std::time::Duration;
+
 /// Digits in groups of three: `12,345,678`.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -55,6 +57,16 @@ pub(crate) fn size(bytes: u64) -> String {
     match units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
+    }
+}
+
+/// A time as it was given: `10min`, `90s`, `250ms`.
+pub(crate) fn duration(time: Duration) -> String {
+    let ms = time.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "min"), (1_000, "s")];
+    match units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit)) {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None => format!("{ms}ms"),
     }
 }
 
@@ -146,6 +158,9 @@ mod tests {
         assert_eq!(mean(1, 0), "-");
         assert_eq!(thousandths(28_800), "28.8");
         assert_eq!(thousandths(1_000), "1");
+        assert_eq!(duration(Duration::from_secs(90)), "90s");
+        assert_eq!(duration(Duration::from_secs(7200)), "2h");
+        assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
         assert_eq!(size(8 << 30), "8GiB");
         assert_eq!(size(1000), "1000B");
     }

@@ -238,7 +238,7 @@ impl Machine {
             has(Prim::Firmware(Command::Activate)) || has(Prim::Firmware(Command::ActivateEx));
         // A VM whose ASID changes can come back to a tag, too; so can one whose page the PSP writes.
         let past = has(Prim::PspWrite) || spec.shape.keys_change;
-        spec.shape.keep_clean &= returns || sets_asids || past;
+        spec.shape.keep_clean &= returns || sets_asids || past || !spec.shape.dma_snoops;
         spec.shape.drops = has(Prim::Invd);
         let non_block = has(Prim::NonBlock);
         let mut layout = Layout::default();

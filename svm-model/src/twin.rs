@@ -1,7 +1,7 @@
 //! The "sometimes" twins: what must happen on some way, lest a *holds* say nothing.
 
-use svm_lang::Entry;
-use svm_policy::{Op, Operand, Pc, Prim};
+use svm_lang::{Entry, VarKind};
+use svm_policy::{Op, Operand, Pc, Prim, RmwOp};
 
 use crate::machine::Machine;
 
@@ -111,6 +111,31 @@ fn reach(ops: &[Op], from: Vec<usize>, ends: &dyn Fn(&Op) -> bool) -> Vec<bool> 
 }
 
 impl Machine {
+    /// The names of the locks that the texts take, in the order in which they are declared.
+    #[must_use]
+    pub fn locks(&self) -> Vec<String> {
+        let taken = |at: usize| {
+            self.code.ops.iter().any(|op| match op {
+                Op::Lock { place, .. } | Op::Rmw { place, op: RmwOp::TryLock(_), .. } => {
+                    usize::from(place.var.0) == at
+                }
+                _ => false,
+            })
+        };
+        let excludes = |kind: &VarKind| {
+            matches!(kind, VarKind::Mutex | VarKind::Spin | VarKind::Rwlock | VarKind::Rwsem)
+        };
+        let locks = self.code.vars.iter().enumerate().filter(|(at, v)| excludes(&v.kind) && taken(*at));
+        locks.map(|(_, v)| v.name.clone()).collect()
+    }
+
+    /// Whether some text flushes whole caches.
+    #[must_use]
+    pub fn flushes(&self) -> bool {
+        let shared = |op: &Op| matches!(op, Op::Prim { prim: Prim::FlushShared, .. });
+        self.code.ops.iter().any(shared)
+    }
+
     /// The twins that this model could show: not those whose actors it does not have.
     #[must_use]
     pub fn twins(&self) -> Vec<Twin> {

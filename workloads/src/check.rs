@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use cache_model::event::{EventKind, Victim};
 use sim_explore::{Bound, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of, goal_of_twin};
-use svm_model::lang::{Diag, Role, Source};
-use svm_model::spec::{Guest, MemoryModel, TaskKind};
+use svm_model::lang::{Diag, Included, Role, Source};
+use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind};
 use svm_model::story::StoryStep;
 use svm_model::twin::Twin;
 use svm_model::{Machine, MemoryKind};
@@ -161,6 +161,17 @@ impl CheckError {
     }
 }
 
+/// What a check is made without: changes to the model and to the kernel's texts, included ones too.
+pub(crate) struct Changes<'c> {
+    pub(crate) spec: &'c dyn Fn(&mut ModelSpec),
+    pub(crate) kernel: &'c dyn Fn(&str) -> String,
+}
+
+impl Changes<'_> {
+    /// None.
+    pub(crate) const NONE: Changes<'static> = Changes { spec: &|_| {}, kernel: &str::to_owned };
+}
+
 impl CheckCase<'_> {
     /// Compiles the texts into a machine.
     ///
@@ -168,13 +179,28 @@ impl CheckCase<'_> {
     ///
     /// What the compiler says.
     pub fn machine(&self, memory: MemoryKind) -> Result<Machine, CheckError> {
+        self.machine_with(memory, &Changes::NONE)
+    }
+
+    /// The same, changed.
+    pub(crate) fn machine_with(
+        &self,
+        memory: MemoryKind,
+        changes: &Changes<'_>,
+    ) -> Result<Machine, CheckError> {
+        let kernel = (changes.kernel)(&self.kernel.text);
+        let find = |name: &str, from: &str| {
+            let found = crate::include::find(name, from)?;
+            Ok(Included { text: (changes.kernel)(&found.text), ..found })
+        };
         let sources = [
-            Source { file: &self.kernel.file, text: &self.kernel.text, role: Role::Kernel },
+            Source { file: &self.kernel.file, text: &kernel, role: Role::Kernel },
             Source { file: &self.policy.file, text: &self.policy.text, role: Role::Policy },
             Source { file: &self.litmus.file, text: &self.litmus.body, role: Role::Litmus },
         ];
-        let spec = self.litmus.spec(self.sme_coherent);
-        let built = Machine::build_with(spec, &sources, &crate::include::find, memory);
+        let mut spec = self.litmus.spec(self.sme_coherent);
+        (changes.spec)(&mut spec);
+        let built = Machine::build_with(spec, &sources, &find, memory);
         let placed = |diags: Vec<Diag>| {
             CheckError::Text(diags.into_iter().map(|d| self.litmus.in_front(self.placed(d))).collect())
         };
@@ -261,14 +287,26 @@ impl CheckCase<'_> {
         progress: Option<&'p mut (dyn FnMut(Progress) + 'p)>,
     ) -> Result<CheckReport, CheckError> {
         let machine = self.machine(MemoryKind::Shadow)?;
-        let Some(mut explorer) = Explorer::new(&machine) else {
+        self.explore(&machine, Search { limits, interrupted, progress, ..Search::default() }, false)
+    }
+
+    /// Explores a machine of this case; until any event is met, or until each was that is asked about.
+    pub(crate) fn explore(
+        &self,
+        machine: &Machine,
+        search: Search<'_>,
+        any: bool,
+    ) -> Result<CheckReport, CheckError> {
+        let Some(mut explorer) = Explorer::new(machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
         let mut asked = self.litmus.events();
         asked.extend(self.expected().map_or(Vec::new(), |e| e.events));
         let stop_at = asked.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
+        let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
+        let stop_at_any = if any { every } else { 0 };
         let explored =
-            explorer.run(Search { limits, stop_at, interrupted, progress }).map_err(CheckError::TooWide)?;
+            explorer.run(Search { stop_at, stop_at_any, ..search }).map_err(CheckError::TooWide)?;
         if let Some(pc) = explorer.runaway() {
             let (file, line) = machine.place(pc);
             let text = machine.statement(pc).to_owned();

@@ -1,10 +1,13 @@
 //! Litmus tests, scenarios, guest access patterns and trace import.
 #![forbid(unsafe_code)]
 
+pub mod assume;
 pub mod check;
+mod edit;
 pub mod guest;
 pub mod include;
 pub mod litmus;
+pub mod mutate;
 mod near;
 pub mod scenario;
 

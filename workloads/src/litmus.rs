@@ -3,6 +3,7 @@
 mod builtin;
 mod expect;
 mod front;
+mod grow;
 mod refuse;
 mod variant;
 mod vm;
@@ -12,6 +13,7 @@ use cache_model::event::EventKind;
 pub use builtin::BUILTIN;
 pub use expect::{Expectation, Expected};
 use front::{Front, Names};
+pub use grow::{Growth, Size};
 use svm_model::lang::Diag;
 use svm_model::spec::MemoryModel;
 use variant::{Initial, Values, VariantFront};

@@ -499,6 +499,7 @@ impl Prepared {
                 keys_change: false,
                 drops: false,
                 guest_must_evict: false,
+                dma_snoops: true,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,

@@ -90,6 +90,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             keys_change: false,
             drops: false,
             guest_must_evict: false,
+            dma_snoops: true,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],

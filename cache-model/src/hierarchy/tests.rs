@@ -335,6 +335,7 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         keys_change: false,
         drops: false,
         guest_must_evict: false,
+        dma_snoops: true,
     };
     let mut map = Map::default();
     let mut events = Vec::new();

@@ -132,11 +132,14 @@ impl Shape {
         owner: bool,
         events: &mut Vec<Event>,
     ) {
-        self.drain(lines, line, Tag::HOST, events);
+        if self.dma_snoops {
+            self.drain(lines, line, Tag::HOST, events);
+        }
         match access {
             Access::Read => {
                 let holder = self
                     .places()
+                    .filter(|_| self.dma_snoops)
                     .map(|p| lines.copy(line, p, Tag::HOST))
                     .filter(|c| c.held != Held::Absent)
                     .max_by_key(|c| c.held);
@@ -153,8 +156,11 @@ impl Shape {
             }
             Access::Write => {
                 for place in self.places() {
-                    if lines.copy(line, place, Tag::HOST).held != Held::Absent {
-                        lines.set_copy(line, place, Tag::HOST, Copy::ABSENT);
+                    let copy = lines.copy(line, place, Tag::HOST);
+                    if copy.held != Held::Absent {
+                        let left = Copy { old: copy.old || owner, ..copy };
+                        let left = if self.dma_snoops { Copy::ABSENT } else { left };
+                        lines.set_copy(line, place, Tag::HOST, left);
                     }
                 }
                 if owner {

@@ -50,6 +50,8 @@ pub struct Shape {
     /// Whether a guest's CPU accesses do not evict the host's copies on an SME_COHERENT part, so that the guest must
     /// ([`Shape::guest_evicts`]): what CVE-2024-36331 is about. Not by default.
     pub guest_must_evict: bool,
+    /// Whether devices' accesses are coherent with the copies under C=0. They are; `assume` asks what leans on it.
+    pub dma_snoops: bool,
 }
 
 impl Shape {

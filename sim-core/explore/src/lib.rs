@@ -10,6 +10,7 @@ mod search;
 mod table;
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use table::{id, index_of, length, shard_of};
 
@@ -32,11 +33,13 @@ pub struct Limits {
     pub depth: u32,
     /// Bytes of the table and the states.
     pub memory: u64,
+    /// How long it may take; where such a search ends depends on the machine.
+    pub time: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { states: 100_000_000, depth: u32::MAX, memory: 8 << 30 }
+        Limits { states: 100_000_000, depth: u32::MAX, memory: 8 << 30, time: None }
     }
 }
 
@@ -49,6 +52,8 @@ pub enum Bound {
     Depth(u32),
     /// [`Limits::memory`].
     Memory(u64),
+    /// [`Limits::time`].
+    Time(Duration),
     /// Somebody asked it to stop.
     Interrupted,
 }
@@ -146,6 +151,8 @@ pub struct Search<'a> {
     pub limits: Limits,
     /// The search ends once each of these goals was reached; 0 lets it go on to the end of the space.
     pub stop_at: u64,
+    /// The search ends once any of these goals was reached.
+    pub stop_at_any: u64,
     /// Ends the search soon after it becomes true.
     pub interrupted: Option<&'a AtomicBool>,
     /// Told about every 65,536 states.
@@ -200,6 +207,17 @@ mod tests {
         let limits = Limits { depth: 2, ..Limits::default() };
         let explored = Search { limits, ..Search::default() }.run(&mut [Grid]);
         assert_eq!((explored.bound, explored.states()), (Some(Bound::Depth(2)), 6));
+    }
+
+    #[test]
+    fn a_search_ends_at_the_first_of_some_goals_and_when_its_time_is_over() {
+        let explored = Search { stop_at_any: 3, ..Search::default() }.run(&mut [Grid]);
+        assert_eq!((explored.reached.len(), explored.reached[0].depth), (1, 4));
+        assert!(explored.states() < 16, "it went on");
+        let none = Duration::ZERO;
+        let limits = Limits { time: Some(none), ..Limits::default() };
+        let explored = Search { limits, ..Search::default() }.run(&mut [Endless]);
+        assert_eq!((explored.bound, explored.depth), (Some(Bound::Time(none)), 0));
     }
 
     /// Three counters from 0 to 50: levels wide enough for several chunks.

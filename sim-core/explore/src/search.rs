@@ -7,6 +7,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use rayon::prelude::*;
 
@@ -110,6 +111,7 @@ impl Search<'_> {
         let mut shards: Vec<Shard<W>> = (0..SHARDS).map(|_| Shard::new()).collect();
         let initial = models[0].initial();
         let (shard, tag) = hash(&initial);
+        let until = self.limits.time.map(|time| (Instant::now() + time, time));
         shards[shard].insert(&[Found { state: initial, tag, from: (0, 0) }]);
         shards[shard].level = 0..1;
         let root = id(u32::try_from(shard).unwrap_or(0), 0);
@@ -129,7 +131,10 @@ impl Search<'_> {
                     progress(Progress { states, expanded, depth, memory });
                 }
             }
-            if bound.is_some() || self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
+            let late = || until.filter(|(end, _)| Instant::now() >= *end).map(|(_, time)| Bound::Time(time));
+            bound = bound.or_else(late);
+            let any = goals.seen & self.stop_at_any != 0;
+            if bound.is_some() || any || self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
                 break;
             }
             // Near a bound the rounds get smaller, so that it is hardly passed.

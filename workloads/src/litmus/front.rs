@@ -343,6 +343,7 @@ impl Litmus {
                 psp: Psp::default(),
                 keys_change: false,
                 guest_must_evict: false,
+                dma_snoops: true,
                 drops: false,
             },
             vms: f.vm_count(),
