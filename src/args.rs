@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Assume(AssumeArgs),
     /// Drop, weaken and reorder each statement of a policy: what no litmus test notices
     Mutate(MutateArgs),
+    /// Make a litmus test larger step by step: up to where a claim is exhaustive
+    Scale(ScaleArgs),
     /// Follow a saved schedule step by step
     Replay(ReplayArgs),
     /// List what is built in
@@ -185,9 +187,19 @@ pub(crate) struct CaseArgs {
     pub(crate) search: SearchArgs,
 }
 
-/// Where a check looks, and how far.
+/// Where a check looks, and how far, and how long.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SearchArgs {
+    #[command(flatten)]
+    pub(crate) about: AboutArgs,
+    /// Give up each check after this time, with its unit [default: no bound]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) time: Option<Duration>,
+}
+
+/// Where a check looks, and how far.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AboutArgs {
     /// Kernel text [default: those that the test names]
     #[arg(long, value_name = "KERNEL")]
     pub(crate) kernel: Option<String>,
@@ -206,9 +218,6 @@ pub(crate) struct SearchArgs {
     /// Give up beyond this much memory for each check, with its unit
     #[arg(long, value_name = "SIZE", default_value = "8GiB", value_parser = bytes)]
     pub(crate) memory: u64,
-    /// Give up each check after this time, with its unit [default: no bound]
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    pub(crate) time: Option<Duration>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }
@@ -235,12 +244,14 @@ impl MemoryModelArg {
 impl SearchArgs {
     /// The bounds of a search.
     pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            states: self.states,
-            depth: self.depth.unwrap_or(u32::MAX),
-            memory: self.memory,
-            time: self.time,
-        }
+        self.about.limits(self.time)
+    }
+}
+
+impl AboutArgs {
+    /// The bounds of a search, with that of its time.
+    pub(crate) fn limits(&self, time: Option<Duration>) -> Limits {
+        Limits { states: self.states, depth: self.depth.unwrap_or(u32::MAX), memory: self.memory, time }
     }
 }
 
@@ -354,6 +365,28 @@ pub(crate) struct MutateArgs {
     pub(crate) search: SearchArgs,
 }
 
+/// `scale`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim scale sticky-wbnoinvd reclaim-one-vcpu --part rome
+  sevsim scale clear-remark-mutex two-flushers --part rome --time 10min
+
+Exit codes: 0 holds up to the sizes that are printed, 3 violated at some size, 5 not even the
+test itself could be searched to its end, 2 bad input.")]
+pub(crate) struct ScaleArgs {
+    /// Policy
+    #[arg(value_name = "POLICY")]
+    pub(crate) policy: String,
+    /// Litmus test, whose first flusher, page and vCPU are copied
+    #[arg(value_name = "LITMUS")]
+    pub(crate) litmus: String,
+    /// How long to go on with larger sizes, for each kernel and part, with its unit
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = time)]
+    pub(crate) time: Duration,
+    #[command(flatten)]
+    pub(crate) about: AboutArgs,
+}
+
 /// `replay`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -362,8 +395,9 @@ pub(crate) struct MutateArgs {
 
 Exit codes: 0 the schedule can be followed and shows its event, 3 it does not, 2 bad input.")]
 pub(crate) struct ReplayArgs {
-    /// A schedule from `check --save-schedule`, or a line of `check --format json`; - is standard input
-    #[arg(value_name = "FILE")]
+    /// A token that `check` printed, a schedule from `check --save-schedule`, or a line of `check --format json`; - is
+    /// standard input
+    #[arg(value_name = "TOKEN|FILE")]
     pub(crate) file: String,
     /// sc or tso [default: the schedule's]
     #[arg(long, value_name = "MODEL", hide_possible_values = true)]

@@ -106,7 +106,7 @@ impl Runner<'_> {
 
 /// Does it.
 pub(crate) fn assume(args: &AssumeArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let cases = Cases::of(&args.litmus, std::slice::from_ref(&args.policy), &args.search)?;
+    let cases = Cases::of(&args.litmus, std::slice::from_ref(&args.policy), &args.search.about)?;
     let mut groups: Vec<Vec<CheckCase<'_>>> = Vec::new();
     for case in cases.each() {
         let same =
@@ -117,7 +117,7 @@ pub(crate) fn assume(args: &AssumeArgs, out: &mut Output) -> Result<Exit, Failur
         }
     }
     let mut exit = Exit::Done;
-    if args.search.format.format == Format::Csv {
+    if args.search.about.format.format == Format::Csv {
         out.print(&report::csv_head());
     }
     for (at, group) in groups.into_iter().enumerate() {
@@ -132,7 +132,7 @@ pub(crate) fn assume(args: &AssumeArgs, out: &mut Output) -> Result<Exit, Failur
                 Exit::Inconclusive
             }
         });
-        match args.search.format.format {
+        match args.search.about.format.format {
             Format::Table => {
                 if at > 0 {
                     out.print("\n");

@@ -11,13 +11,14 @@ use svm_model::spec::MemoryModel;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expectation, Expected, Litmus};
 
-use crate::args::{CaseArgs, SearchArgs};
+use crate::args::{AboutArgs, CaseArgs};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::names::{self, Kind};
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::report::number::{duration, grouped, plural, size};
+use crate::token::Token;
 
 /// A part as a case needs it.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub(crate) struct Checked {
     pub(crate) report: CheckReport,
     /// Of each event, its schedule as text.
     pub(crate) schedules: Vec<String>,
+    /// The first event's schedule in one word.
+    pub(crate) token: Option<String>,
 }
 
 impl Checked {
@@ -143,11 +146,12 @@ pub(crate) struct Ran {
 impl Cases {
     /// Reads everything that the arguments name.
     pub(crate) fn read(litmus: &[String], args: &CaseArgs) -> Result<Cases, Failure> {
-        Cases::of(litmus, &args.policies, &args.search)
+        Cases::of(litmus, &args.policies, &args.search.about)
+            .map(|cases| Cases { limits: args.search.limits(), ..cases })
     }
 
     /// The same, of policies.
-    pub(crate) fn of(litmus: &[String], policies: &[String], args: &SearchArgs) -> Result<Cases, Failure> {
+    pub(crate) fn of(litmus: &[String], policies: &[String], args: &AboutArgs) -> Result<Cases, Failure> {
         let named = policies;
         let all: Vec<String>;
         let names = if litmus.is_empty() {
@@ -174,7 +178,7 @@ impl Cases {
             kernels: BTreeMap::new(),
             parts: BTreeMap::new(),
             list: Vec::new(),
-            limits: args.limits(),
+            limits: args.limits(None),
             named: !named.is_empty(),
             options: options(args),
         };
@@ -372,13 +376,18 @@ impl Cases {
             kernel: case.kernel.name.clone(),
             part: case.part.to_owned(),
             expected,
+            token: report
+                .events
+                .first()
+                .and_then(|e| Token::of(&case, e.event, &e.schedule))
+                .map(|t| t.text()),
             report,
             schedules,
         })
     }
 }
 
-fn options(args: &SearchArgs) -> String {
+fn options(args: &AboutArgs) -> String {
     let mut text = String::new();
     let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
     for (name, value) in values {

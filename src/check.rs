@@ -25,12 +25,12 @@ pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure>
     let mut exit = Exit::Done;
     let mut saved: Result<Option<String>, Failure> = Ok(None);
     let mut violated: Option<Checked> = None;
-    if args.cases.search.format.format == Format::Csv {
+    if args.cases.search.about.format.format == Format::Csv {
         out.print(&verdicts::csv_head(false));
     }
     let ran = cases.run(&mut |checked| {
         exit = exit.worse(asked(args.expect, &checked));
-        match args.cases.search.format.format {
+        match args.cases.search.about.format.format {
             Format::Table => out.print(&text.case(&checked)),
             Format::Json => out.print(&json::line(&json::Check::of(&checked, false))),
             Format::Csv => out.print(&verdicts::csv_row(&checked, false)),
@@ -46,7 +46,7 @@ pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure>
     if args.save_schedule.is_some() && saved.is_none() {
         out.log("no schedule saved: nothing is violated");
     }
-    match (&violated, args.cases.search.format.format) {
+    match (&violated, args.cases.search.about.format.format) {
         (Some(first), Format::Table) => out.print(&next_steps(first, saved.as_deref(), stories)),
         (Some(_), Format::Json | Format::Csv) => {
             if let Some(path) = saved {

@@ -15,9 +15,11 @@ mod output;
 mod progress;
 mod replay;
 mod report;
+mod scale;
 mod show;
 mod spool;
 mod test;
+mod token;
 
 use std::process::ExitCode;
 
@@ -42,6 +44,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Test(args)) => test::test(&args, out),
         Some(Command::Assume(args)) => assume::assume(&args, out),
         Some(Command::Mutate(args)) => mutate::mutate(&args, out),
+        Some(Command::Scale(args)) => scale::scale(&args, out),
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),

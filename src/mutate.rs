@@ -53,7 +53,7 @@ impl Fate {
 /// Does it.
 pub(crate) fn mutate(args: &MutateArgs, out: &mut Output) -> Result<Exit, Failure> {
     let named = std::slice::from_ref(&args.policy);
-    let cases = Cases::of(&args.litmus, named, &args.search)?;
+    let cases = Cases::of(&args.litmus, named, &args.search.about)?;
     // Without a list, the tests that are about every policy, or about this one.
     let about = |c: &CheckCase<'_>| {
         !args.litmus.is_empty() || c.litmus.policies().is_none_or(|p| p.contains(&c.policy.name))
@@ -86,7 +86,7 @@ pub(crate) fn mutate(args: &MutateArgs, out: &mut Output) -> Result<Exit, Failur
     let fates = fates.into_iter().collect::<Result<Vec<Fate>, Failure>>()?;
     let found: Vec<(&Mutant, Fate)> = made.iter().zip(fates).collect();
     let tests = report::Tests { policy: &policy.name, file: &policy.file, corpus: corpus.len() };
-    match args.search.format.format {
+    match args.search.about.format.format {
         Format::Table => out.print(&report::table(&tests, &found, args.all, out.width())),
         Format::Json => found.iter().for_each(|f| out.print(&json::line(&report::Json::of(&tests, f)))),
         Format::Csv => out.print(&report::csv(&tests, &found)),

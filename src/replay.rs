@@ -19,6 +19,7 @@ use crate::report::number::plural;
 use crate::report::table::styled;
 use crate::report::verdicts::csv_line;
 use crate::report::{story, style};
+use crate::token::{self, Token};
 
 /// Bytes of a schedule at most.
 const BYTES: u64 = 256 << 20;
@@ -31,6 +32,9 @@ struct CheckLine {
 
 /// Does it.
 pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failure> {
+    if token::is_token(&args.file) {
+        return replay_token(args, out);
+    }
     let (name, text, json) = read(&args.file)?;
     // In JSON, a schedule has lines of its own: they are not the file's.
     let place = |line: usize| match (json, line) {
@@ -65,10 +69,57 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
         let line = e.step.checked_sub(1).and_then(|i| file.steps.get(i)).map_or(0, |s| s.0);
         wrong((line, format!("step {}: {}", e.step, e.message)))
     })?;
+    Ok(show(&file, &machine, (&steps, &told), args.format.format, out))
+}
+
+/// Follows the schedule of a token.
+fn replay_token(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let token = Token::parse(&args.file)?;
+    if args.memory_model.is_some_and(|m| m.model() != token.memory_model) {
+        return Err(Failure::input("--memory-model: a token says itself which it is, and fits no other"));
+    }
+    let [litmus, policy, kernel, part] = &token.names;
+    let test = names::litmus_one(litmus)?.with_memory_model(token.memory_model);
+    let (policy_text, kernel_text) = (names::find(Kind::Policy, policy)?, names::find(Kind::Kernel, kernel)?);
+    let sme_coherent = names::part(part)?.sme_coherent();
+    let case = CheckCase { litmus: &test, policy: &policy_text, kernel: &kernel_text, part, sme_coherent };
+    let machine = case.machine(MemoryKind::Shadow).map_err(|e| Failure::check(e, &test.file))?;
+    let other = || {
+        Failure::input(format!(
+            "the token was made for another text of {policy}, {kernel} or {litmus} than is here"
+        ))
+    };
+    if program_digest(&machine).to_le_bytes()[..4] != token.digest.to_le_bytes() {
+        return Err(other());
+    }
+    let mut explorer = Explorer::new(&machine).ok_or_else(other)?;
+    let steps = explorer.unpacked(&token.schedule, token.steps).ok_or_else(other)?;
+    let told = machine.tell(&steps).map_err(|_| other())?;
+    let file = ScheduleFile {
+        litmus: litmus.clone(),
+        policy: policy.clone(),
+        kernel: kernel.clone(),
+        part: part.clone(),
+        memory_model: token.memory_model,
+        program: None,
+        event: token.event,
+        steps: Vec::new(),
+    };
+    Ok(show(&file, &machine, (&steps, &told), args.format.format, out))
+}
+
+/// Prints what was followed, and says whether it shows its event.
+fn show(
+    file: &ScheduleFile,
+    machine: &Machine,
+    (steps, told): (&[ScheduledStep], &[StoryStep]),
+    format: Format,
+    out: &mut Output,
+) -> Exit {
     let shown = told.iter().any(|s| s.events.iter().any(|e| e.0.kind == file.event))
-        || (file.event == EventKind::Deadlock && deadlocked(&machine, &steps));
-    match args.format.format {
-        Format::Table => out.print(&in_words(&file, &told, shown, out.width())),
+        || (file.event == EventKind::Deadlock && deadlocked(machine, steps));
+    match format {
+        Format::Table => out.print(&in_words(file, told, shown, out.width())),
         Format::Json => out.print(&json::line(&Replay {
             schema: "sevsim.replay/1",
             litmus: &file.litmus,
@@ -80,9 +131,9 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
             events: told.iter().flat_map(|s| &s.events).map(|e| e.0.kind.name()).collect(),
             trace: told.iter().map(Step::of).collect(),
         })),
-        Format::Csv => out.print(&in_csv(&told)),
+        Format::Csv => out.print(&in_csv(told)),
     }
-    Ok(if shown { Exit::Done } else { Exit::Violated })
+    if shown { Exit::Done } else { Exit::Violated }
 }
 
 /// The schedule's text, what to call its file, and whether it stood in JSON.

@@ -6,6 +6,7 @@ pub(crate) mod json;
 pub(crate) mod mutate;
 pub(crate) mod number;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod story;
 pub(crate) mod style;
 pub(crate) mod table;

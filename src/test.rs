@@ -12,12 +12,12 @@ pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
     let cases = Cases::read(litmus, &args.cases)?;
     let mut exit = Exit::Done;
     let mut all: Vec<Checked> = Vec::new();
-    if args.cases.search.format.format == Format::Csv {
+    if args.cases.search.about.format.format == Format::Csv {
         out.print(&verdicts::csv_head(true));
     }
     let ran = cases.run(&mut |checked| {
         exit = exit.worse(judged(&checked));
-        match args.cases.search.format.format {
+        match args.cases.search.about.format.format {
             Format::Table => all.push(checked),
             Format::Json => out.print(&json::line(&json::Check::of(&checked, true))),
             Format::Csv => out.print(&verdicts::csv_row(&checked, true)),

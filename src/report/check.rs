@@ -118,6 +118,9 @@ impl Text {
                 let steps = plural(first.story.len(), "step");
                 say(&format!("{}: {}", first.event.name(), first.event.meaning()));
                 say(&format!("shortest way there: {steps}"));
+                if let Some(token) = &checked.token {
+                    say(&format!("again: sevsim replay {token}"));
+                }
             }
             (Verdict::Refused, _) => say("the kernel does not ask the policy"),
             (Verdict::Holds, _) => say("no order of steps leads to an event"),
@@ -169,7 +172,6 @@ pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories)
         Some(path) => lines.push(format!("sevsim replay {path}")),
         None => {
             lines.push(format!("{} --save-schedule FILE", first.command()));
-            lines.push("sevsim replay FILE".to_owned());
         }
     }
     if stories != Stories::All && first.report.events.len() > 1 {

@@ -90,6 +90,8 @@ pub(crate) struct Check<'a> {
     assumptions: &'a [&'static str],
     memory_model: &'static str,
     schedule: Option<&'a str>,
+    /// For `sevsim replay`.
+    token: Option<&'a str>,
     trace: Vec<Step<'a>>,
 }
 
@@ -118,6 +120,7 @@ impl<'a> Check<'a> {
             assumptions: &report.assumptions,
             memory_model: report.memory_model.name(),
             schedule: checked.schedules.first().map(String::as_str),
+            token: checked.token.as_deref(),
             trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
         }
     }

@@ -159,6 +159,13 @@ impl<'a> Explorer<'a> {
         GroundModel { student, positions, initial, tables }
     }
 
+    /// The initial state.
+    pub(crate) fn start(&self) -> Vec<u64> {
+        let mut state = vec![0; self.words];
+        self.write_initial(&mut state);
+        state
+    }
+
     fn write_initial(&self, state: &mut [u64]) {
         let mut store = Packed { words: state, layout: &self.positions };
         for (id, value) in (0u32..).zip(self.student.machine.layout().initial()) {
@@ -167,7 +174,7 @@ impl<'a> Explorer<'a> {
     }
 
     /// Enumerates the transitions of a state by the step function itself, without tables.
-    fn each(&mut self, state: &[u64], mut f: impl FnMut(Actor, &Odometer, &[u64], &Notes)) {
+    pub(crate) fn each(&mut self, state: &[u64], mut f: impl FnMut(Actor, &Odometer, &[u64], &Notes)) {
         let mut odometer = Odometer::default();
         let mut next = state.to_vec();
         for actor in self.student.machine.actors() {

@@ -15,6 +15,7 @@ pub mod label;
 pub mod machine;
 pub mod memory;
 mod run;
+mod schedule;
 pub mod spec;
 pub mod story;
 pub mod text;

@@ -105,6 +105,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "memory_model",
         "victims",
         "schedule",
+        "token",
         "trace",
     ];
     for line in &lines {
@@ -353,4 +354,43 @@ fn overlapping_flushers_are_seen_where_there_are_two() {
     let args = ["check", "two-flushers", "--policy", "page-flush-msr", "--part", "rome"];
     let out = sevsim(&args).ends(0).out;
     assert!(out.contains("never happened on any way: the IPI of a flush was sent"), "{out}");
+}
+
+#[test]
+fn a_token_tells_the_same_story_again() {
+    let args = ["check", "two-flushers", "--policy", "clear-remark", "--part", "rome"];
+    let checked = sevsim(&args).ends(3).out;
+    let token =
+        checked.lines().find_map(|l| l.trim().strip_prefix("again: sevsim replay ")).expect("a token");
+    assert!(token.len() < 60, "{token}");
+    let replayed = sevsim(&["replay", token]).ends(0).out;
+    let steps = |out: &str| out.split("\n\n").nth(1).unwrap().to_owned();
+    assert_eq!(steps(&checked), steps(&replayed));
+    assert!(replayed.contains("two-flushers, policy clear-remark, on linux-6.17 and rome"), "{replayed}");
+    let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(3).json();
+    assert_eq!(json[0]["token"], token);
+    assert_eq!(
+        sevsim(&["check", "two-flushers", "--policy", "apic-map", "--format", "json"]).json()[0]["token"],
+        Value::Null
+    );
+
+    sevsim(&["replay", &token[..token.len() - 3]]).ends(2).says(&["checksum"]);
+    sevsim(&["replay", token, "--memory-model", "tso"]).ends(2).says(&["--memory-model"]);
+}
+
+#[test]
+fn a_token_of_ones_own_policy_needs_the_same_text() {
+    let folder = Folder::new();
+    let text = sevsim(&["show", "policy", "no-flush"]).ends(0).out;
+    folder.file("mine.c", &text);
+    let args =
+        ["check", "reclaim-one-vcpu", "--policy", "./mine.c", "--part", "rome", "--memory-model", "tso"];
+    let json = sevsim_in(&folder, &[&args[..], &["--format", "json"]].concat()).ends(3).json();
+    let token = json[0]["token"].as_str().unwrap();
+    let again = sevsim_in(&folder, &["replay", token, "--format", "json"]).ends(0).json();
+    assert_eq!(again[0]["trace"], json[0]["trace"]);
+    folder.file("mine.c", text + "\nvoid sev_vcpu_put(struct kvm_vcpu *vcpu) { vcpu->mode = 0; }\n");
+    sevsim_in(&folder, &["replay", token]).ends(2).says(&["was made for another text"]);
+    std::fs::remove_file(folder.path.join("mine.c")).unwrap();
+    sevsim_in(&folder, &["replay", token]).ends(2).says(&["mine.c"]);
 }

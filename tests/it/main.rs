@@ -7,5 +7,6 @@ mod goldens;
 mod names;
 mod output;
 mod program;
+mod questions;
 mod timed;
 mod verdicts;

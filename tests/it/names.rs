@@ -110,7 +110,19 @@ fn completions_and_the_manual_page_are_made() {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["compare", "run", "check", "test", "replay", "list", "show", "completions"] {
+    for command in [
+        "compare",
+        "run",
+        "check",
+        "test",
+        "assume",
+        "mutate",
+        "scale",
+        "replay",
+        "list",
+        "show",
+        "completions",
+    ] {
         let help = sevsim(&[command, "--help"]).ends(0).out;
         assert!(help.contains("Example"), "{command}");
         assert!(help.contains(&format!("  sevsim {command}")), "{command}");

@@ -7,17 +7,18 @@ use super::Litmus;
 use super::front::{Front, PageFront, TaskFront, VcpuFront};
 use crate::edit::{self, Edit};
 
-/// By how much a test is larger than its file says.
+/// By how much a test is larger than its file says. What makes a model larger by more comes first, so that of two
+/// growths the lesser one is tried first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Growth {
-    /// pCPUs to which every vCPU may move, too.
-    pub pcpus: u16,
-    /// Copies of the first vCPU, each on a pCPU of its own.
-    pub vcpus: u16,
-    /// Pages that guests and the first flusher treat as they do its page.
-    pub pages: u16,
     /// Copies of the first flusher, each with a page and a pCPU of its own.
     pub flushers: u16,
+    /// Copies of the first vCPU, each on a pCPU of its own.
+    pub vcpus: u16,
+    /// pCPUs to which every vCPU may move, too.
+    pub pcpus: u16,
+    /// Pages that guests and the first flusher treat as they do its page.
+    pub pages: u16,
 }
 
 impl Growth {

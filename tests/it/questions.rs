@@ -1,0 +1,158 @@
+//! `assume`, `mutate` and `scale`: what a policy leans on, which of its statements are needed, how far a claim reaches.
+
+use serde_json::Value;
+
+use super::program::{Folder, sevsim, sevsim_in};
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().expect("a list").iter().map(|v| v.as_str().expect("a text")).collect()
+}
+
+#[test]
+fn assume_sorts_the_guarantees_out_and_tells_what_breaks() {
+    let args = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "two-vcpus-first-entry", "--part", "rome"];
+    let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(0).json();
+    let found = &json[0];
+    assert_eq!(
+        (json.len(), &found["schema"], &found["verdict"]),
+        (1, &"sevsim.assume/1".into(), &"holds".into())
+    );
+    let necessary = found["necessary"].as_array().unwrap();
+    let of = |name: &str| necessary.iter().find(|n| n["guarantee"] == name);
+    for name in
+        ["zap-before-flush", "sequence-check", "in-progress-check", "ipis-waited-for", "lock:mmu_lock"]
+    {
+        let broken = of(name).unwrap_or_else(|| panic!("{name} is not needed"));
+        assert_eq!(broken["event"], "latent");
+        let trace = broken["trace"].as_array().unwrap();
+        assert_eq!(trace.len() as u64, broken["steps"].as_u64().unwrap());
+        assert_eq!(trace.last().unwrap()["events"][0]["event"], "latent", "{name}");
+    }
+    // Two vCPUs lose each other's bits; one cannot.
+    assert_eq!(of("atomic-mark").unwrap()["litmus"], "two-vcpus-first-entry");
+    assert!(texts(&found["given"]).contains(&"tlb-acknowledged"));
+    assert!(of("tlb-acknowledged").is_none());
+    // What is needed alone suffices together.
+    let minimal = found["minimal"].as_array().unwrap();
+    assert_eq!(minimal.len(), 1);
+    assert_eq!(texts(&minimal[0]).len(), necessary.len());
+    // The host is no SME_COHERENT part.
+    assert!(!texts(&found["given"]).contains(&"sme-coherent"));
+}
+
+#[test]
+fn assume_reads_well() {
+    let args = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "genoa", "--stories", "first"];
+    let out = sevsim(&args).ends(0).out;
+    for said in [
+        "It needs each of these:",
+        "the notifier unmaps before it flushes",
+        "else latent in ",
+        "It holds without any one of these:",
+        "sme-coherent",
+        "Together: those it needs suffice",
+        "Without flush-reaches-l3, in reclaim-one-vcpu:",
+        ">>> latent",
+    ] {
+        assert!(out.contains(said), "no {said} in\n{out}");
+    }
+    assert_eq!(out.matches("Without ").count(), 1);
+    assert!(out.lines().all(|l| l.chars().count() <= 100), "{out}");
+    let none = sevsim(&["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--stories", "none"]).ends(0).out;
+    assert!(!none.contains(">>>"), "{none}");
+}
+
+#[test]
+fn assume_says_what_it_cannot_know() {
+    let broken = sevsim(&["assume", "no-flush", "reclaim-one-vcpu", "--part", "rome"]).ends(3).out;
+    assert!(broken.contains("there is nothing to lean on"), "{broken}");
+    let bounded = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "rome", "--states", "100"];
+    let out = sevsim(&bounded).ends(5).out;
+    assert!(out.contains("the search met its bound: 100 states"), "{out}");
+    // Enough for the policy itself, and not for what it leads to without a guarantee.
+    let bounded = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "rome", "--states", "3500"];
+    let out = sevsim(&bounded).ends(5).out;
+    assert!(out.contains("BOUNDED: without "), "{out}");
+    assert!(!out.contains("It holds without any one of these"), "{out}");
+}
+
+#[test]
+fn mutants_are_killed_or_listed() {
+    let args = ["mutate", "clear-in-handler", "reclaim-one-vcpu", "reclaim-while-running", "--part", "rome"];
+    let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(0).json();
+    let fate = |change: &str, was: &str| {
+        let found =
+            json.iter().find(|m| m["change"] == change && m["was"].as_str().unwrap().starts_with(was));
+        found.unwrap_or_else(|| panic!("no mutant {change} {was}"))
+    };
+    assert_eq!(fate("dropped", "wbnoinvd();")["fate"], "killed");
+    assert_eq!(fate("dropped", "wbnoinvd();")["event"], "latent");
+    assert_eq!(fate("dropped", "wbnoinvd();")["line"], 18);
+    // Without clearing, the policy is the sticky one.
+    assert_eq!(fate("dropped", "cpumask_clear_cpu")["fate"], "survives");
+    assert_eq!(fate("weakened", "cpumask_clear_cpu")["fate"], "killed");
+    let out = sevsim(&args).ends(0).out;
+    let listed = out.split("Nothing kills").nth(1).expect("some survive");
+    assert!(listed.contains("`cpumask_clear_cpu(smp_processor_id(), kvm->dirty_cpus);` dropped"), "{out}");
+    assert!(!out.contains("Killed:"), "{out}");
+    assert!(sevsim(&[&args[..], &["--all"]].concat()).ends(0).out.contains("Killed:"));
+}
+
+#[test]
+fn mutants_of_a_file_of_ones_own_and_of_what_holds_nowhere() {
+    let folder = Folder::new();
+    let text = sevsim(&["show", "policy", "all-wbinvd"]).ends(0).out;
+    folder.file("mine.c", text);
+    let json =
+        sevsim_in(&folder, &["mutate", "mine.c", "reclaim-one-vcpu", "--format", "json"]).ends(0).json();
+    assert!(json.iter().any(|m| m["fate"] == "killed" && m["policy"] == "mine.c"));
+    sevsim(&["mutate", "no-flush", "reclaim-one-vcpu", "--part", "rome"]).ends(3).says(&["holds in none"]);
+    sevsim(&["mutate", "nothing"]).ends(2).says(&["there is no policy `nothing`"]);
+}
+
+#[test]
+fn scale_goes_on_until_it_may_not_and_claims_no_more() {
+    let args = ["scale", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "rome", "--states", "30000"];
+    let ran = sevsim(&[&args[..], &["--time", "10min", "--format", "json"]].concat()).ends(0);
+    let sizes = ran.json();
+    let verdict = |pcpus: u64, vcpus: u64, pages: u64, tasks: u64| {
+        let found = sizes.iter().find(|s| {
+            (s["pcpus"].as_u64(), s["vcpus"].as_u64()) == (Some(pcpus), Some(vcpus))
+                && (s["pages"].as_u64(), s["tasks"].as_u64()) == (Some(pages), Some(tasks))
+        });
+        found.map(|s| s["verdict"].as_str().expect("a verdict").to_owned())
+    };
+    assert_eq!(verdict(2, 1, 1, 1).as_deref(), Some("holds"));
+    assert_eq!(verdict(2, 1, 2, 1).as_deref(), Some("holds"));
+    assert_eq!(verdict(3, 1, 2, 2).as_deref(), Some("bounded"));
+    // Nothing above what was bounded is tried.
+    assert_eq!(verdict(4, 1, 3, 3), None);
+    let out = sevsim(&args).ends(0).out;
+    assert!(out.contains("  2 pCPUs, 1 vCPU, 2 pages, 1 task\n"), "{out}");
+    assert!(out.contains("3 pCPUs, 1 vCPU, 2 pages, 2 tasks: bounded: 30,000 states."), "{out}");
+    sevsim(&[&args[..5], &["--states", "100"]].concat()).ends(5);
+}
+
+#[test]
+fn scale_finds_what_only_a_larger_test_shows() {
+    // One flusher at a time is safe; a second one finds the mask empty.
+    let args = ["scale", "clear-remark", "reclaim-one-vcpu", "--part", "rome", "--time", "10min"];
+    let out = sevsim(&args).ends(3).out;
+    let rows: Vec<&str> =
+        out.lines().filter(|l| l.ends_with("  holds") || l.ends_with("  VIOLATED")).collect();
+    assert!(rows.first().is_some_and(|r| r.ends_with("holds")), "{out}");
+    assert!(rows.last().is_some_and(|r| r.ends_with("VIOLATED")), "{out}");
+    assert!(out.contains(">>> latent"), "{out}");
+    assert!(out.contains("madvise_dontneed(vm0, P_2)") || out.contains("reclaim_P_2"), "{out}");
+}
+
+#[test]
+fn scale_says_what_cannot_be_made_larger() {
+    let args = ["scale", "all-wbinvd", "shared-page", "--part", "rome", "--states", "2000"];
+    let out = sevsim(&args).out;
+    assert!(
+        out.contains("Not made larger: litmus/shared-page.litmus: no task on the host names a page"),
+        "{out}"
+    );
+    sevsim(&["scale", "all-wbinvd", "two-flushers", "--time", "5"]).ends(2).says(&["a time with its unit"]);
+}
