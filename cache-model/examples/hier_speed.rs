@@ -6,12 +6,10 @@
 
 use std::time::Instant;
 
-use cache_model::hierarchy::{Hierarchy, LineRef, Source};
+use cache_model::hierarchy::{Hierarchy, LineRef, Source, Step};
 use cache_model::part::{Level, Part};
 use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 
-/// Accesses that are looked at before they are carried out.
-const AHEAD: usize = 16;
 /// Lines of the region that all cores share: 64 MiB.
 const REGION: u32 = 1 << 20;
 
@@ -34,13 +32,6 @@ impl Random {
         let width = self.below(bits + 1);
         self.below(1 << width)
     }
-}
-
-#[derive(Clone, Copy)]
-struct Step {
-    core: CoreId,
-    line: LineRef,
-    access: Access,
 }
 
 fn pattern(kind: &str, cores: u16, n: u32) -> Vec<Step> {
@@ -68,7 +59,7 @@ fn pattern(kind: &str, cores: u16, n: u32) -> Vec<Step> {
             };
             let share = if kind == "pingpong" { 5 } else { 3 };
             let access = if r.below(10) < share { Access::Write } else { Access::Read };
-            Step { core: CoreId(core), line: LineRef { phys, tag: Tag(1) }, access }
+            Step::new(CoreId(core), LineRef { phys, tag: Tag(1) }, access)
         })
         .collect()
 }
@@ -82,31 +73,34 @@ fn trace(path: &str, n: u32) -> Vec<Step> {
         let phys = u32::try_from((line & 0xFFFFF) | (line >> 7 & 1 << 20)).unwrap_or(0);
         let access = if word >> 63 == 1 { Access::Write } else { Access::Read };
         let core = CoreId(u16::try_from(word >> 48 & 0xFF).unwrap_or(0));
-        Step { core, line: LineRef { phys, tag: Tag(1) }, access }
+        Step::new(core, LineRef { phys, tag: Tag(1) }, access)
     };
     bytes.chunks_exact(8).take(n as usize).map(|c| step(word(c))).collect()
+}
+
+/// What this thread has had of a CPU, nanoseconds: others on the host do not count. Wall time where there is none.
+fn cpu_ns() -> u128 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    stat.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| {
+        let since = std::time::UNIX_EPOCH.elapsed();
+        since.map_or(0, |d| d.as_nanos())
+    })
 }
 
 fn measure(name: &str, part: &Part, steps: &[Step]) {
     let mut h = Hierarchy::with(part, &part.timing(Level::Typical), 1 << 22);
     let (first, second) = steps.split_at(steps.len() / 2);
-    let mut cycles = 0u64;
+    let mut clocks = vec![0u64; usize::from(part.topology().cores())];
     let mut run = |steps: &[Step]| {
-        let start = Instant::now();
-        for chunk in steps.chunks(AHEAD) {
-            for s in chunk {
-                h.read_ahead(s.core, s.line);
-            }
-            for s in chunk {
-                cycles += u64::from(h.access(s.core, s.line, s.access, cycles >> 4).cycles);
-            }
-        }
-        start.elapsed().as_nanos()
+        let start = cpu_ns();
+        h.in_turn(steps, &mut clocks);
+        cpu_ns() - start
     };
     run(first);
     let ns = run(second);
     let n = second.len() as u128;
     let stats = *h.stats();
+    let cycles: u64 = clocks.iter().sum();
     let per_10k = |x: u64| x * 10_000 / steps.len() as u64;
     println!(
         "{name:>9}: {:>4}.{} ns/access, {:>6} k/s | per 10,000: L2 miss {:>5}, DRAM {:>5} | misses {} from L3 {} \
@@ -129,9 +123,7 @@ fn measure(name: &str, part: &Part, steps: &[Step]) {
 fn flushes(part: &Part) {
     let mut h = Hierarchy::with(part, &part.timing(Level::Typical), 1 << 22);
     let topology = *part.topology();
-    for s in pattern("uniform", topology.cores().min(16), 4_000_000) {
-        h.access(s.core, s.line, s.access, 0);
-    }
+    h.in_turn(&pattern("uniform", topology.cores().min(16), 4_000_000), &mut [0; 512]);
     for op in [FlushOp::Wbnoinvd, FlushOp::Wbinvd, FlushOp::Wbinvd] {
         let start = Instant::now();
         let mut lines = (0, 0);

@@ -34,7 +34,7 @@ use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 use crate::lattice::{Held, Move, Place};
 use crate::part::{Level, Part, Timing, Topology};
 use machine::{Machine, Request};
-pub use words::{Cause, DirtyHolders, FlushWork, Found, LineRef, Served, Source, Stats};
+pub use words::{Cause, DirtyHolders, FlushWork, Found, LineRef, Served, Source, Stats, Step};
 
 /// The caches of a machine.
 #[derive(Clone, Debug)]
@@ -101,6 +101,16 @@ impl Hierarchy {
     pub fn access(&mut self, core: CoreId, line: LineRef, access: Access, now: u64) -> Served {
         let request = Request { core: core.index(), key: line.key(), access, now };
         each!(mut self, m => m.access(request))
+    }
+
+    /// Carries out accesses in the order given, each at its core's clock (cycles), and moves the clock on by what
+    /// the access took. The order is the caller's, whoever's clock is ahead: to be compared with an untimed
+    /// simulator, which knows no other.
+    ///
+    /// # Panics
+    /// A core that the part does not have; fewer clocks than cores.
+    pub fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
+        each!(mut self, m => m.in_turn(steps, clocks));
     }
 
     /// Brings what [`Hierarchy::access`] will need into the host's caches; changes nothing. Called for the next

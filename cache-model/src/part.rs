@@ -28,16 +28,53 @@ pub struct PartError {
     pub help: String,
 }
 
-/// Sets and ways of a cache of 64-byte lines.
+/// Which line of a full set makes room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Replacement {
+    /// The line used longest ago.
+    #[default]
+    Lru,
+    /// One bit a way, set when it is used; when all would be set, the others are cleared. The first way without
+    /// its bit goes.
+    PseudoLru,
+    /// One of the half of the ways used longest ago, by a fixed pseudo-random sequence. With it, as on real parts,
+    /// about one and a half times a set's ways are needed to push a line out reliably.
+    OldHalf,
+}
+
+impl Replacement {
+    /// Every rule, with its name in a part file.
+    pub const ALL: [(Replacement, &str); 3] = [
+        (Replacement::Lru, "lru"),
+        (Replacement::PseudoLru, "pseudo-lru"),
+        (Replacement::OldHalf, "old-half"),
+    ];
+
+    /// Its name in a part file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Replacement::ALL.iter().find(|(r, _)| *r == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// Sets, ways and replacement of a cache of 64-byte lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CacheShape {
-    /// Sets, a power of two.
+    /// Sets: a power of two, or three times one (an L3 with a stacked die).
     pub sets: u32,
     /// Ways, 1 to 16.
     pub ways: u16,
+    /// Which line of a full set makes room.
+    pub replacement: Replacement,
 }
 
 impl CacheShape {
+    /// A cache with strict LRU.
+    #[must_use]
+    pub fn lru(sets: u32, ways: u16) -> CacheShape {
+        CacheShape { sets, ways, replacement: Replacement::Lru }
+    }
+
     /// Capacity in lines.
     #[must_use]
     pub fn lines(self) -> u64 {
@@ -65,6 +102,7 @@ pub struct Topology {
     pub(crate) ccx_per_ccd: u16,
     pub(crate) cores_per_ccx: u16,
     pub(crate) threads_per_core: u16,
+    pub(crate) dram_channels: u16,
     pub(crate) cores: u16,
     pub(crate) pcpus: u16,
 }
@@ -101,6 +139,30 @@ impl Topology {
     #[must_use]
     pub fn pcpus(&self) -> u16 {
         self.pcpus
+    }
+
+    /// CCXs of a full socket.
+    #[must_use]
+    pub fn ccx_per_socket(&self) -> u16 {
+        self.ccx_per_socket
+    }
+
+    /// CCXs of a CCD.
+    #[must_use]
+    pub fn ccx_per_ccd(&self) -> u16 {
+        self.ccx_per_ccd
+    }
+
+    /// Hardware threads of a core.
+    #[must_use]
+    pub fn threads_per_core(&self) -> u16 {
+        self.threads_per_core
+    }
+
+    /// DRAM channels of a socket.
+    #[must_use]
+    pub fn dram_channels(&self) -> u16 {
+        self.dram_channels
     }
 
     /// Cores of a full CCX.
@@ -166,10 +228,17 @@ pub struct Part {
     numbers: Vec<Number>,
 }
 
-const BUILTIN: [(&str, &str, &str); 3] = [
+const BUILTIN: [(&str, &str, &str); 10] = [
     ("bars-16", "bars-16.toml", include_str!("../parts/bars-16.toml")),
+    ("bergamo", "bergamo.toml", include_str!("../parts/bergamo.toml")),
     ("genoa", "genoa.toml", include_str!("../parts/genoa.toml")),
+    ("genoa-x", "genoa-x.toml", include_str!("../parts/genoa-x.toml")),
+    ("milan", "milan.toml", include_str!("../parts/milan.toml")),
+    ("milan-x", "milan-x.toml", include_str!("../parts/milan-x.toml")),
+    ("naples", "naples.toml", include_str!("../parts/naples.toml")),
     ("rome", "rome.toml", include_str!("../parts/rome.toml")),
+    ("turin", "turin.toml", include_str!("../parts/turin.toml")),
+    ("turin-dense", "turin-dense.toml", include_str!("../parts/turin-dense.toml")),
 ];
 
 impl Part {
@@ -239,6 +308,55 @@ impl Part {
         let pcpus = full.pcpus.min(cores * full.threads_per_core);
         let topology = Topology { sockets: n, cores, pcpus, ..full };
         Ok(Part { topology, ..self.clone() })
+    }
+
+    /// The part with fewer cores: `1s` keeps one socket, `4x` four CCXs of each socket, `2c` two cores of each CCX,
+    /// `1t` one thread of each core, `48p` the first 48 pCPUs; several with commas between.
+    ///
+    /// # Errors
+    /// Another form, zero, or more than the part has.
+    pub fn variant(&self, spec: &str) -> Result<Part, PartError> {
+        let mut part = self.clone();
+        for word in spec.split(',') {
+            let (digits, unit) =
+                word.split_at(word.len() - word.chars().next_back().map_or(0, char::len_utf8));
+            let n =
+                if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse::<u16>().ok() } else { None };
+            let t = &mut part.topology;
+            let (whole, what) = match unit {
+                "s" => (&mut t.sockets, "sockets"),
+                "x" => (&mut t.ccx_per_socket, "CCXs of a socket"),
+                "c" => (&mut t.cores_per_ccx, "cores of a CCX"),
+                "t" => (&mut t.threads_per_core, "threads of a core"),
+                "p" => (&mut t.pcpus, "pCPUs"),
+                _ => (&mut t.sockets, ""),
+            };
+            let (Some(n), false) = (n, what.is_empty()) else {
+                return Err(PartError::placeless(
+                    format!("`{word}` is no variant of part `{}`", self.name),
+                    "expected a number and s (sockets), x (CCXs of a socket), c (cores of a CCX), t (threads of a \
+                     core) or p (pCPUs), as `1s` or `1s,4x,2c`"
+                        .to_owned(),
+                ));
+            };
+            if n == 0 || n > *whole {
+                return Err(PartError::placeless(
+                    format!("part `{}` has no {n} {what}", self.name),
+                    format!("expected 1 to {whole}"),
+                ));
+            }
+            if unit == "p" {
+                part = part.with_pcpus(n)?;
+                continue;
+            }
+            *whole = n;
+            if unit == "x" && !n.is_multiple_of(t.ccx_per_ccd) {
+                t.ccx_per_ccd = 1;
+            }
+            t.cores = t.sockets * t.ccx_per_socket * t.cores_per_ccx;
+            t.pcpus = t.cores * t.threads_per_core;
+        }
+        Ok(part)
     }
 
     /// The part with other caches: for tests with caches small enough to count by hand.

@@ -122,7 +122,7 @@ fn sources(policy: usize) -> [Source<'static>; 2] {
 
 /// A timed run on caches so small that lines are pushed out all the time.
 fn run(case: &Case) -> Option<(Machine, Finished)> {
-    let small = |sets, ways| CacheShape { sets, ways };
+    let small = |sets, ways| CacheShape::lru(sets, ways);
     let part = Part::builtin(case.part).unwrap().with_pcpus(6).unwrap();
     let part = part.with_caches(small(1, 1), small(1, 2), small(1, 2), L3Kind::Victim);
     let spec = spec(&part, case);

@@ -1,7 +1,8 @@
 //! All caches of one level: sets of equal shape, an epoch and a summary of dirty sets for each cache.
 
+use super::directory::PHYS_BITS;
 use super::pages::Pages;
-use super::set::{self, Pushed, Set, State, Victim, bits};
+use super::set::{self, Pushed, Rule, Set, State, Victim, bits};
 use crate::part::CacheShape;
 
 /// The caches of one level, numbered by core (L1, L2) or by CCX (L3).
@@ -9,9 +10,12 @@ use crate::part::CacheShape;
 pub(super) struct Bank<const W: usize> {
     blocks: Pages<[u64; W]>,
     shape: CacheShape,
-    log2: u32,
+    sets: usize,
+    /// The low bits of a line's address that say its set; one of three groups of sets, where there are three.
     mask: u32,
-    full: u16,
+    log2: u32,
+    thirds: bool,
+    rule: Rule,
     caches: Vec<Cache>,
     /// One bit a set, `words` words a cache: set when a line of the set becomes dirty. May be set in vain.
     dirty_sets: Vec<u64>,
@@ -25,20 +29,26 @@ struct Cache {
     epoch: u64,
     valid: u64,
     ghosts: u64,
+    /// A line has become dirty since the cache was last cleaned.
+    soiled: bool,
 }
 
 impl<const W: usize> Bank<W> {
     pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W> {
-        assert!(usize::from(shape.ways) <= W && shape.sets.is_power_of_two(), "{shape:?} in {W} ways");
+        let thirds = !shape.sets.is_power_of_two();
+        let group = if thirds { shape.sets / 3 } else { shape.sets };
+        assert!(usize::from(shape.ways) <= W && group.is_power_of_two(), "{shape:?} in {W} ways");
         let sets = shape.sets as usize;
         let words = sets.div_ceil(64);
         let caches = usize::from(caches);
         Bank {
             blocks: Pages::new(sets * caches),
             shape,
-            log2: shape.sets.trailing_zeros(),
-            mask: shape.sets - 1,
-            full: u16::MAX >> (16 - shape.ways),
+            sets,
+            mask: group - 1,
+            log2: group.trailing_zeros(),
+            thirds,
+            rule: Rule::of(shape),
             caches: vec![Cache::default(); caches],
             dirty_sets: vec![0; words * caches],
             words,
@@ -64,7 +74,17 @@ impl<const W: usize> Bank<W> {
 
     #[inline(always)]
     fn index(&self, cache: usize, key: u32) -> usize {
-        cache << self.log2 | (key & self.mask) as usize
+        cache * self.sets + self.set_of(key)
+    }
+
+    #[inline(always)]
+    fn set_of(&self, key: u32) -> usize {
+        let low = key & self.mask;
+        if !self.thirds {
+            return low as usize;
+        }
+        let group = ((key & ((1 << PHYS_BITS) - 1)) >> self.log2) % 3;
+        (group << self.log2 | low) as usize
     }
 
     /// The set of a key, of the present epoch.
@@ -72,7 +92,7 @@ impl<const W: usize> Bank<W> {
     pub(super) fn set(&mut self, cache: usize, key: u32) -> Set<'_, W> {
         let at = self.index(cache, key);
         let epoch = self.caches[cache].epoch;
-        let mut set = Set::new(&mut self.blocks.get_mut()[at]);
+        let mut set = Set::new(self.blocks.at_mut(at), self.rule);
         if set.epoch() != epoch {
             set.age(epoch);
         }
@@ -83,33 +103,32 @@ impl<const W: usize> Bank<W> {
     #[inline(always)]
     pub(super) fn set_unaged(&mut self, cache: usize, key: u32) -> Set<'_, W> {
         let at = self.index(cache, key);
-        Set::new(&mut self.blocks.get_mut()[at])
+        Set::new(self.blocks.at_mut(at), self.rule)
     }
 
     /// Whether a key stands in its set, valid or not.
     #[inline(always)]
     pub(super) fn peek_key(&self, cache: usize, key: u32) -> bool {
-        set::holds_key(&self.blocks.get()[self.index(cache, key)], key)
+        set::holds_key(self.blocks.at(self.index(cache, key)), key)
     }
 
     /// Some words of the set of a key: brings it into the host's caches.
     #[inline(always)]
     pub(super) fn glimpse(&self, cache: usize, key: u32) -> u64 {
-        let block = &self.blocks.get()[self.index(cache, key)];
+        let block = self.blocks.at(self.index(cache, key));
         block[0] ^ block[W - 1]
     }
 
     /// The key of what a fill of this key would push out, if nothing changes first.
     #[inline(always)]
     pub(super) fn glimpse_victim(&self, cache: usize, key: u32) -> Option<u32> {
-        let block = &self.blocks.get()[self.index(cache, key)];
-        set::victim_of(block, self.full, u32::from(self.shape.ways))
+        set::victim_of(self.blocks.at(self.index(cache, key)), self.rule)
     }
 
     /// What may be asked of a set that stays as it is.
     pub(super) fn look<R>(&self, cache: usize, key: u32, f: impl FnOnce(&Set<'_, W>) -> R) -> R {
-        let mut block = self.blocks.get()[self.index(cache, key)];
-        let mut set = Set::new(&mut block);
+        let mut block = *self.blocks.at(self.index(cache, key));
+        let mut set = Set::new(&mut block, self.rule);
         if set.epoch() != self.caches[cache].epoch {
             set.age(self.caches[cache].epoch);
         }
@@ -126,15 +145,24 @@ impl<const W: usize> Bank<W> {
 
     #[inline(always)]
     pub(super) fn mark_dirty(&mut self, cache: usize, key: u32) {
-        let set = (key & self.mask) as usize;
+        let set = self.set_of(key);
+        self.caches[cache].soiled = true;
         self.dirty_sets[cache * self.words + set / 64] |= 1 << (set % 64);
     }
 
     /// Puts a line in, as the most recently used. Tells what that pushed out, and the way.
     #[inline(always)]
     pub(super) fn fill(&mut self, cache: usize, key: u32, state: State) -> (Pushed, u16) {
-        let (full, ways) = (self.full, u32::from(self.shape.ways));
-        let (pushed, bit) = self.set(cache, key).fill(key, state, full, ways);
+        let (pushed, bit) = self.set(cache, key).fill(key, state);
+        self.count(cache, pushed);
+        if state.dirty {
+            self.mark_dirty(cache, key);
+        }
+        (pushed, bit)
+    }
+
+    #[inline(always)]
+    fn count(&mut self, cache: usize, pushed: Pushed) {
         let counts = &mut self.caches[cache];
         match pushed {
             Pushed::Line(_) => {}
@@ -144,17 +172,12 @@ impl<const W: usize> Bank<W> {
                 counts.ghosts -= 1;
             }
         }
-        if state.dirty {
-            self.mark_dirty(cache, key);
-        }
-        (pushed, bit)
     }
 
     /// Remembers a line that a flush took out of an inner cache.
     #[cold]
     pub(super) fn remember(&mut self, cache: usize, key: u32) {
-        let (full, ways) = (self.full, u32::from(self.shape.ways));
-        self.caches[cache].ghosts += self.set(cache, key).remember(key, full, ways);
+        self.caches[cache].ghosts += self.set(cache, key).remember(key);
     }
 
     /// Removes a line; its state if it was there.
@@ -208,12 +231,16 @@ impl<const W: usize> Bank<W> {
 
     /// Cleans every dirty line of a cache, handing each key to `f`. In time of the dirty sets.
     pub(super) fn clean(&mut self, cache: usize, mut f: impl FnMut(u32)) {
+        if !std::mem::take(&mut self.caches[cache].soiled) {
+            return;
+        }
+        let (first, rule) = (cache * self.sets, self.rule);
         for word in 0..self.words {
             let mut sets = std::mem::take(&mut self.dirty_sets[cache * self.words + word]);
             while sets != 0 {
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
-                let mut set = Set::new(&mut self.blocks.get_mut()[cache << self.log2 | index]);
+                let mut set = Set::new(self.blocks.at_mut(first + index), rule);
                 let dirty = set.dirty();
                 set.clean(dirty);
                 for way in bits(dirty) {
@@ -230,8 +257,8 @@ impl<const W: usize> Bank<W> {
             while sets != 0 {
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
-                let mut block = self.blocks.get()[cache << self.log2 | index];
-                let set = Set::new(&mut block);
+                let mut block = *self.blocks.at(cache * self.sets + index);
+                let set = Set::new(&mut block, self.rule);
                 for way in bits(set.dirty()) {
                     f(set.key(way));
                 }
@@ -250,18 +277,22 @@ impl<const W: usize> Bank<W> {
 
     /// Invalidates a cache that holds nothing dirty, set by set, leaving no ghosts: for the small L1.
     pub(super) fn wipe(&mut self, cache: usize) {
-        for block in &mut self.blocks.get_mut()[cache << self.log2..(cache + 1) << self.log2] {
-            Set::new(block).wipe();
+        if self.caches[cache].valid == 0 {
+            return;
+        }
+        let (own, rule) = (cache * self.sets..(cache + 1) * self.sets, self.rule);
+        for block in &mut self.blocks.get_mut()[own] {
+            Set::new(block, rule).wipe();
         }
         self.caches[cache].valid = 0;
     }
 
     /// Every valid line of a cache: key, state, and whether its set is marked as holding dirty lines.
     pub(super) fn each_valid(&self, cache: usize, mut f: impl FnMut(u32, State, bool)) {
-        let first = cache << self.log2;
-        for (index, block) in self.blocks.get()[first..first + (1 << self.log2)].iter().enumerate() {
+        let first = cache * self.sets;
+        for (index, block) in self.blocks.get()[first..first + self.sets].iter().enumerate() {
             let mut block = *block;
-            let set = Set::new(&mut block);
+            let set = Set::new(&mut block, self.rule);
             if set.epoch() != self.caches[cache].epoch {
                 continue;
             }
@@ -274,12 +305,12 @@ impl<const W: usize> Bank<W> {
 
     /// Ghosts of a cache, counted one by one.
     pub(super) fn count_ghosts(&self, cache: usize) -> (u64, u64) {
-        let first = cache << self.log2;
-        let counted = self.blocks.get()[first..first + (1 << self.log2)]
+        let first = cache * self.sets;
+        let counted = self.blocks.get()[first..first + self.sets]
             .iter()
             .map(|block| {
                 let mut block = *block;
-                let set = Set::new(&mut block);
+                let set = Set::new(&mut block, self.rule);
                 let stale = set.epoch() != self.caches[cache].epoch;
                 let ghost = if stale { set.ghost() | set.valid() } else { set.ghost() };
                 u64::from(ghost.count_ones())
@@ -290,11 +321,23 @@ impl<const W: usize> Bank<W> {
 }
 
 impl Bank<16> {
-    /// What a fill of this key would push out, and the cores that an inclusive L3 says may hold it.
+    /// Puts a line into an inclusive L3, held by the cores given. The line pushed out, and the cores that held it.
     #[inline(always)]
-    pub(super) fn victim(&mut self, cache: usize, key: u32) -> Option<(Victim, u16)> {
-        let (full, ways) = (self.full, u32::from(self.shape.ways));
-        let set = self.set(cache, key);
-        set.oldest(full, ways).map(|(old, bit)| (old, set.sharers(bit)))
+    pub(super) fn fill_held(
+        &mut self,
+        cache: usize,
+        key: u32,
+        state: State,
+        cores: u16,
+    ) -> Option<(Victim, u16)> {
+        let mut set = self.set(cache, key);
+        let (pushed, bit) = set.fill(key, state);
+        let before = set.sharers(bit);
+        set.set_sharers(bit, cores);
+        self.count(cache, pushed);
+        match pushed {
+            Pushed::Line(old) => Some((old, before)),
+            Pushed::Ghost(_) | Pushed::Nothing => None,
+        }
     }
 }

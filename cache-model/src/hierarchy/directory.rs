@@ -120,12 +120,12 @@ impl Directory {
 
     #[inline(always)]
     fn word(&self, key: u32) -> u32 {
-        self.words.get()[phys_of(key) as usize]
+        *self.words.at(phys_of(key) as usize)
     }
 
     #[inline(always)]
     fn set_word(&mut self, key: u32, word: u32) {
-        self.words.get_mut()[phys_of(key) as usize] = word;
+        *self.words.at_mut(phys_of(key) as usize) = word;
     }
 
     /// The word of a line: brings it into the host's caches.

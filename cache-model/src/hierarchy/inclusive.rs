@@ -21,7 +21,7 @@ impl<const P: usize> Machine<P> {
         let mut set = self.l3.set(0, key);
         let bit = set.find(key);
         if bit == 0 {
-            let other_tags = set.of_phys(LineRef::of_key(key).phys, PHYS_LIMIT - 1) != 0;
+            let other_tags = self.several_tags && set.of_phys(LineRef::of_key(key).phys, PHYS_LIMIT - 1) != 0;
             let wait = if other_tags { self.meet_other_tags(request) } else { 0 };
             self.fill_inclusive(request);
             let state = if access == Access::Write { State::MODIFIED } else { State::EXCLUSIVE };
@@ -138,12 +138,10 @@ impl<const P: usize> Machine<P> {
     /// Makes room in the L3 and puts a line in, to be held by the requester.
     fn fill_inclusive(&mut self, request: Request) {
         let Request { core, key, now, .. } = request;
-        if let Some((old, cores)) = self.l3.victim(0, key) {
+        let own = self.places[core].bit;
+        if let Some((old, cores)) = self.l3.fill_held(0, key, State::EXCLUSIVE, own) {
             self.expel_inclusive(old, cores, now);
         }
-        let own = self.places[core].bit;
-        let (_, bit) = self.l3.fill(0, key, State::EXCLUSIVE);
-        self.l3.set(0, key).set_sharers(bit, own);
     }
 
     /// A line loses its place in the L3, and with it every private copy.

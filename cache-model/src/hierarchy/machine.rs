@@ -3,12 +3,15 @@
 use sev_arch::{Access, CcxId, CoreId};
 
 use super::bank::Bank;
-use super::directory::Directory;
+use super::directory::{Directory, PHYS_BITS};
 use super::set::{Pushed, State, Victim};
 use super::traffic::Traffic;
-use super::words::{Cause, LineRef, Served, Source, Stats};
+use super::words::{Cause, LineRef, Served, Source, Stats, Step};
 use crate::lattice::{Move, MoveKind};
 use crate::part::{L3Kind, Part, Timing, Topology};
+
+/// Accesses that are looked at before the first of them is carried out.
+const AHEAD: usize = 16;
 
 /// The caches of a machine whose private caches have up to `P` ways (8 or 16).
 #[derive(Clone, Debug)]
@@ -30,6 +33,9 @@ pub(super) struct Machine<const P: usize> {
     pub(super) inclusive: bool,
     /// A flush has invalidated something: directory entries may name caches in vain.
     pub(super) hints: bool,
+    /// The tag of the first miss, and whether another one has missed since.
+    first_tag: Option<u32>,
+    pub(super) several_tags: bool,
 }
 
 /// Where a core is.
@@ -106,6 +112,8 @@ impl<const P: usize> Machine<P> {
             wbnoinvd: part.wbnoinvd(),
             inclusive,
             hints: false,
+            first_tag: None,
+            several_tags: false,
         }
     }
 
@@ -155,32 +163,82 @@ impl<const P: usize> Machine<P> {
         Some(Served { cycles: self.latency[1] + store, source: Source::L2 })
     }
 
-    /// Any access, carried out at this instant.
-    #[inline]
-    pub(super) fn access(&mut self, request: Request) -> Served {
-        match self.hit(request.core, request.key, request.access) {
-            Some(served) => served,
-            None => self.miss(request),
+    /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
+    pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
+        for chunk in steps.chunks(AHEAD) {
+            for step in chunk {
+                self.read_ahead(usize::from(step.core), step.key);
+            }
+            for step in chunk {
+                let core = usize::from(step.core);
+                let clock = &mut clocks[core];
+                let access = if step.write { Access::Write } else { Access::Read };
+                *clock += u64::from(self.access(Request { core, key: step.key, access, now: *clock }).cycles);
+            }
         }
     }
 
-    #[inline(never)]
-    fn miss(&mut self, request: Request) -> Served {
+    /// Any access, carried out at this instant.
+    #[inline(always)]
+    pub(super) fn access(&mut self, request: Request) -> Served {
         let Request { core, key, access, .. } = request;
-        self.read_ahead(core, key);
-        let set = self.l2.set(core, key);
+        let mut set = self.l1.set_unaged(core, key);
         let bit = set.find(key);
-        if bit != 0 {
+        if bit == 0 {
+            return self.access_l2(request);
+        }
+        let mut cycles = self.latency[0];
+        if access == Access::Write {
+            let state = set.state(bit);
+            if !state.writable {
+                return self.upgrade(request);
+            }
+            cycles += self.timing.store;
+            set.touch(bit);
+            if !state.dirty {
+                set.soil(bit);
+                self.l1.mark_dirty(core, key);
+            }
+        } else {
+            set.touch(bit);
+        }
+        Served { cycles, source: Source::L1 }
+    }
+
+    /// An access that misses the L1.
+    #[inline(never)]
+    fn access_l2(&mut self, request: Request) -> Served {
+        let Request { core, key, access, .. } = request;
+        let mut set = self.l2.set(core, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            return self.miss(request);
+        }
+        let writable = set.state(bit).writable;
+        let write = access == Access::Write;
+        if write && !writable {
             return self.upgrade(request);
         }
+        set.touch(bit);
+        self.stats.l2_hits += 1;
+        // the L2 keeps its own dirty bit; the L1's says what was stored since
+        self.fill_l1(core, key, State { dirty: write, writable });
+        let store = if write { self.timing.store } else { 0 };
+        Served { cycles: self.latency[1] + store, source: Source::L2 }
+    }
+
+    #[inline(always)]
+    fn miss(&mut self, request: Request) -> Served {
+        let Request { core, key, access, .. } = request;
+        self.note_tag(key);
         let mut refill = self.l2.has_ghosts(core) && self.l2.forget_ghost(core, key);
         let ccx = usize::from(self.places[core].ccx);
         refill |= self.l3.has_ghosts(ccx) && self.l3.forget_ghost(ccx, key);
         self.stats.refill_misses += u64::from(refill);
         let (fetched, wait) = self.fetch(request);
-        self.stats.misses[fetched.source as usize] += 1;
+        self.stats.misses[fetched.source as usize & 7] += 1;
         let write = access == Access::Write;
-        let mut cycles = self.latency[fetched.source as usize].max(wait);
+        let mut cycles = self.latency[fetched.source as usize & 7].max(wait);
         if matches!(fetched.source, Source::DramLocal | Source::DramRemote) {
             self.stats.dram_bytes_read += 64;
             if LineRef::of_key(key).tag.is_guest() {
@@ -203,6 +261,16 @@ impl<const P: usize> Machine<P> {
         }
         self.fill_l1(core, key, State { dirty: false, writable: state.writable });
         Served { cycles, source: fetched.source }
+    }
+
+    /// Keeps in mind whether lines of more than one tag have been brought in.
+    #[inline(always)]
+    fn note_tag(&mut self, key: u32) {
+        let tag = key >> PHYS_BITS;
+        if self.first_tag != Some(tag) && !self.several_tags {
+            self.several_tags = self.first_tag.is_some();
+            self.first_tag = Some(tag);
+        }
     }
 
     /// Reads the words of the tables that a miss is going to need, all at once: otherwise each would be a miss of

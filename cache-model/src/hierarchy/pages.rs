@@ -43,6 +43,20 @@ impl<T: Pod> Pages<T> {
         bytemuck::cast_slice(&self.map[self.start..self.start + self.bytes])
     }
 
+    /// One entry. Cheaper than indexing the whole table, whose bounds and alignment would be checked first.
+    #[inline(always)]
+    pub(super) fn at(&self, index: usize) -> &T {
+        let first = self.start + index * size_of::<T>();
+        bytemuck::from_bytes(&self.map[first..first + size_of::<T>()])
+    }
+
+    /// One entry, to be changed.
+    #[inline(always)]
+    pub(super) fn at_mut(&mut self, index: usize) -> &mut T {
+        let first = self.start + index * size_of::<T>();
+        bytemuck::from_bytes_mut(&mut self.map[first..first + size_of::<T>()])
+    }
+
     #[inline(always)]
     pub(super) fn get_mut(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + self.bytes])

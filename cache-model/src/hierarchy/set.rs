@@ -1,18 +1,11 @@
 //! One set of a cache: its ways never move; an order word says which was used when, bit planes say what they are.
 
+use wide::i32x4;
+
+use crate::part::{CacheShape, Replacement};
+
 /// Every nibble one.
 const ONES: u64 = 0x1111_1111_1111_1111;
-
-/// The bit of each way.
-const BITS: [u32; 16] = {
-    let mut bits = [0; 16];
-    let mut way = 0;
-    while way < 16 {
-        bits[way] = 1 << way;
-        way += 1;
-    }
-    bits
-};
 
 /// The order word of a set nobody has touched; stored as the difference to it, so that a set of zeros is empty.
 const UNTOUCHED: u64 = 0xFEDC_BA98_7654_3210;
@@ -23,12 +16,29 @@ const GHOST: u32 = 48;
 
 /// A set of up to `W` ways (8 or 16): 64 or 128 bytes, one or two lines of the host's cache.
 ///
-/// The words of a block: keys, two a word; the order (nibbles: way numbers, most recently used lowest); the
-/// planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
-/// way; the epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line.
+/// The words of a block: keys, two a word; the order (nibbles: way numbers, most recently used lowest; with
+/// pseudo-LRU a bit for each way used); the planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
+/// way; the epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line; last,
+/// where the pseudo-random sequence of [`Replacement::OldHalf`] stands.
 #[derive(Debug)]
 pub(super) struct Set<'a, const W: usize> {
     block: &'a mut [u64; W],
+    rule: Rule,
+}
+
+/// What all sets of a cache have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rule {
+    /// A bit for each way there is.
+    full: u16,
+    ways: u16,
+    replacement: Replacement,
+}
+
+impl Rule {
+    pub(super) fn of(shape: CacheShape) -> Rule {
+        Rule { full: u16::MAX >> (16 - shape.ways), ways: shape.ways, replacement: shape.replacement }
+    }
 }
 
 /// A valid line that has to go.
@@ -53,18 +63,16 @@ impl State {
 
 impl<'a, const W: usize> Set<'a, W> {
     #[inline(always)]
-    pub(super) fn new(block: &'a mut [u64; W]) -> Set<'a, W> {
-        Set { block }
+    pub(super) fn new(block: &'a mut [u64; W], rule: Rule) -> Set<'a, W> {
+        Set { block, rule }
     }
 
     #[inline(always)]
-    fn keys(&self) -> &[u32] {
-        bytemuck::cast_slice(&self.block[..W / 2])
-    }
-
     fn set_key(&mut self, bit: u16, key: u32) {
-        let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..W / 2]);
-        keys[bit.trailing_zeros() as usize & (W - 1)] = key;
+        let way = bit.trailing_zeros() as usize & (W - 1);
+        let word = &mut self.block[way / 2];
+        let shift = way % 2 * 32;
+        *word = (*word & !(0xFFFF_FFFF << shift)) | u64::from(key) << shift;
     }
 
     #[inline(always)]
@@ -138,8 +146,10 @@ impl<'a, const W: usize> Set<'a, W> {
         self.matching(key) & self.valid()
     }
 
+    #[inline(always)]
     pub(super) fn key(&self, way: u32) -> u32 {
-        self.keys()[way as usize & (W - 1)]
+        let way = way as usize & (W - 1);
+        (self.block[way / 2] >> (way % 2 * 32)) as u32
     }
 
     #[inline(always)]
@@ -152,6 +162,11 @@ impl<'a, const W: usize> Set<'a, W> {
     /// Makes a way the most recently used.
     #[inline(always)]
     pub(super) fn touch(&mut self, bit: u16) {
+        if self.rule.replacement == Replacement::PseudoLru {
+            let used = self.block[W / 2] as u16 | bit;
+            self.block[W / 2] = u64::from(if used == self.rule.full { bit } else { used });
+            return;
+        }
         let way = u64::from(bit.trailing_zeros());
         let order = self.order();
         if order & 15 == way {
@@ -165,10 +180,24 @@ impl<'a, const W: usize> Set<'a, W> {
         self.block[W / 2] = UNTOUCHED ^ ((order & !upto) | ((order << 4) & upto) | way);
     }
 
-    /// The bit of the way used longest ago.
+    /// The bit of the way that makes room in a full set.
     #[inline(always)]
-    fn last(&self, ways: u32) -> u16 {
-        1 << ((self.order() >> (4 * (ways - 1))) & 15)
+    fn last(&mut self, key: u32) -> u16 {
+        let ways = u64::from(self.rule.ways);
+        let place = match self.rule.replacement {
+            Replacement::Lru => ways - 1,
+            Replacement::PseudoLru => {
+                let unused = self.rule.full & !(self.block[W / 2] as u16);
+                return if unused == 0 { 1 } else { unused & unused.wrapping_neg() };
+            }
+            Replacement::OldHalf => {
+                let old = ways.div_ceil(2);
+                let seed = (self.block[W - 1] ^ u64::from(key)).wrapping_mul(0x5851_F42D_4C95_7F2D) + 1;
+                self.block[W - 1] = seed;
+                ways - 1 - ((seed >> 33) * old >> 31)
+            }
+        };
+        1 << ((self.order() >> (4 * place)) & 15)
     }
 
     /// Takes the set to the cache's epoch: what was valid is a ghost now.
@@ -185,17 +214,17 @@ impl<'a, const W: usize> Set<'a, W> {
     }
 
     /// Puts a line in as the most recently used: into an empty way, else a ghost's, else the oldest line's.
-    /// `full` has a bit for each way. Also tells the way.
+    /// Also tells the way.
     #[inline(always)]
-    pub(super) fn fill(&mut self, key: u32, state: State, full: u16, ways: u32) -> (Pushed, u16) {
-        let free = full & !self.valid();
+    pub(super) fn fill(&mut self, key: u32, state: State) -> (Pushed, u16) {
+        let free = self.rule.full & !self.valid();
         let bit = if free == 0 {
-            self.last(ways)
+            self.last(key)
         } else if free & !self.ghost() != 0 {
             let empty = free & !self.ghost();
             empty & empty.wrapping_neg()
         } else {
-            self.oldest_ghost(ways)
+            self.oldest_ghost()
         };
         let old = self.key(bit.trailing_zeros());
         let pushed = if self.valid() & bit != 0 {
@@ -217,20 +246,24 @@ impl<'a, const W: usize> Set<'a, W> {
 
     /// The bit of the ghost used longest ago; 0 if there is none.
     #[cold]
-    fn oldest_ghost(&self, ways: u32) -> u16 {
-        let mut used = (0..ways).rev().map(|place| 1u16 << ((self.order() >> (4 * place)) & 15));
+    fn oldest_ghost(&self) -> u16 {
+        if self.rule.replacement == Replacement::PseudoLru {
+            return self.ghost() & self.ghost().wrapping_neg();
+        }
+        let mut used =
+            (0..u32::from(self.rule.ways)).rev().map(|place| 1u16 << ((self.order() >> (4 * place)) & 15));
         used.find(|bit| self.ghost() & bit != 0).unwrap_or(0)
     }
 
     /// Remembers a line that a flush took out of an inner cache, as a ghost of this one, if there is room beside
     /// the valid lines. How many ghosts that adds.
     #[cold]
-    pub(super) fn remember(&mut self, key: u32, full: u16, ways: u32) -> u64 {
+    pub(super) fn remember(&mut self, key: u32) -> u64 {
         if self.matching(key) & (self.valid() | self.ghost()) != 0 {
             return 0;
         }
-        let empty = full & !self.valid() & !self.ghost();
-        let bit = if empty != 0 { empty & empty.wrapping_neg() } else { self.oldest_ghost(ways) };
+        let empty = self.rule.full & !self.valid() & !self.ghost();
+        let bit = if empty != 0 { empty & empty.wrapping_neg() } else { self.oldest_ghost() };
         if bit == 0 {
             return 0;
         }
@@ -241,17 +274,7 @@ impl<'a, const W: usize> Set<'a, W> {
 
     /// The valid ways with these address bits, whatever their tag.
     pub(super) fn of_phys(&self, phys: u32, mask: u32) -> u16 {
-        let same = self.keys().iter().enumerate().filter(|(_, k)| **k & mask == phys);
-        same.fold(0, |bits, (way, _)| bits | 1 << way) & self.valid()
-    }
-
-    /// The line used longest ago and its way, if the set is full.
-    pub(super) fn oldest(&self, full: u16, ways: u32) -> Option<(Victim, u16)> {
-        if self.valid() != full {
-            return None;
-        }
-        let bit = self.last(ways);
-        Some((Victim { key: self.key(bit.trailing_zeros()), state: self.state(bit) }, bit))
+        bits(self.valid()).fold(0, |same, way| same | u16::from(self.key(way) & mask == phys) << way)
     }
 }
 
@@ -271,12 +294,16 @@ impl Set<'_, 16> {
     }
 }
 
-/// The ways of a block whose key is this one; written so that the compiler compares all ways at once.
+/// The ways of a block whose key is this one, all compared at once.
 #[inline(always)]
 fn matching<const W: usize>(block: &[u64; W], key: u32) -> u16 {
-    let keys: &[u32] = bytemuck::cast_slice(&block[..W / 2]);
-    let ways = keys.iter().zip(&BITS[..W]);
-    ways.fold(0u32, |mask, (k, bit)| mask | if *k == key { *bit } else { 0 }) as u16
+    let wanted = i32x4::splat(key.cast_signed());
+    let four = |word: usize| {
+        let keys: [i32; 4] = bytemuck::cast([block[word], block[word + 1]]);
+        i32x4::new(keys).simd_eq(wanted).to_bitmask() as u16
+    };
+    let low = four(0) | four(2) << 4;
+    if W == 8 { low } else { low | four(4) << 8 | four(6) << 12 }
 }
 
 /// Whether a key stands in a block, valid or not.
@@ -285,15 +312,19 @@ pub(super) fn holds_key<const W: usize>(block: &[u64; W], key: u32) -> bool {
     matching(block, key) != 0
 }
 
-/// The key used longest ago in a block, if it is full.
+/// The key that would make room in a block, if it is full; a guess, if that is left to chance.
 #[inline(always)]
-pub(super) fn victim_of<const W: usize>(block: &[u64; W], full: u16, ways: u32) -> Option<u32> {
-    if block[W / 2 + 1] as u16 != full {
+pub(super) fn victim_of<const W: usize>(block: &[u64; W], rule: Rule) -> Option<u32> {
+    if block[W / 2 + 1] as u16 != rule.full {
         return None;
     }
-    let way = (block[W / 2] ^ UNTOUCHED) >> (4 * (ways - 1)) & 15;
-    let keys: &[u32] = bytemuck::cast_slice(&block[..W / 2]);
-    Some(keys[way as usize & (W - 1)])
+    let way = if rule.replacement == Replacement::PseudoLru {
+        (block[W / 2] as u16).trailing_ones()
+    } else {
+        ((block[W / 2] ^ UNTOUCHED) >> (4 * (rule.ways - 1)) & 15) as u32
+    };
+    let way = way as usize & (W - 1);
+    Some((block[way / 2] >> (way % 2 * 32)) as u32)
 }
 
 /// What a fill pushed out of its way.
@@ -322,7 +353,7 @@ mod tests {
     #[test]
     fn order_word_is_a_move_to_front_list() {
         let mut block = [0; 16];
-        let mut set = Set::new(&mut block);
+        let mut set = Set::new(&mut block, Rule::of(CacheShape::lru(1, 16)));
         let mut list: Vec<u64> = (0..16).collect();
         let mut x = 1u64;
         for _ in 0..2000 {
@@ -338,23 +369,23 @@ mod tests {
 
     #[test]
     fn fills_take_empty_ways_then_ghosts_then_the_oldest() {
-        let (full, ways) = (0b1111, 4);
+        let (full, rule) = (0b1111, Rule::of(CacheShape::lru(1, 4)));
         let mut block = [0; 8];
-        let mut set = Set::new(&mut block);
+        let mut set = Set::new(&mut block, rule);
         for key in 10..14 {
-            assert_eq!(set.fill(key, State::EXCLUSIVE, full, ways).0, Pushed::Nothing);
+            assert_eq!(set.fill(key, State::EXCLUSIVE).0, Pushed::Nothing);
         }
-        let pushed = set.fill(14, State::SHARED, full, ways).0;
+        let pushed = set.fill(14, State::SHARED).0;
         assert_eq!(pushed, Pushed::Line(Victim { key: 10, state: State::EXCLUSIVE }));
         set.age(1);
         assert_eq!((set.valid(), set.ghost()), (0, full));
-        assert_eq!(set.fill(20, State::MODIFIED, full, ways).0, Pushed::Ghost(11));
+        assert_eq!(set.fill(20, State::MODIFIED).0, Pushed::Ghost(11));
         assert_eq!(set.matching(11), 0, "the oldest ghost went first");
         assert_ne!(set.matching(14) & set.ghost(), 0);
-        assert_eq!(set.remember(30, full, ways), 0, "in the place of the oldest ghost");
+        assert_eq!(set.remember(30), 0, "in the place of the oldest ghost");
         assert_eq!((set.matching(12), set.ghost().count_ones()), (0, 3));
         set.invalidate(set.find(20));
-        assert_eq!(set.remember(31, full, ways), 1, "in an empty way");
-        assert_eq!((set.remember(31, full, ways), set.ghost()), (0, full));
+        assert_eq!(set.remember(31), 1, "in an empty way");
+        assert_eq!((set.remember(31), set.ghost()), (0, full));
     }
 }

@@ -18,7 +18,7 @@ const WRITE: Access = Access::Write;
 
 fn tiny(cores: u16, kind: L3Kind, coherent: bool) -> Part {
     let name = if kind == L3Kind::Inclusive { "bars-16" } else { "rome" };
-    let shape = |sets, ways| CacheShape { sets, ways };
+    let shape = |sets, ways| CacheShape::lru(sets, ways);
     Part::builtin(name)
         .and_then(|p| p.with_pcpus(cores))
         .expect("fits")

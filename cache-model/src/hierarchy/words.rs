@@ -1,6 +1,6 @@
 //! What the timed caches are asked and what they answer.
 
-use sev_arch::{CcxId, CoreId, Tag};
+use sev_arch::{Access, CcxId, CoreId, Tag};
 
 use super::directory::{PHYS_BITS, PHYS_LIMIT};
 
@@ -70,6 +70,22 @@ impl Source {
         Source::DramLocal,
         Source::DramRemote,
     ];
+}
+
+/// An access of a batch, see [`super::Hierarchy::in_turn`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    pub(super) key: u32,
+    pub(super) core: u16,
+    pub(super) write: bool,
+}
+
+impl Step {
+    /// An access by a core.
+    #[must_use]
+    pub fn new(core: CoreId, line: LineRef, access: Access) -> Step {
+        Step { key: line.key(), core: core.0, write: access == Access::Write }
+    }
 }
 
 /// An access that was carried out.

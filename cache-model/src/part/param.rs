@@ -267,6 +267,14 @@ params! {
     WriteBackCcd = "write_back"."ccd": Rate,
     /// Write bandwidth of a socket's DRAM.
     WriteBackSocket = "write_back"."socket": Rate,
+    /// What an L3 gives its cores, all of them together.
+    BandwidthL3 = "bandwidth"."l3": Rate,
+    /// Read bandwidth of a CCD's link to the fabric.
+    BandwidthCcdRead = "bandwidth"."ccd_read": Rate,
+    /// Bandwidth between the sockets, each way.
+    BandwidthSocketLink = "bandwidth"."socket_link": Rate,
+    /// Read bandwidth of a socket's DRAM, all channels together.
+    BandwidthDramRead = "bandwidth"."dram_read": Rate,
     /// WBINVD on empty caches, without the walk.
     WbinvdFixed = "flush"."wbinvd_fixed": Time,
     /// WBINVD's walk over the tags, per line of capacity.

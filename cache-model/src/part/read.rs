@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::param::{Confidence, Number, Param, Quantity, Unit};
-use super::{CacheShape, L3Kind, Part, PartError, Topology};
+use super::{CacheShape, L3Kind, Part, PartError, Replacement, Topology};
 
 /// The file being read, for error places.
 #[derive(Clone, Copy)]
@@ -136,11 +136,12 @@ impl<'t> Section<'t> {
             ));
         };
         let ways = inner.count("ways", 1..17)?;
+        let replacement = inner.replacement()?;
         let kind = if key == "l3" { Some(inner.l3_kind()?) } else { None };
         inner.finish()?;
         let sets = bytes / (64 * u64::from(ways));
-        if bytes == 0 || bytes > max_bytes || sets * 64 * u64::from(ways) != bytes || !sets.is_power_of_two()
-        {
+        let whole = sets.is_power_of_two() || key == "l3" && sets % 3 == 0 && (sets / 3).is_power_of_two();
+        if bytes == 0 || bytes > max_bytes || sets * 64 * u64::from(ways) != bytes || !whole {
             let message =
                 format!("`{name}` is \"{text}\", which {ways} ways of 64-byte lines cannot make up");
             let help =
@@ -148,7 +149,17 @@ impl<'t> Section<'t> {
             return Err(self.text.error(span, message, help));
         }
         let sets = u32::try_from(sets).unwrap_or(u32::MAX);
-        Ok((CacheShape { sets, ways }, kind))
+        Ok((CacheShape { sets, ways, replacement }, kind))
+    }
+
+    fn replacement(&mut self) -> Result<Replacement, PartError> {
+        const EXPECTED: &str = "\"lru\", \"pseudo-lru\" or \"old-half\"";
+        let (text, span) = self.string("replacement", EXPECTED)?;
+        let found = Replacement::ALL.iter().find(|(_, name)| *name == text);
+        found.map(|(rule, _)| *rule).ok_or_else(|| {
+            let message = format!("`{}` is \"{text}\"", self.full("replacement"));
+            self.text.error(span, message, format!("expected {EXPECTED}"))
+        })
     }
 
     fn l3_kind(&mut self) -> Result<L3Kind, PartError> {
@@ -334,6 +345,7 @@ fn topology(root: &mut Section<'_>) -> Result<Topology, PartError> {
     let ccx_per_ccd = t.count("ccx_per_ccd", 1..5)?;
     let cores_per_ccx = t.count("cores_per_ccx", 1..17)?;
     let threads_per_core = t.count("threads_per_core", 1..3)?;
+    let dram_channels = t.count("dram_channels", 1..33)?;
     let (text, span) = (t.text, t.span.clone());
     t.finish()?;
     if sockets * ccx_per_socket > Topology::MAX_CCXS {
@@ -351,6 +363,7 @@ fn topology(root: &mut Section<'_>) -> Result<Topology, PartError> {
         ccx_per_ccd,
         cores_per_ccx,
         threads_per_core,
+        dram_channels,
         cores,
         pcpus: cores * threads_per_core,
     })

@@ -107,9 +107,9 @@ fn the_wrong_kind_of_unit_is_refused() {
 
 #[test]
 fn unknown_keys_are_refused_and_the_known_ones_listed() {
-    let e = broken("ways = 16, kind", "wayz = 4, ways = 16, kind");
+    let e = broken("ways = 16, repl", "wayz = 4, ways = 16, repl");
     assert_eq!(e.message, "`caches.l3.wayz` is not a key of a part file");
-    assert_eq!(e.help, "known here: size, ways, kind");
+    assert_eq!(e.help, "known here: size, ways, replacement, kind");
     assert_eq!(
         broken("[features]", "[colours]\nred = 1\n[features]").message,
         "`colours` is not a key of a part file"

@@ -40,6 +40,16 @@ pub struct Timing {
     pub write_back_ccd_milli: u64,
     /// One line into a socket's DRAM, thousandths of a cycle.
     pub write_back_socket_milli: u64,
+    /// One line out of an L3, thousandths of a cycle.
+    pub l3_milli: u64,
+    /// One line over a CCD's link into the CCD, thousandths of a cycle.
+    pub ccd_read_milli: u64,
+    /// One line between the sockets, thousandths of a cycle.
+    pub socket_link_milli: u64,
+    /// One line out of one DRAM channel, thousandths of a cycle.
+    pub channel_read_milli: u64,
+    /// One line into one DRAM channel, thousandths of a cycle.
+    pub channel_write_milli: u64,
     /// WBINVD without walk and write-backs.
     pub wbinvd_fixed: u64,
     /// WBINVD's walk per line of capacity, thousandths of a cycle.
@@ -101,6 +111,7 @@ impl Timing {
             // thousandths of a GHz are MHz
             mhz: part.number(Param::CoreClock).at(levels.of(Param::CoreClock)),
         };
+        let channels = u64::from(part.topology().dram_channels());
         let run_exit_milli = at.milli(Param::VmRunExit);
         let factor = |param| narrow(u128::from(run_exit_milli) * u128::from(at.raw(param)) / 100_000_000);
         Timing {
@@ -121,6 +132,11 @@ impl Timing {
             write_back_core_milli: at.line_milli(Param::WriteBackCore),
             write_back_ccd_milli: at.line_milli(Param::WriteBackCcd),
             write_back_socket_milli: at.line_milli(Param::WriteBackSocket),
+            l3_milli: at.line_milli(Param::BandwidthL3),
+            ccd_read_milli: at.line_milli(Param::BandwidthCcdRead),
+            socket_link_milli: at.line_milli(Param::BandwidthSocketLink),
+            channel_read_milli: at.line_milli(Param::BandwidthDramRead) * channels,
+            channel_write_milli: at.line_milli(Param::WriteBackSocket) * channels,
             wbinvd_fixed: at.cycles(Param::WbinvdFixed),
             wbinvd_walk_milli: at.milli(Param::WbinvdWalk),
             wbinvd_walk_ps: at.ps(Param::WbinvdWalk),
