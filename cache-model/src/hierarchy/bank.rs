@@ -5,9 +5,10 @@ use super::pages::Pages;
 use super::set::{self, Pushed, Rule, Set, State, Victim, bits};
 use crate::part::CacheShape;
 
-/// The caches of one level, numbered by core (L1, L2) or by CCX (L3).
+/// The caches of one level, numbered by core (L1, L2) or by CCX (L3). `W` ways have room; only with `GROUPS` the
+/// sets may be three times a power of two.
 #[derive(Clone, Debug)]
-pub(super) struct Bank<const W: usize> {
+pub(super) struct Bank<const W: usize, const GROUPS: bool> {
     blocks: Pages<[u64; W]>,
     shape: CacheShape,
     sets: usize,
@@ -33,10 +34,11 @@ struct Cache {
     soiled: bool,
 }
 
-impl<const W: usize> Bank<W> {
-    pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W> {
+impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
+    pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W, GROUPS> {
         let thirds = !shape.sets.is_power_of_two();
         let group = if thirds { shape.sets / 3 } else { shape.sets };
+        assert!(GROUPS || !thirds, "{shape:?}: three groups of sets");
         assert!(usize::from(shape.ways) <= W && group.is_power_of_two(), "{shape:?} in {W} ways");
         let sets = shape.sets as usize;
         let words = sets.div_ceil(64);
@@ -80,7 +82,7 @@ impl<const W: usize> Bank<W> {
     #[inline(always)]
     fn set_of(&self, key: u32) -> usize {
         let low = key & self.mask;
-        if !self.thirds {
+        if !GROUPS || !self.thirds {
             return low as usize;
         }
         let group = ((key & ((1 << PHYS_BITS) - 1)) >> self.log2) % 3;
@@ -155,7 +157,7 @@ impl<const W: usize> Bank<W> {
     pub(super) fn fill(&mut self, cache: usize, key: u32, state: State) -> (Pushed, u16) {
         let (pushed, bit) = self.set(cache, key).fill(key, state);
         self.count(cache, pushed);
-        if state.dirty {
+        if state.dirty() {
             self.mark_dirty(cache, key);
         }
         (pushed, bit)
@@ -320,7 +322,7 @@ impl<const W: usize> Bank<W> {
     }
 }
 
-impl Bank<16> {
+impl Bank<16, true> {
     /// Puts a line into an inclusive L3, held by the cores given. The line pushed out, and the cores that held it.
     #[inline(always)]
     pub(super) fn fill_held(

@@ -23,13 +23,13 @@ impl<const P: usize> Machine<P> {
             let mut valid = 0;
             self.l2.each_valid(core, |key, mut state, marked| {
                 valid += 1;
-                assert!(marked || !state.dirty, "L2 of core{core}: the dirty summary misses {key:#x}");
+                assert!(marked || !state.dirty(), "L2 of core{core}: the dirty summary misses {key:#x}");
                 if let Some(inner) = self.l1.peek(core, key) {
                     assert!(
-                        state.writable || !inner.writable,
+                        state.writable() || !inner.writable(),
                         "core{core}: the L1 may write {key:#x}, the L2 not"
                     );
-                    state.dirty |= inner.dirty;
+                    state = state.soiled_by(inner);
                 }
                 copies.entry(key).or_default().push(Copy { private: true, state });
                 let sharers = held.entry(key).or_insert(Sharers::NONE);
@@ -40,7 +40,7 @@ impl<const P: usize> Machine<P> {
             let (counted, kept) = self.l2.count_ghosts(core);
             assert_eq!(counted, kept, "L2 of core{core}: count of ghosts");
             self.l1.each_valid(core, |key, state, marked| {
-                assert!(marked || !state.dirty, "L1 of core{core}: the dirty summary misses {key:#x}");
+                assert!(marked || !state.dirty(), "L1 of core{core}: the dirty summary misses {key:#x}");
                 assert!(
                     self.l2.peek(core, key).is_some(),
                     "core{core}: {key:#x} is in the L1, not in the L2"
@@ -51,7 +51,7 @@ impl<const P: usize> Machine<P> {
             let mut valid = 0;
             self.l3.each_valid(ccx, |key, state, marked| {
                 valid += 1;
-                assert!(marked || !state.dirty, "L3 of ccx{ccx}: the dirty summary misses {key:#x}");
+                assert!(marked || !state.dirty(), "L3 of ccx{ccx}: the dirty summary misses {key:#x}");
                 copies.entry(key).or_default().push(Copy { private: false, state });
                 held.entry(key).or_insert(Sharers::NONE).set_l3(ccx, true);
             });
@@ -70,8 +70,8 @@ impl<const P: usize> Machine<P> {
             // an inclusive L3's copy is a stand-in: its planes have another meaning
             let real = |c: &&Copy| c.private || !self.inclusive;
             let count = copies.iter().filter(real).count();
-            let dirty = copies.iter().filter(real).filter(|c| c.state.dirty).count();
-            let writable = copies.iter().filter(real).filter(|c| c.state.writable).count();
+            let dirty = copies.iter().filter(real).filter(|c| c.state.dirty()).count();
+            let writable = copies.iter().filter(real).filter(|c| c.state.writable()).count();
             assert!(dirty <= 1, "{line:?} is dirty in {dirty} places");
             assert!(writable == 0 || count == 1, "{line:?} is writable beside {} other copies", count - 1);
             *tags.entry(line.phys).or_default() |= 1 << line.tag.0;

@@ -142,7 +142,7 @@ impl<const P: usize> Machine<P> {
             }
             held = true;
             farthest = farthest.max(self.latency(source));
-            if state.dirty || state.writable {
+            if state.dirty() || state.writable() {
                 supplier = Some(supplier.map_or(source, |s| s.min(source)));
                 if access == Access::Read {
                     break;
@@ -176,8 +176,7 @@ impl<const P: usize> Machine<P> {
             match self.share_private(self.core_at(ccx, local), key) {
                 Some(state) => {
                     any = true;
-                    sum.dirty |= state.dirty;
-                    sum.writable |= state.writable;
+                    sum = sum.and(state);
                 }
                 None => left &= !(1 << local),
             }
@@ -205,8 +204,7 @@ impl<const P: usize> Machine<P> {
             if let Some(state) = self.take_private(self.core_at(ccx, local), key) {
                 self.stats.invalidated_private[cause as usize] += 1;
                 any = true;
-                sum.dirty |= state.dirty;
-                sum.writable |= state.writable;
+                sum = sum.and(state);
             }
         }
         sharers.set_l3(ccx, false);
@@ -299,10 +297,10 @@ impl<const P: usize> Machine<P> {
             ccxs &= ccxs - 1;
             let (state, any) = self.take_in(key, ccx, &mut sharers, cause);
             if any {
-                found = Some(found.unwrap_or(false) | state.dirty);
+                found = Some(found.unwrap_or(false) | state.dirty());
                 wait = wait.max(core.map_or(0, |c| self.latency(self.elsewhere(c, ccx))));
             }
-            if state.dirty {
+            if state.dirty() {
                 self.write_back(key, ccx, cause, now);
             }
         }

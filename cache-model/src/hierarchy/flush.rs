@@ -176,8 +176,8 @@ impl<const P: usize> Machine<P> {
             if sharers.cores[usize::from(place.ccx)] & place.bit != 0
                 && let Some(state) = self.peek_private(usize::from(core), key)
             {
-                private_dirty |= state.dirty;
-                holders.push((Place::Private(CoreId(core)), held(state.dirty)));
+                private_dirty |= state.dirty();
+                holders.push((Place::Private(CoreId(core)), held(state.dirty())));
             }
         }
         for ccx in 0..self.topology.ccxs() {
@@ -186,7 +186,7 @@ impl<const P: usize> Machine<P> {
                 // an inclusive L3's copy is no copy while a private cache has a newer one
                 && !(self.inclusive && private_dirty)
             {
-                holders.push((Place::L3(CcxId(ccx)), held(state.dirty)));
+                holders.push((Place::L3(CcxId(ccx)), held(state.dirty())));
             }
         }
         holders
@@ -201,7 +201,7 @@ impl<const P: usize> Machine<P> {
             let mut lines = 0;
             self.l2.each_dirty(index, |key| lines += u64::from(of_tag(key)));
             self.l1.each_dirty(index, |key| {
-                let twice = self.l2.peek(index, key).is_some_and(|state| state.dirty);
+                let twice = self.l2.peek(index, key).is_some_and(|state| state.dirty());
                 lines += u64::from(of_tag(key) && !twice);
             });
             if lines != 0 {

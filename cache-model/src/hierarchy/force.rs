@@ -24,7 +24,7 @@ impl<const P: usize> Machine<P> {
         let key = line.key();
         let Some(state) = self.l3.take(ccx, key) else { return };
         self.directory.leave_l3(key, ccx);
-        if state.dirty {
+        if state.dirty() {
             self.write_back(key, ccx, Cause::Eviction, 0);
         }
     }

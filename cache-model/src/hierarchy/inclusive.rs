@@ -28,7 +28,7 @@ impl<const P: usize> Machine<P> {
             return (Fetched { source: self.dram(core, key), state }, wait);
         }
         set.touch(bit);
-        let owned = set.state(bit).writable;
+        let owned = set.state(bit).writable();
         let mut others = set.sharers(bit) & !own;
         if others == 0 {
             // E, or M: nobody else is concerned
@@ -42,7 +42,7 @@ impl<const P: usize> Machine<P> {
                 if owned || self.hints {
                     for local in bits(others) {
                         match self.share_private(local as usize, key) {
-                            Some(state) => dirty |= state.dirty,
+                            Some(state) => dirty |= state.dirty(),
                             None => others &= !(1 << local),
                         }
                     }
@@ -95,13 +95,13 @@ impl<const P: usize> Machine<P> {
         debug_assert_ne!(bit, 0, "an inclusive L3 includes its L2s");
         let others = set.sharers(bit) & !own;
         set.set_sharers(bit, others);
-        if state.dirty {
+        if state.dirty() {
             set.soil(bit);
             self.l3.mark_dirty(0, key);
         }
         if self.is_tracked(key) {
             let core = CoreId(u16::try_from(core).unwrap_or(u16::MAX));
-            let kind = if state.dirty { MoveKind::PrivateToL3(core) } else { MoveKind::PrivateDrop(core) };
+            let kind = if state.dirty() { MoveKind::PrivateToL3(core) } else { MoveKind::PrivateDrop(core) };
             self.tell(key, kind);
         }
     }
@@ -126,7 +126,7 @@ impl<const P: usize> Machine<P> {
         for local in bits(cores) {
             if let Some(state) = self.take_private(local as usize, key) {
                 self.stats.invalidated_private[Cause::Coherence as usize] += 1;
-                dirty |= state.dirty;
+                dirty |= state.dirty();
             }
         }
         if dirty {
@@ -151,15 +151,15 @@ impl<const P: usize> Machine<P> {
             let core = local as usize;
             let Some(inner) = self.take_private(core, key) else { continue };
             self.stats.invalidated_private[Cause::Eviction as usize] += 1;
-            state.dirty |= inner.dirty;
+            state = state.soiled_by(inner);
             if self.is_tracked(key) {
                 let core = CoreId(u16::try_from(core).unwrap_or(u16::MAX));
                 let kind =
-                    if inner.dirty { MoveKind::PrivateToL3(core) } else { MoveKind::PrivateDrop(core) };
+                    if inner.dirty() { MoveKind::PrivateToL3(core) } else { MoveKind::PrivateDrop(core) };
                 self.tell(key, kind);
             }
         }
-        if state.dirty {
+        if state.dirty() {
             self.write_back(key, 0, Cause::Eviction, now);
         }
         self.tell_l3_left(CcxId(0), Victim { key, state });

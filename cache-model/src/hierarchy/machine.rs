@@ -16,9 +16,9 @@ const AHEAD: usize = 16;
 /// The caches of a machine whose private caches have up to `P` ways (8 or 16).
 #[derive(Clone, Debug)]
 pub(super) struct Machine<const P: usize> {
-    pub(super) l1: Bank<P>,
-    pub(super) l2: Bank<P>,
-    pub(super) l3: Bank<16>,
+    pub(super) l1: Bank<P, false>,
+    pub(super) l2: Bank<P, false>,
+    pub(super) l3: Bank<16, true>,
     pub(super) directory: Directory,
     pub(super) topology: Topology,
     pub(super) places: Vec<CorePlace>,
@@ -120,25 +120,9 @@ impl<const P: usize> Machine<P> {
     /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
     #[inline(always)]
     pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
-        let mut set = self.l1.set_unaged(core, key);
-        let bit = set.find(key);
-        if bit != 0 {
-            let state = set.state(bit);
-            return match access {
-                Access::Read => {
-                    set.touch(bit);
-                    Some(Served { cycles: self.latency[0], source: Source::L1 })
-                }
-                Access::Write if state.writable => {
-                    set.touch(bit);
-                    if !state.dirty {
-                        set.soil(bit);
-                        self.l1.mark_dirty(core, key);
-                    }
-                    Some(Served { cycles: self.latency[0] + self.timing.store, source: Source::L1 })
-                }
-                Access::Write => None,
-            };
+        let request = Request { core, key, access, now: 0 };
+        if let Some(served) = self.hit_l1(request) {
+            return Some(served);
         }
         self.hit_l2(core, key, access)
     }
@@ -150,59 +134,77 @@ impl<const P: usize> Machine<P> {
         if bit == 0 {
             return None;
         }
-        let writable = set.state(bit).writable;
+        let state = set.state(bit);
         let write = access == Access::Write;
-        if write && !writable {
+        if write && !state.writable() {
             return None;
         }
         set.touch(bit);
         self.stats.l2_hits += 1;
         // the L2 keeps its own dirty bit; the L1's says what was stored since
-        self.fill_l1(core, key, State { dirty: write, writable });
+        self.fill_l1(core, key, state.with_dirty(write));
         let store = if write { self.timing.store } else { 0 };
         Some(Served { cycles: self.latency[1] + store, source: Source::L2 })
     }
 
     /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
     pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
-        for chunk in steps.chunks(AHEAD) {
-            for step in chunk {
-                self.read_ahead(usize::from(step.core), step.key);
-            }
-            for step in chunk {
-                let core = usize::from(step.core);
-                let clock = &mut clocks[core];
-                let access = if step.write { Access::Write } else { Access::Read };
-                *clock += u64::from(self.access(Request { core, key: step.key, access, now: *clock }).cycles);
-            }
+        let mut seen = 0;
+        for (at, step) in steps.iter().enumerate() {
+            let core = usize::from(step.core);
+            let clock = &mut clocks[core];
+            let access = if step.write { Access::Write } else { Access::Read };
+            let request = Request { core, key: step.key, access, now: *clock };
+            let served = match self.hit_l1(request) {
+                Some(served) => served,
+                None => {
+                    if at >= seen {
+                        seen = at + AHEAD;
+                        for next in &steps[at..seen.min(steps.len())] {
+                            self.read_ahead(usize::from(next.core), next.key);
+                        }
+                    }
+                    self.access_l2(request)
+                }
+            };
+            *clock += u64::from(served.cycles);
         }
     }
 
     /// Any access, carried out at this instant.
     #[inline(always)]
     pub(super) fn access(&mut self, request: Request) -> Served {
+        match self.hit_l1(request) {
+            Some(served) => served,
+            None => self.access_l2(request),
+        }
+    }
+
+    /// An access that the L1 satisfies; `None` changes nothing.
+    #[inline(always)]
+    fn hit_l1(&mut self, request: Request) -> Option<Served> {
         let Request { core, key, access, .. } = request;
         let mut set = self.l1.set_unaged(core, key);
         let bit = set.find(key);
         if bit == 0 {
-            return self.access_l2(request);
+            return None;
         }
         let mut cycles = self.latency[0];
         if access == Access::Write {
             let state = set.state(bit);
-            if !state.writable {
-                return self.upgrade(request);
+            if !state.writable() {
+                return None;
             }
             cycles += self.timing.store;
             set.touch(bit);
-            if !state.dirty {
+            if !state.dirty() {
                 set.soil(bit);
                 self.l1.mark_dirty(core, key);
             }
         } else {
             set.touch(bit);
         }
-        Served { cycles, source: Source::L1 }
+        Some(Served { cycles, source: Source::L1 })
     }
 
     /// An access that misses the L1.
@@ -214,15 +216,15 @@ impl<const P: usize> Machine<P> {
         if bit == 0 {
             return self.miss(request);
         }
-        let writable = set.state(bit).writable;
+        let state = set.state(bit);
         let write = access == Access::Write;
-        if write && !writable {
+        if write && !state.writable() {
             return self.upgrade(request);
         }
         set.touch(bit);
         self.stats.l2_hits += 1;
         // the L2 keeps its own dirty bit; the L1's says what was stored since
-        self.fill_l1(core, key, State { dirty: write, writable });
+        self.fill_l1(core, key, state.with_dirty(write));
         let store = if write { self.timing.store } else { 0 };
         Served { cycles: self.latency[1] + store, source: Source::L2 }
     }
@@ -259,7 +261,7 @@ impl<const P: usize> Machine<P> {
                 }
             }
         }
-        self.fill_l1(core, key, State { dirty: false, writable: state.writable });
+        self.fill_l1(core, key, state.with_dirty(false));
         Served { cycles, source: fetched.source }
     }
 
@@ -321,7 +323,7 @@ impl<const P: usize> Machine<P> {
     #[inline]
     fn fill_l1(&mut self, core: usize, key: u32, state: State) {
         if let Pushed::Line(victim) = self.l1.fill(core, key, state).0
-            && victim.state.dirty
+            && victim.state.dirty()
         {
             let held = self.l2.soil(core, victim.key);
             debug_assert!(held, "an L2 includes its L1");
@@ -333,7 +335,7 @@ impl<const P: usize> Machine<P> {
     pub(super) fn spill(&mut self, core: usize, victim: Victim, now: u64) {
         let Victim { key, mut state } = victim;
         if let Some(inner) = self.l1.take(core, key) {
-            state.dirty |= inner.dirty;
+            state = state.soiled_by(inner);
         }
         let place = self.places[core];
         let ccx = usize::from(place.ccx);
@@ -346,7 +348,7 @@ impl<const P: usize> Machine<P> {
         if bit != 0 {
             // a sharer's copy came before: they are equal, and one of them may have to be written back
             set.touch(bit);
-            if state.dirty {
+            if state.dirty() {
                 self.l3.soil(ccx, key);
             }
         } else {
@@ -367,7 +369,7 @@ impl<const P: usize> Machine<P> {
     #[inline]
     fn leave_l3(&mut self, ccx: usize, old: Victim, now: u64) {
         self.directory.leave_l3(old.key, ccx);
-        if old.state.dirty {
+        if old.state.dirty() {
             self.write_back(old.key, ccx, Cause::Eviction, now);
         }
         self.tell_l3_left(ccx_id(ccx), old);
@@ -378,7 +380,7 @@ impl<const P: usize> Machine<P> {
         if !self.is_tracked(old.key) {
             return;
         }
-        if old.state.dirty {
+        if old.state.dirty() {
             self.tell(old.key, MoveKind::L3ToFlight(ccx));
             self.tell(old.key, MoveKind::FlightToDram(ccx));
         } else {
@@ -430,7 +432,7 @@ impl<const P: usize> Machine<P> {
     pub(super) fn take_private(&mut self, core: usize, key: u32) -> Option<State> {
         let mut state = self.l2.take(core, key)?;
         if let Some(inner) = self.l1.take(core, key) {
-            state.dirty |= inner.dirty;
+            state = state.soiled_by(inner);
         }
         Some(state)
     }
@@ -440,8 +442,10 @@ impl<const P: usize> Machine<P> {
         let mut state = self.l2.share(core, key)?;
         let mut set = self.l1.set_unaged(core, key);
         let bit = set.find(key);
-        set.share(bit);
-        state.dirty |= set.state(bit).dirty;
+        if bit != 0 {
+            set.share(bit);
+            state = state.soiled_by(set.state(bit));
+        }
         Some(state)
     }
 
@@ -449,7 +453,7 @@ impl<const P: usize> Machine<P> {
     pub(super) fn peek_private(&self, core: usize, key: u32) -> Option<State> {
         let mut state = self.l2.peek(core, key)?;
         if let Some(inner) = self.l1.peek(core, key) {
-            state.dirty |= inner.dirty;
+            state = state.soiled_by(inner);
         }
         Some(state)
     }

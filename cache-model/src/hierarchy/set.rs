@@ -39,6 +39,15 @@ impl Rule {
     pub(super) fn of(shape: CacheShape) -> Rule {
         Rule { full: u16::MAX >> (16 - shape.ways), ways: shape.ways, replacement: shape.replacement }
     }
+
+    /// An order whose last way has become the first.
+    #[inline(always)]
+    fn rotated(self, order: u64) -> u64 {
+        let bits = 4 * u32::from(self.ways);
+        let last = order >> (bits - 4) & 15;
+        let used = u64::MAX >> (64 - bits);
+        (order & !used) | (order << 4 & used) | last
+    }
 }
 
 /// A valid line that has to go.
@@ -50,15 +59,44 @@ pub(super) struct Victim {
 
 /// The state of a valid copy. (dirty, writable): M = both, O = dirty only, E = writable only, S = neither.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct State {
-    pub(super) dirty: bool,
-    pub(super) writable: bool,
-}
+pub(super) struct State(
+    /// The bits of a way's planes, as they are for way 0.
+    u64,
+);
 
 impl State {
-    pub(super) const EXCLUSIVE: State = State { dirty: false, writable: true };
-    pub(super) const SHARED: State = State { dirty: false, writable: false };
-    pub(super) const MODIFIED: State = State { dirty: true, writable: true };
+    pub(super) const EXCLUSIVE: State = State(1 << WRITABLE);
+    pub(super) const SHARED: State = State(0);
+    pub(super) const OWNED: State = State(1 << DIRTY);
+    pub(super) const MODIFIED: State = State(1 << DIRTY | 1 << WRITABLE);
+
+    #[inline(always)]
+    pub(super) fn dirty(self) -> bool {
+        self.0 & Self::OWNED.0 != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn writable(self) -> bool {
+        self.0 & Self::EXCLUSIVE.0 != 0
+    }
+
+    /// What two copies of a line amount to.
+    #[inline(always)]
+    pub(super) fn and(self, other: State) -> State {
+        State(self.0 | other.0)
+    }
+
+    /// With the dirtiness of an inner copy.
+    #[inline(always)]
+    pub(super) fn soiled_by(self, inner: State) -> State {
+        State(self.0 | inner.0 & Self::OWNED.0)
+    }
+
+    /// The same right to write, and dirty or not.
+    #[inline(always)]
+    pub(super) fn with_dirty(self, dirty: bool) -> State {
+        State(self.0 & Self::EXCLUSIVE.0 | u64::from(dirty) << DIRTY)
+    }
 }
 
 impl<'a, const W: usize> Set<'a, W> {
@@ -69,10 +107,8 @@ impl<'a, const W: usize> Set<'a, W> {
 
     #[inline(always)]
     fn set_key(&mut self, bit: u16, key: u32) {
-        let way = bit.trailing_zeros() as usize & (W - 1);
-        let word = &mut self.block[way / 2];
-        let shift = way % 2 * 32;
-        *word = (*word & !(0xFFFF_FFFF << shift)) | u64::from(key) << shift;
+        let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
+        keys[bit.trailing_zeros() as usize & (W - 1)] = key;
     }
 
     #[inline(always)]
@@ -148,15 +184,14 @@ impl<'a, const W: usize> Set<'a, W> {
 
     #[inline(always)]
     pub(super) fn key(&self, way: u32) -> u32 {
-        let way = way as usize & (W - 1);
-        (self.block[way / 2] >> (way % 2 * 32)) as u32
+        let keys: &[u32] = bytemuck::cast_slice(&self.block[..]);
+        keys[way as usize & (W - 1)]
     }
 
     #[inline(always)]
     pub(super) fn state(&self, bit: u16) -> State {
-        let planes = self.planes();
-        let bit = u64::from(bit);
-        State { dirty: planes >> DIRTY & bit != 0, writable: planes >> WRITABLE & bit != 0 }
+        debug_assert_ne!(bit, 0, "the state of no way");
+        State(self.planes() >> (bit.trailing_zeros() & 15) & State::MODIFIED.0)
     }
 
     /// Makes a way the most recently used.
@@ -194,7 +229,7 @@ impl<'a, const W: usize> Set<'a, W> {
                 let old = ways.div_ceil(2);
                 let seed = (self.block[W - 1] ^ u64::from(key)).wrapping_mul(0x5851_F42D_4C95_7F2D) + 1;
                 self.block[W - 1] = seed;
-                ways - 1 - ((seed >> 33) * old >> 31)
+                ways - 1 - (((seed >> 33) * old) >> 31)
             }
         };
         1 << ((self.order() >> (4 * place)) & 15)
@@ -226,8 +261,9 @@ impl<'a, const W: usize> Set<'a, W> {
         } else {
             self.oldest_ghost()
         };
-        let old = self.key(bit.trailing_zeros());
-        let pushed = if self.valid() & bit != 0 {
+        let way = bit.trailing_zeros() & 15;
+        let old = self.key(way);
+        let pushed = if free == 0 {
             Pushed::Line(Victim { key: old, state: self.state(bit) })
         } else if self.ghost() & bit != 0 {
             Pushed::Ghost(old)
@@ -235,12 +271,14 @@ impl<'a, const W: usize> Set<'a, W> {
             Pushed::Nothing
         };
         self.set_key(bit, key);
-        let one = u64::from(bit);
-        let planes = self.planes() & !(one << DIRTY | one << WRITABLE | one << GHOST);
-        let dirty = if state.dirty { one << DIRTY } else { 0 };
-        let writable = if state.writable { one << WRITABLE } else { 0 };
-        *self.planes_mut() = planes | one | dirty | writable;
-        self.touch(bit);
+        let planes = self.planes() & !((State::MODIFIED.0 | 1 << GHOST) << way);
+        *self.planes_mut() = planes | (state.0 | 1) << way;
+        if free == 0 && self.rule.replacement == Replacement::Lru {
+            // the last becomes the first, the others keep their order
+            self.block[W / 2] = UNTOUCHED ^ self.rule.rotated(self.order());
+        } else {
+            self.touch(bit);
+        }
         (pushed, bit)
     }
 
@@ -323,8 +361,8 @@ pub(super) fn victim_of<const W: usize>(block: &[u64; W], rule: Rule) -> Option<
     } else {
         ((block[W / 2] ^ UNTOUCHED) >> (4 * (rule.ways - 1)) & 15) as u32
     };
-    let way = way as usize & (W - 1);
-    Some((block[way / 2] >> (way % 2 * 32)) as u32)
+    let keys: &[u32] = bytemuck::cast_slice(&block[..]);
+    Some(keys[way as usize & (W - 1)])
 }
 
 /// What a fill pushed out of its way.
