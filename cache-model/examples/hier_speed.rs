@@ -78,23 +78,14 @@ fn trace(path: &str, n: u32) -> Vec<Step> {
     bytes.chunks_exact(8).take(n as usize).map(|c| step(word(c))).collect()
 }
 
-/// What this thread has had of a CPU, nanoseconds: others on the host do not count. Wall time where there is none.
-fn cpu_ns() -> u128 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    stat.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| {
-        let since = std::time::UNIX_EPOCH.elapsed();
-        since.map_or(0, |d| d.as_nanos())
-    })
-}
-
 fn measure(name: &str, part: &Part, steps: &[Step]) {
     let mut h = Hierarchy::with(part, &part.timing(Level::Typical), 1 << 22);
     let (first, second) = steps.split_at(steps.len() / 2);
     let mut clocks = vec![0u64; usize::from(part.topology().cores())];
     let mut run = |steps: &[Step]| {
-        let start = cpu_ns();
+        let start = Instant::now();
         h.in_turn(steps, &mut clocks);
-        cpu_ns() - start
+        start.elapsed().as_nanos()
     };
     run(first);
     let ns = run(second);

@@ -1,15 +1,15 @@
 //! All caches of one level: sets of equal shape, an epoch and a summary of dirty sets for each cache.
 
 use super::directory::PHYS_BITS;
-use super::pages::Pages;
+use super::pages::{Pages, Table};
 use super::set::{self, Pushed, Rule, Set, State, Victim, bits};
 use crate::part::CacheShape;
 
 /// The caches of one level, numbered by core (L1, L2) or by CCX (L3). `W` ways have room; only with `GROUPS` the
 /// sets may be three times a power of two.
 #[derive(Clone, Debug)]
-pub(super) struct Bank<const W: usize, const GROUPS: bool> {
-    blocks: Pages<[u64; W]>,
+pub(super) struct Bank<const W: usize, const GROUPS: bool, B = Pages<[u64; W]>> {
+    blocks: B,
     shape: CacheShape,
     sets: usize,
     /// The low bits of a line's address that say its set; one of three groups of sets, where there are three.
@@ -25,7 +25,7 @@ pub(super) struct Bank<const W: usize, const GROUPS: bool> {
 
 /// What is kept for a cache as a whole.
 #[derive(Clone, Copy, Debug, Default)]
-struct Cache {
+pub(super) struct Cache {
     /// Counts flushes that invalidate; a set of an older epoch is empty.
     epoch: u64,
     valid: u64,
@@ -55,6 +55,35 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
             dirty_sets: vec![0; words * caches],
             words,
         }
+    }
+
+    /// The same caches, their sets cheaper to reach. To be given back.
+    pub(super) fn lend(&mut self) -> Bank<W, GROUPS, &mut [[u64; W]]> {
+        Bank {
+            blocks: self.blocks.get_mut(),
+            shape: self.shape,
+            sets: self.sets,
+            mask: self.mask,
+            log2: self.log2,
+            thirds: self.thirds,
+            rule: self.rule,
+            caches: std::mem::take(&mut self.caches),
+            dirty_sets: std::mem::take(&mut self.dirty_sets),
+            words: self.words,
+        }
+    }
+
+    /// Takes back what was lent beside the sets.
+    pub(super) fn give_back(&mut self, (caches, dirty_sets): (Vec<Cache>, Vec<u64>)) {
+        self.caches = caches;
+        self.dirty_sets = dirty_sets;
+    }
+}
+
+impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> {
+    /// What goes back with [`Bank::give_back`].
+    pub(super) fn into_parts(self) -> (Vec<Cache>, Vec<u64>) {
+        (self.caches, self.dirty_sets)
     }
 
     pub(super) fn shape(&self) -> CacheShape {
@@ -322,7 +351,7 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
     }
 }
 
-impl Bank<16, true> {
+impl<B: Table<[u64; 16]>> Bank<16, true, B> {
     /// Puts a line into an inclusive L3, held by the cores given. The line pushed out, and the cores that held it.
     #[inline(always)]
     pub(super) fn fill_held(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::directory::Sharers;
 use super::machine::Machine;
+use super::pages::Table;
 use super::set::State;
 use super::words::LineRef;
 
@@ -14,7 +15,7 @@ struct Copy {
     state: State,
 }
 
-impl<const P: usize> Machine<P> {
+impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
     /// Panics with the line and the rule if something is broken.
     pub(super) fn check_invariants(&self) {
         let mut copies: BTreeMap<u32, Vec<Copy>> = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::pages::Pages;
+use super::pages::{Pages, Table};
 
 /// Bits of a key that are the line's address; the tag is above them.
 pub(super) const PHYS_BITS: u32 = 26;
@@ -62,10 +62,13 @@ pub(super) enum Glance {
     OtherTags,
 }
 
+/// The tables beside the words.
+type Beside = (FxHashMap<u32, Sharers>, FxHashMap<u32, u64>);
+
 /// The directory of a machine.
 #[derive(Clone, Debug)]
-pub(super) struct Directory {
-    words: Pages<u32>,
+pub(super) struct Directory<D = Pages<u32>> {
+    words: D,
     /// By key: entries that do not fit a word. Never iterated.
     wide: FxHashMap<u32, Sharers>,
     /// By line: the tags of a line that has several, one bit each. Never iterated.
@@ -112,6 +115,28 @@ impl Directory {
             wide: FxHashMap::default(),
             tags: FxHashMap::default(),
         }
+    }
+
+    /// The same directory, cheaper to reach. To be given back.
+    pub(super) fn lend(&mut self) -> Directory<&mut [u32]> {
+        Directory {
+            words: self.words.get_mut(),
+            wide: std::mem::take(&mut self.wide),
+            tags: std::mem::take(&mut self.tags),
+        }
+    }
+
+    /// Takes back what was lent beside the words.
+    pub(super) fn give_back(&mut self, (wide, tags): Beside) {
+        self.wide = wide;
+        self.tags = tags;
+    }
+}
+
+impl<D: Table<u32>> Directory<D> {
+    /// What goes back with [`Directory::give_back`].
+    pub(super) fn into_parts(self) -> Beside {
+        (self.wide, self.tags)
     }
 
     pub(super) fn memory_lines(&self) -> usize {

@@ -12,6 +12,7 @@ use sev_arch::Access;
 
 use super::directory::{Glance, PHYS_BITS, Sharers};
 use super::machine::{Fetched, Machine, Request};
+use super::pages::Table;
 use super::set::{State, bits};
 use super::words::{Cause, LineRef, Served, Source};
 
@@ -25,7 +26,7 @@ struct Near {
     wait: u32,
 }
 
-impl<const P: usize> Machine<P> {
+impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
     /// A line that the private caches do not hold: where it comes from, and what else must be waited for.
     /// The directory names the requester afterwards.
     #[inline]

@@ -6,10 +6,11 @@
 use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 
 use super::machine::Machine;
+use super::pages::Table;
 use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
 use crate::lattice::{Held, Place};
 
-impl<const P: usize> Machine<P> {
+impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
     /// A part without WBNOINVD ignores the prefix: it is WBINVD.
     pub(super) fn effective(&self, op: FlushOp) -> FlushOp {
         if self.wbnoinvd { op } else { FlushOp::Wbinvd }

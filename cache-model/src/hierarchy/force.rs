@@ -3,11 +3,12 @@
 use sev_arch::{CcxId, CoreId};
 
 use super::machine::Machine;
+use super::pages::Table;
 use super::set::Victim;
 use super::words::{Cause, LineRef};
 use super::{Hierarchy, Ways};
 
-impl<const P: usize> Machine<P> {
+impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
     fn force_out(&mut self, core: usize, line: LineRef, to_l3: bool) {
         let key = line.key();
         if to_l3 {

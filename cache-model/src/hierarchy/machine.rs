@@ -4,6 +4,7 @@ use sev_arch::{Access, CcxId, CoreId};
 
 use super::bank::Bank;
 use super::directory::{Directory, PHYS_BITS};
+use super::pages::{Pages, Table};
 use super::set::{Pushed, State, Victim};
 use super::traffic::Traffic;
 use super::words::{Cause, LineRef, Served, Source, Stats, Step};
@@ -15,11 +16,11 @@ const AHEAD: usize = 16;
 
 /// The caches of a machine whose private caches have up to `P` ways (8 or 16).
 #[derive(Clone, Debug)]
-pub(super) struct Machine<const P: usize> {
-    pub(super) l1: Bank<P, false>,
-    pub(super) l2: Bank<P, false>,
-    pub(super) l3: Bank<16, true>,
-    pub(super) directory: Directory,
+pub(super) struct Machine<const P: usize, A = Pages<[u64; P]>, B = Pages<[u64; 16]>, D = Pages<u32>> {
+    pub(super) l1: Bank<P, false, A>,
+    pub(super) l2: Bank<P, false, A>,
+    pub(super) l3: Bank<16, true, B>,
+    pub(super) directory: Directory<D>,
     pub(super) topology: Topology,
     pub(super) places: Vec<CorePlace>,
     pub(super) timing: Timing,
@@ -48,7 +49,7 @@ pub(super) struct CorePlace {
 }
 
 /// The lines whose copies' moves are told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 struct Tracked {
     lines: Vec<u64>,
     count: u32,
@@ -117,6 +118,43 @@ impl<const P: usize> Machine<P> {
         }
     }
 
+    /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
+    pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
+        let mut lent = Machine {
+            l1: self.l1.lend(),
+            l2: self.l2.lend(),
+            l3: self.l3.lend(),
+            directory: self.directory.lend(),
+            topology: self.topology,
+            places: std::mem::take(&mut self.places),
+            timing: self.timing.clone(),
+            traffic: std::mem::take(&mut self.traffic),
+            stats: self.stats,
+            moves: std::mem::take(&mut self.moves),
+            tracked: std::mem::take(&mut self.tracked),
+            latency: self.latency,
+            coherent_tags: self.coherent_tags,
+            wbnoinvd: self.wbnoinvd,
+            inclusive: self.inclusive,
+            hints: self.hints,
+            first_tag: self.first_tag,
+            several_tags: self.several_tags,
+        };
+        lent.each_in_turn(steps, clocks);
+        let Machine { l1, l2, l3, directory, places, traffic, stats, moves, tracked, .. } = lent;
+        (self.places, self.traffic, self.stats) = (places, traffic, stats);
+        (self.moves, self.tracked) = (moves, tracked);
+        (self.hints, self.first_tag, self.several_tags) = (lent.hints, lent.first_tag, lent.several_tags);
+        let (l1, l2, l3) = (l1.into_parts(), l2.into_parts(), l3.into_parts());
+        let directory = directory.into_parts();
+        self.l1.give_back(l1);
+        self.l2.give_back(l2);
+        self.l3.give_back(l3);
+        self.directory.give_back(directory);
+    }
+}
+
+impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
     /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
     #[inline(always)]
     pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
@@ -147,8 +185,7 @@ impl<const P: usize> Machine<P> {
         Some(Served { cycles: self.latency[1] + store, source: Source::L2 })
     }
 
-    /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
-    pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
+    fn each_in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         let mut seen = 0;
         for (at, step) in steps.iter().enumerate() {
             let core = usize::from(step.core);

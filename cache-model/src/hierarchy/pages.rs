@@ -37,29 +37,63 @@ impl<T: Pod> Pages<T> {
         }
         Pages { map, start, bytes, of: PhantomData }
     }
+}
 
-    #[inline(always)]
-    pub(super) fn get(&self) -> &[T] {
-        bytemuck::cast_slice(&self.map[self.start..self.start + self.bytes])
-    }
+/// A table as the model works on it: owned, or lent for a while, which makes it cheaper to index.
+pub(super) trait Table<T> {
+    /// All entries.
+    fn get(&self) -> &[T];
 
-    /// One entry. Cheaper than indexing the whole table, whose bounds and alignment would be checked first.
+    /// All entries, to be changed.
+    fn get_mut(&mut self) -> &mut [T];
+
+    /// One entry.
     #[inline(always)]
-    pub(super) fn at(&self, index: usize) -> &T {
-        let first = self.start + index * size_of::<T>();
-        bytemuck::from_bytes(&self.map[first..first + size_of::<T>()])
+    fn at(&self, index: usize) -> &T {
+        &self.get()[index]
     }
 
     /// One entry, to be changed.
     #[inline(always)]
-    pub(super) fn at_mut(&mut self, index: usize) -> &mut T {
-        let first = self.start + index * size_of::<T>();
-        bytemuck::from_bytes_mut(&mut self.map[first..first + size_of::<T>()])
+    fn at_mut(&mut self, index: usize) -> &mut T {
+        &mut self.get_mut()[index]
+    }
+}
+
+impl<T> Table<T> for &mut [T] {
+    #[inline(always)]
+    fn get(&self) -> &[T] {
+        self
     }
 
     #[inline(always)]
-    pub(super) fn get_mut(&mut self) -> &mut [T] {
+    fn get_mut(&mut self) -> &mut [T] {
+        self
+    }
+}
+
+impl<T: Pod> Table<T> for Pages<T> {
+    #[inline(always)]
+    fn get(&self) -> &[T] {
+        bytemuck::cast_slice(&self.map[self.start..self.start + self.bytes])
+    }
+
+    #[inline(always)]
+    fn get_mut(&mut self) -> &mut [T] {
         bytemuck::cast_slice_mut(&mut self.map[self.start..self.start + self.bytes])
+    }
+
+    // cheaper than indexing the whole table, whose bounds and alignment would be checked first
+    #[inline(always)]
+    fn at(&self, index: usize) -> &T {
+        let first = self.start + index * size_of::<T>();
+        bytemuck::from_bytes(&self.map[first..first + size_of::<T>()])
+    }
+
+    #[inline(always)]
+    fn at_mut(&mut self, index: usize) -> &mut T {
+        let first = self.start + index * size_of::<T>();
+        bytemuck::from_bytes_mut(&mut self.map[first..first + size_of::<T>()])
     }
 }
 

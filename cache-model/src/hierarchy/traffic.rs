@@ -6,7 +6,7 @@ use super::words::FlushWork;
 use crate::part::Timing;
 
 /// When each server has worked off what it was given, in thousandths of a cycle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Traffic {
     links: Vec<u64>,
     sockets: Vec<u64>,
