@@ -184,7 +184,14 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
     /// Puts a line in, as the most recently used. Tells what that pushed out, and the way.
     #[inline(always)]
     pub(super) fn fill(&mut self, cache: usize, key: u32, state: State) -> (Pushed, u16) {
-        let (pushed, bit) = self.set(cache, key).fill(key, state);
+        self.set(cache, key);
+        self.fill_aged(cache, key, state)
+    }
+
+    /// The same, if the set is known to be of the present epoch.
+    #[inline(always)]
+    pub(super) fn fill_aged(&mut self, cache: usize, key: u32, state: State) -> (Pushed, u16) {
+        let (pushed, bit) = self.set_unaged(cache, key).fill(key, state);
         self.count(cache, pushed);
         if state.dirty() {
             self.mark_dirty(cache, key);

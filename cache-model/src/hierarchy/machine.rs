@@ -158,9 +158,8 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
     #[inline(always)]
     pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
-        let request = Request { core, key, access, now: 0 };
-        if let Some(served) = self.hit_l1(request) {
-            return Some(served);
+        if let Some(cycles) = self.hit_l1(core, key, access) {
+            return Some(Served { cycles, source: Source::L1 });
         }
         self.hit_l2(core, key, access)
     }
@@ -191,9 +190,8 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             let core = usize::from(step.core);
             let clock = &mut clocks[core];
             let access = if step.write { Access::Write } else { Access::Read };
-            let request = Request { core, key: step.key, access, now: *clock };
-            let served = match self.hit_l1(request) {
-                Some(served) => served,
+            let cycles = match self.hit_l1(core, step.key, access) {
+                Some(cycles) => cycles,
                 None => {
                     if at >= seen {
                         seen = at + AHEAD;
@@ -201,26 +199,25 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
                             self.read_ahead(usize::from(next.core), next.key);
                         }
                     }
-                    self.access_l2(request)
+                    self.access_l2(Request { core, key: step.key, access, now: *clock }).cycles
                 }
             };
-            *clock += u64::from(served.cycles);
+            *clock += u64::from(cycles);
         }
     }
 
     /// Any access, carried out at this instant.
     #[inline(always)]
     pub(super) fn access(&mut self, request: Request) -> Served {
-        match self.hit_l1(request) {
-            Some(served) => served,
+        match self.hit_l1(request.core, request.key, request.access) {
+            Some(cycles) => Served { cycles, source: Source::L1 },
             None => self.access_l2(request),
         }
     }
 
-    /// An access that the L1 satisfies; `None` changes nothing.
+    /// An access that the L1 satisfies, and its cycles; `None` changes nothing.
     #[inline(always)]
-    fn hit_l1(&mut self, request: Request) -> Option<Served> {
-        let Request { core, key, access, .. } = request;
+    fn hit_l1(&mut self, core: usize, key: u32, access: Access) -> Option<u32> {
         let mut set = self.l1.set_unaged(core, key);
         let bit = set.find(key);
         if bit == 0 {
@@ -241,7 +238,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         } else {
             set.touch(bit);
         }
-        Some(Served { cycles, source: Source::L1 })
+        Some(cycles)
     }
 
     /// An access that misses the L1.
@@ -288,7 +285,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             cycles += self.timing.store;
         }
         let state = if write { State::MODIFIED } else { fetched.state };
-        match self.l2.fill(core, key, state).0 {
+        match self.l2.fill_aged(core, key, state).0 {
             Pushed::Nothing => {}
             Pushed::Line(victim) => self.spill(core, victim, request.now),
             // without the flush it would have been pushed into the L3
@@ -359,7 +356,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// Puts a line that the L2 holds into the L1.
     #[inline]
     fn fill_l1(&mut self, core: usize, key: u32, state: State) {
-        if let Pushed::Line(victim) = self.l1.fill(core, key, state).0
+        if let Pushed::Line(victim) = self.l1.fill_aged(core, key, state).0
             && victim.state.dirty()
         {
             let held = self.l2.soil(core, victim.key);

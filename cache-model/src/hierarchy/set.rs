@@ -320,15 +320,14 @@ impl Set<'_, 16> {
     /// The cores that may hold the line of a way, kept by an inclusive L3. In the words that sixteen ways leave.
     #[inline(always)]
     pub(super) fn sharers(&self, bit: u16) -> u16 {
-        let way = bit.trailing_zeros() as usize & 15;
-        (self.block[11 + way / 4] >> (way % 4 * 16)) as u16
+        let words: &[u16] = bytemuck::cast_slice(&self.block[..]);
+        words[44 + (bit.trailing_zeros() as usize & 15)]
     }
 
     #[inline(always)]
     pub(super) fn set_sharers(&mut self, bit: u16, cores: u16) {
-        let way = bit.trailing_zeros() as usize & 15;
-        let (word, shift) = (&mut self.block[11 + way / 4], way % 4 * 16);
-        *word = (*word & !(0xFFFF << shift)) | u64::from(cores) << shift;
+        let words: &mut [u16] = bytemuck::cast_slice_mut(&mut self.block[..]);
+        words[44 + (bit.trailing_zeros() as usize & 15)] = cores;
     }
 }
 
