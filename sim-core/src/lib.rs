@@ -5,6 +5,7 @@
 
 pub mod choice;
 pub mod layout;
+pub mod queue;
 pub mod random;
 
 pub use sim_state as state;
