@@ -138,7 +138,10 @@ fn main() {
         let (ours, heap) = rounds.into_iter().map(|(a, b)| (a.0, b.0)).unzip();
         let (ours, heap) = (median(ours), median(heap));
         let ratio = heap / ours;
-        println!("{:>6}: queue {ours:.1} ns/event, BinaryHeap {heap:.1} ns/event, ratio {ratio:.1}", shape.name);
+        println!(
+            "{:>6}: queue {ours:.1} ns/event, BinaryHeap {heap:.1} ns/event, ratio {ratio:.1}",
+            shape.name
+        );
     }
     criterion.final_summary();
 }

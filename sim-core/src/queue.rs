@@ -76,6 +76,8 @@ impl<T> Ord for Beyond<T> {
 #[derive(Clone, Debug)]
 pub struct Queue<T> {
     now: u64,
+    /// The events of this very tick, taken out of their bucket.
+    current: Bucket,
     near: Box<[Bucket; NEAR as usize]>,
     used: Box<[u64; WORDS]>,
     /// One bit a word of `used` that is not zero.
@@ -87,7 +89,6 @@ pub struct Queue<T> {
     far_count: usize,
     beyond: BinaryHeap<Reverse<Beyond<T>>>,
     pushed_beyond: u64,
-    len: usize,
 }
 
 impl<T: Copy> Default for Queue<T> {
@@ -102,6 +103,7 @@ impl<T: Copy> Queue<T> {
     pub fn new() -> Queue<T> {
         Queue {
             now: 0,
+            current: Bucket::EMPTY,
             near: Box::new([Bucket::EMPTY; NEAR as usize]),
             used: Box::new([0; WORDS]),
             summary: [0; WORDS / 64],
@@ -111,20 +113,13 @@ impl<T: Copy> Queue<T> {
             far_count: 0,
             beyond: BinaryHeap::new(),
             pushed_beyond: 0,
-            len: 0,
         }
-    }
-
-    /// Events in the queue.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
     }
 
     /// Whether there is no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.next_time().is_none()
     }
 
     /// Puts an event in.
@@ -133,37 +128,52 @@ impl<T: Copy> Queue<T> {
     /// A time before that of the event that came out last.
     #[inline]
     pub fn push(&mut self, at: u64, tie: u64, item: T) {
-        assert!(at >= self.now, "an event at {at}, but it is {} already", self.now);
-        self.len += 1;
-        if at - self.now < NEAR {
+        if at.wrapping_sub(self.now).wrapping_sub(1) < NEAR - 1 {
             self.push_near(at, tie, item, true);
         } else {
-            self.push_far(at, tie, item);
+            self.push_elsewhere(at, tie, item);
         }
     }
 
-    /// Puts an event into the near ring, behind its equals or (not `newest`) before them.
+    /// An event of this very tick, or one that is far away.
+    #[inline(never)]
+    fn push_elsewhere(&mut self, at: u64, tie: u64, item: T) {
+        assert!(at >= self.now, "an event at {at}, but it is {} already", self.now);
+        if at != self.now {
+            return self.push_far(at, tie, item);
+        }
+        let node = self.node(tie, item);
+        let mut current = self.current;
+        self.append(&mut current, node, tie, true);
+        self.current = current;
+    }
+
+    /// A node for an event.
     #[inline(always)]
-    fn push_near(&mut self, at: u64, tie: u64, item: T, newest: bool) {
+    fn node(&mut self, tie: u64, item: T) -> u32 {
         let node = self.free;
         let new = Node { tie, next: NONE, item };
-        let node = if node == NONE {
-            let node = u32::try_from(self.nodes.len()).unwrap_or(NONE);
-            assert!(node != NONE, "more than 2^32 events");
-            self.nodes.push(new);
-            node
-        } else {
-            let slot = &mut self.nodes[node as usize];
+        if let Some(slot) = self.nodes.get_mut(node as usize) {
             self.free = slot.next;
             *slot = new;
-            node
-        };
-        let at = (at % NEAR) as usize;
-        let bucket = &mut self.near[at];
+            return node;
+        }
+        self.grow(new)
+    }
+
+    #[cold]
+    fn grow(&mut self, new: Node<T>) -> u32 {
+        let node = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+        assert!(node != NONE, "more than 2^32 events");
+        self.nodes.push(new);
+        node
+    }
+
+    /// Puts a node into a bucket, behind its equals or (not `newest`) before them.
+    #[inline(always)]
+    fn append(&mut self, bucket: &mut Bucket, node: u32, tie: u64, newest: bool) {
         if bucket.first == NONE {
             *bucket = Bucket { first: node, last: node };
-            self.used[at / 64] |= 1 << (at % 64);
-            self.summary[at / 4096] |= 1 << (at / 64 % 64);
             return;
         }
         let last = &mut self.nodes[bucket.last as usize];
@@ -171,15 +181,30 @@ impl<T: Copy> Queue<T> {
             last.next = node;
             bucket.last = node;
         } else {
-            self.insert(at, node, tie, newest);
+            self.insert(bucket, node, tie, newest);
         }
+    }
+
+    /// Puts an event into the near ring, behind its equals or (not `newest`) before them.
+    #[inline(always)]
+    fn push_near(&mut self, at: u64, tie: u64, item: T, newest: bool) {
+        let node = self.node(tie, item);
+        let at = (at % NEAR) as usize;
+        let mut bucket = self.near[at];
+        // a bucket in use has its bits already
+        if bucket.first == NONE {
+            self.used[at / 64] |= 1 << (at % 64);
+            self.summary[at / 4096] |= 1 << (at / 64 % 64);
+        }
+        self.append(&mut bucket, node, tie, newest);
+        self.near[at] = bucket;
     }
 
     /// Puts a node into its place in a bucket that is not empty and does not end before it.
     #[cold]
-    fn insert(&mut self, at: usize, node: u32, tie: u64, newest: bool) {
+    fn insert(&mut self, bucket: &mut Bucket, node: u32, tie: u64, newest: bool) {
         let mut before = NONE;
-        let mut next = self.near[at].first;
+        let mut next = bucket.first;
         while next != NONE {
             let there = &self.nodes[next as usize];
             if there.tie > tie || !newest && there.tie == tie {
@@ -189,7 +214,7 @@ impl<T: Copy> Queue<T> {
         }
         self.nodes[node as usize].next = next;
         if before == NONE {
-            self.near[at].first = node;
+            bucket.first = node;
         } else {
             self.nodes[before as usize].next = node;
         }
@@ -211,35 +236,29 @@ impl<T: Copy> Queue<T> {
     /// The next event: its time and itself.
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        let mut at = (self.now % NEAR) as usize;
-        if self.near[at].first == NONE {
-            at = self.advance()?;
+        if self.current.first == NONE {
+            self.advance()?;
         }
-        let bucket = &mut self.near[at];
-        let node = bucket.first;
+        let node = self.current.first;
         let slot = &mut self.nodes[node as usize];
-        bucket.first = slot.next;
+        self.current.first = slot.next;
         slot.next = self.free;
         self.free = node;
-        let item = slot.item;
-        self.len -= 1;
-        if bucket.first == NONE {
-            self.used[at / 64] &= !(1 << (at % 64));
-            if self.used[at / 64] == 0 {
-                self.summary[at / 4096] &= !(1 << (at / 64 % 64));
-            }
-        }
-        Some((self.now, item))
+        Some((self.now, slot.item))
     }
 
-    /// Moves on to the next tick that has an event; its place in the near ring.
+    /// Moves on to the next tick that has an event, and takes its events out of their bucket.
     #[inline(never)]
-    fn advance(&mut self) -> Option<usize> {
+    fn advance(&mut self) -> Option<()> {
         loop {
             let at = (self.now % NEAR) as usize;
             if let Some(found) = self.used_from(at) {
                 self.now += (found - at) as u64;
-                return Some(found);
+                self.current = std::mem::replace(&mut self.near[found], Bucket::EMPTY);
+                let used = &mut self.used[found / 64];
+                *used &= !(1 << (found % 64));
+                self.summary[found / 4096] &= !(u64::from(*used == 0) << (found / 64 % 64));
+                return Some(());
             }
             // the rest of the ring belongs to the next turn
             let turn = self.now / NEAR;
@@ -307,6 +326,9 @@ impl<T: Copy> Queue<T> {
     /// The time of the next event.
     #[must_use]
     pub fn next_time(&self) -> Option<u64> {
+        if self.current.first != NONE {
+            return Some(self.now);
+        }
         let at = (self.now % NEAR) as usize;
         if let Some(found) = self.used_from(at) {
             return Some(self.now + (found - at) as u64);
@@ -350,7 +372,7 @@ mod tests {
                     assert_eq!(queue.pop(), Some((at, item)), "step {step}, scale {scale}");
                     now = at;
                 }
-                assert_eq!(queue.len(), list.len());
+                assert_eq!(queue.is_empty(), list.is_empty());
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The event loop: who is next, and what becomes of each actor after its step.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache_model::part::{Timing, Topology};
 use sev_arch::{Access as Kind, PcpuId};
 use sim_core::choice::Chooser;
+use sim_core::queue::Queue;
 use sim_core::random::Stream;
 use sim_core::state::{SlotId, Store as _};
 use svm_lang::VarKind;
@@ -29,6 +29,9 @@ const STARVED_NS: u64 = 200_000_000;
 /// Among so many events, guests that get on make so many accesses at least; else the run is given up. An access
 /// is one event at most, a flush by one pCPU some thirty.
 const WINDOW: (u64, u64) = (4_000_000, 250_000);
+
+/// Bits of an agent's own count of its turns: more than a run has events.
+const COUNT_BITS: u32 = 48;
 
 /// Answers the machine's questions in the timed run: the kernel's own choices are fixed, the engine gives the
 /// others in advance.
@@ -65,7 +68,8 @@ pub struct Run<'a, G> {
     pub(super) timing: Timing,
     pub(super) topology: Topology,
     pub(super) plan: Plan,
-    pub(super) queue: BinaryHeap<Reverse<(u64, u32, u64)>>,
+    /// Who goes on when: the agent above, its own count below [`COUNT_BITS`].
+    pub(super) queue: Queue<u64>,
     pub(super) counts: Vec<u64>,
     pub(super) agents: Vec<Agent>,
     pub(super) vcpus: Vec<Option<Vcpu<G>>>,
@@ -186,7 +190,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             machine,
             timing,
             topology,
-            queue: BinaryHeap::new(),
+            queue: Queue::new(),
             counts: vec![0; agents.len()],
             vcpus,
             reclaimers,
@@ -234,8 +238,8 @@ impl<'a, G: GuestStream> Run<'a, G> {
 
     pub(super) fn schedule(&mut self, agent: usize, at: u64) {
         self.counts[agent] += 1;
-        let id = u32::try_from(agent).unwrap_or(u32::MAX);
-        self.queue.push(Reverse((at, id, self.counts[agent])));
+        let turn = (agent as u64) << COUNT_BITS | self.counts[agent];
+        self.queue.push(at, turn, turn);
     }
 
     /// Runs to the end.
@@ -255,11 +259,11 @@ impl<'a, G: GuestStream> Run<'a, G> {
         let mut window = (0u64, 0u64);
         let mut woken = Vec::new();
         while self.running > 0 || self.backlog > 0 {
-            let Some(Reverse((now, id, count))) = self.queue.pop() else {
+            let Some((now, turn)) = self.queue.pop() else {
                 return Err(TimedError::Deadlock { at: self.out.cycles, waiting: self.who_waits() });
             };
-            let agent = id as usize;
-            if count != self.counts[agent] {
+            let agent = (turn >> COUNT_BITS) as usize;
+            if turn & ((1 << COUNT_BITS) - 1) != self.counts[agent] {
                 continue;
             }
             events += 1;

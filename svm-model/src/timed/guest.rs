@@ -64,7 +64,7 @@ impl<G: GuestStream> Run<'_, G> {
         let Some(slots) = &machine.tasks[index].vcpu else { return now };
         let core = self.topology.core_of(pcpu);
         let private = machine.tag_of_vm(&self.store, slots.vm);
-        let horizon = self.queue.peek().map_or(u64::MAX, |r| r.0.0);
+        let horizon = self.queue.next_time().unwrap_or(u64::MAX);
         // Hits disturb nobody before the smallest request could arrive.
         let ahead = horizon.saturating_add(u64::from(self.timing.l3_hit));
         let mut at = now;
