@@ -466,7 +466,8 @@ pub(crate) enum ShowWhat {
 /// `show`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c")]
+  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c
+  sevsim show part genoa:1s,4x; sevsim show part genoa --text > mine.toml; sevsim compare --part ./mine.toml")]
 pub(crate) struct ShowArgs {
     /// What to show: policy, kernel, part, litmus, scenario, or ast (a policy's syntax tree, printed as text)
     #[arg(value_name = "WHAT", hide_possible_values = true)]
@@ -474,7 +475,10 @@ pub(crate) struct ShowArgs {
     /// Its name
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// table prints the text as it is, json puts it into one object; a text has no csv
+    /// A part's file as it is, to be edited, instead of a sheet for reading
+    #[arg(long)]
+    pub(crate) text: bool,
+    /// table prints the text as it is (of a part a sheet), json puts it into one object; a text has no csv
     #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = true, value_name = "FORMAT")]
     pub(crate) format: Format,
 }

@@ -211,10 +211,19 @@ pub(crate) fn litmus_one(name: &str) -> Result<Litmus, Failure> {
     }
 }
 
-/// A part.
+/// A part, or a variant of it with fewer cores: `genoa`, `./mine.toml`, `genoa:1s,4x`.
 pub(crate) fn part(name: &str) -> Result<Part, Failure> {
-    let found = find(Kind::Part, name)?;
-    Ok(Part::from_toml(&found.file, &found.text)?)
+    let (file, variant) = if Kind::Part.names().contains(&name) || Path::new(name).exists() {
+        (name, None)
+    } else {
+        name.rsplit_once(':').map_or((name, None), |(file, variant)| (file, Some(variant)))
+    };
+    let found = find(Kind::Part, file)?;
+    let part = Part::from_toml(&found.file, &found.text)?;
+    Ok(match variant {
+        Some(variant) => part.variant(variant)?,
+        None => part,
+    })
 }
 
 /// A scenario.

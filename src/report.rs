@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod json;
 pub(crate) mod mutate;
 pub(crate) mod number;
+pub(crate) mod part;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod story;

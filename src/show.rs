@@ -7,7 +7,7 @@ use crate::args::{Cli, CompletionsArgs, Format, ShowArgs, ShowWhat};
 use crate::exit::{Exit, Failure};
 use crate::names::{self, Kind};
 use crate::output::Output;
-use crate::report::json;
+use crate::report::{self, json};
 
 /// Prints a text.
 pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
@@ -26,6 +26,11 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
     if args.what == ShowWhat::Litmus {
         let litmus = names::litmus_file(&args.name)?;
         print(args, kind, &litmus.name, &litmus.file, &litmus.shown(), out);
+        return Ok(Exit::Done);
+    }
+    if args.what == ShowWhat::Part && args.format == Format::Table && !args.text {
+        let part = names::part(&args.name)?;
+        out.print(&report::part::sheet(&part, &args.name, out.width()));
         return Ok(Exit::Done);
     }
     let part_of_kernels = PARTS.iter().find(|t| kind == Kind::Kernel && t.name == args.name);
