@@ -6,9 +6,9 @@
 //!
 //! The L2 includes the L1D. A victim L3 is filled by what its L2s push out, clean or dirty; a hit moves the line
 //! back to the requester, with its state. What an L3 pushes out goes to DRAM if it is dirty, and arrives at
-//! once: evictions load the CCD's link and the socket's DRAM, and delay flushes, but nobody waits for them.
-//! Replacement is least recently used everywhere. Reads of DRAM do not queue. The home of a line alternates
-//! between the sockets every 2 MiB.
+//! once: evictions load the CCD's link and the home's channel, and delay others, but nobody waits for them. Each
+//! cache replaces its lines as its part says. Requests queue at their L3, their CCD's link, between the sockets and
+//! at the DRAM channels (`traffic.rs`). The home of a line alternates between the sockets every 2 MiB.
 //!
 //! A miss is a *refill* if a flush took the line out of the requester's L2 or its CCX's L3, where it would still be
 //! for all that has come since: what a flush takes stays in its way as a ghost until something replaces it.
@@ -156,8 +156,8 @@ impl Hierarchy {
     pub fn flush_cycles(&mut self, ccx: CcxId, op: FlushOp, work: &FlushWork, now: u64) -> u64 {
         each!(mut self, m => {
             let start = now + traffic::walk(&m.timing, m.effective(op), work.lines_walked);
-            let ccd = usize::from(m.topology.ccd_of(ccx));
-            m.traffic.drain(&m.timing, ccd, work, start) - now
+            let ends = (m.topology.ccd_of(ccx), m.topology.socket_of(ccx));
+            m.traffic.drain(&m.timing, ends, work, start) - now
         })
     }
 

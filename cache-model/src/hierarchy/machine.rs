@@ -6,7 +6,7 @@ use super::bank::Bank;
 use super::directory::{Directory, PHYS_BITS};
 use super::pages::{Pages, Table};
 use super::set::{Pushed, State, Victim};
-use super::traffic::Traffic;
+use super::traffic::{Traffic, Way};
 use super::words::{Cause, LineRef, Served, Source, Stats, Step};
 use crate::lattice::{Move, MoveKind};
 use crate::part::{L3Kind, Part, Timing, Topology};
@@ -46,6 +46,7 @@ pub(super) struct CorePlace {
     /// Its bit among the cores of the CCX.
     pub(super) bit: u16,
     pub(super) socket: u16,
+    pub(super) ccd: u16,
 }
 
 /// The lines whose copies' moves are told.
@@ -84,6 +85,7 @@ impl<const P: usize> Machine<P> {
                     ccx: ccx.0,
                     bit: 1 << (core % topology.cores_per_ccx()),
                     socket: topology.socket_of(ccx),
+                    ccd: topology.ccd_of(ccx),
                 }
             })
             .collect();
@@ -94,7 +96,7 @@ impl<const P: usize> Machine<P> {
             directory: Directory::new(memory_lines),
             topology,
             places,
-            traffic: Traffic::new(timing, topology.ccds(), topology.sockets()),
+            traffic: Traffic::new(timing, &topology),
             stats: Stats::default(),
             moves: Vec::new(),
             tracked: Tracked { lines: vec![0; (memory_lines as usize).div_ceil(64)], count: 0 },
@@ -275,12 +277,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         self.stats.misses[fetched.source as usize & 7] += 1;
         let write = access == Access::Write;
         let mut cycles = self.latency[fetched.source as usize & 7].max(wait);
-        if matches!(fetched.source, Source::DramLocal | Source::DramRemote) {
-            self.stats.dram_bytes_read += 64;
-            if LineRef::of_key(key).tag.is_guest() {
-                cycles += self.timing.sev_extra;
-            }
-        }
+        cycles += self.queue(request, fetched.source);
         if write {
             cycles += self.timing.store;
         }
@@ -297,6 +294,27 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
         self.fill_l1(core, key, state.with_dirty(false));
         Served { cycles, source: fetched.source }
+    }
+
+    /// Loads the servers that a line from this source passes: cycles of waiting, and what decryption adds.
+    #[inline(always)]
+    fn queue(&mut self, request: Request, source: Source) -> u32 {
+        let Request { core, key, now, .. } = request;
+        let place = self.places[core];
+        let way = |far| Way { ccd: place.ccd, socket: place.socket, far };
+        match source {
+            Source::L1 | Source::L2 => 0,
+            Source::L3 | Source::OtherCoreSameCcx => self.traffic.near(usize::from(place.ccx), now),
+            Source::OtherCcx => self.traffic.far(way(place.socket), now),
+            Source::OtherSocket => self.traffic.far(way(1 - place.socket), now),
+            Source::DramLocal | Source::DramRemote => {
+                self.stats.dram_bytes_read += 64;
+                let LineRef { phys, tag } = LineRef::of_key(key);
+                let far = if source == Source::DramLocal { place.socket } else { 1 - place.socket };
+                let extra = if tag.is_guest() { self.timing.sev_extra } else { 0 };
+                extra + self.traffic.dram(way(far), phys, now)
+            }
+        }
     }
 
     /// Keeps in mind whether lines of more than one tag have been brought in.
@@ -426,23 +444,19 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     pub(super) fn write_back(&mut self, key: u32, ccx: usize, cause: Cause, now: u64) {
         self.stats.written_back[cause as usize] += 1;
         self.stats.dram_bytes_written += 64;
-        let ccd = usize::from(self.topology.ccd_of(ccx_id(ccx)));
-        let home = self.home(key);
-        self.traffic.write_back(ccd, home, now);
+        let CorePlace { ccd, socket, .. } = self.places[self.core_at(ccx, 0)];
+        let far = self.home(key);
+        self.traffic.write_back(Way { ccd, socket, far }, LineRef::of_key(key).phys, now);
     }
 
     /// The socket whose DRAM holds a line: sockets take turns every 2 MiB.
-    pub(super) fn home(&self, key: u32) -> usize {
-        if self.topology.sockets() == 1 { 0 } else { (key >> 15 & 1) as usize }
+    pub(super) fn home(&self, key: u32) -> u16 {
+        if self.topology.sockets() == 1 { 0 } else { (key >> 15 & 1) as u16 }
     }
 
     /// DRAM as seen from a core.
     pub(super) fn dram(&self, core: usize, key: u32) -> Source {
-        if self.home(key) == usize::from(self.places[core].socket) {
-            Source::DramLocal
-        } else {
-            Source::DramRemote
-        }
+        if self.home(key) == self.places[core].socket { Source::DramLocal } else { Source::DramRemote }
     }
 
     /// A cache of another CCX as seen from a core.
