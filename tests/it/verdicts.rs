@@ -117,7 +117,7 @@ fn table(cases: &[Value], root: &Path) -> String {
 }
 
 /// The text of `docs/VERDICTS.md` with its table made anew.
-pub fn with_every_case(text: &str, root: &Path) -> String {
+pub(crate) fn with_every_case(text: &str, root: &Path) -> String {
     let (above, _) = text.split_once(MARK).expect("a mark above the table");
     let cases = sevsim(&["test", "--all", "--format", "json"]).json();
     format!("{above}{MARK}{}", table(&cases, root))

@@ -378,6 +378,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
         ccxs: 2,
         tags: TAGS,
         sme_coherent: coherent,
+        dma_snoops: true,
         evict_clean_on_read: true,
         scope: WbinvdScope::CoreAndL3,
         keep_clean: true,
