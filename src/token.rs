@@ -1,7 +1,7 @@
 //! Tokens: a violation in one word that can be sent to somebody. It names the texts, the part and the event, holds a
 //! digest of the program and the schedule, and ends in a checksum.
 //!
-//! Names of what is built in are kept as hashes of 16 bits, which no two of a kind share; a file's name is kept as it
+//! Names of what is built in are kept as hashes of 24 bits, which no two of a kind share; a file's name is kept as it
 //! is, and the file must be there.
 
 use cache_model::event::EventKind;
@@ -46,9 +46,9 @@ fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-fn hash16(name: &str) -> [u8; 2] {
+fn hash24(name: &str) -> [u8; 3] {
     let h = low(fnv(name.as_bytes()) >> 16).to_le_bytes();
-    [h[0] ^ h[2], h[1] ^ h[3]]
+    [h[0] ^ h[3], h[1], h[2]]
 }
 
 /// The built-in names of a kind, variants of litmus tests included.
@@ -117,7 +117,7 @@ impl Token {
         for (kind, name) in KINDS.into_iter().zip(&self.names) {
             if builtin(kind).contains(name) {
                 bytes.push(0);
-                bytes.extend(hash16(name));
+                bytes.extend(hash24(name));
             } else {
                 // Longer names than that are cut, and then not found.
                 let name = name.as_bytes();
@@ -161,8 +161,8 @@ impl Token {
                 *name = String::from_utf8(bytes.to_vec()).map_err(|_| damaged())?;
                 continue;
             }
-            let hash = take(2).ok_or_else(damaged)?;
-            let found = builtin(kind).into_iter().find(|name| hash16(name) == *hash);
+            let hash = take(3).ok_or_else(damaged)?;
+            let found = builtin(kind).into_iter().find(|name| hash24(name) == *hash);
             *name = found.ok_or_else(|| {
                 let message =
                     format!("it was made by another version: its {} is not built in here", kind.singular());
@@ -191,7 +191,7 @@ mod tests {
     fn no_two_names_of_a_kind_share_a_hash() {
         for kind in KINDS {
             let names = builtin(kind);
-            let mut hashes: Vec<[u8; 2]> = names.iter().map(|n| hash16(n)).collect();
+            let mut hashes: Vec<[u8; 3]> = names.iter().map(|n| hash24(n)).collect();
             hashes.sort_unstable();
             hashes.dedup();
             assert_eq!(hashes.len(), names.len(), "{}", kind.plural());

@@ -129,7 +129,7 @@ fn derived(part: &Part) -> String {
     };
     let walked = part.l2().lines() + part.l3().lines();
     let mut text = format!(
-        "a CCX holds at most {} dirty ({} lines); a WBINVD walks {} lines of one L2 and the L3\n",
+        "a CCX holds at most {} dirty ({} lines); WBINVD walks {} lines, one L2 and the L3\n",
         size(dirty * 64),
         grouped(dirty),
         grouped(walked)

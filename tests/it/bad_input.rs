@@ -175,7 +175,7 @@ fn nothing_but_a_policy_is_read_where_a_policy_should_be() {
 
 #[test]
 fn parts_that_are_wrong() {
-    let good = sevsim(&["show", "part", "rome"]).ends(0).out;
+    let good = sevsim(&["show", "part", "rome", "--text"]).ends(0).out;
     let folder = Folder::new();
     let without_unit = good.replacen(", unit = \"GHz\"", "", 1);
     for (what, text) in [

@@ -204,7 +204,7 @@ fn schedules_of_users_files_find_them_again() {
     let folder = Folder::new();
     folder.file("p.c", sevsim(&["show", "policy", "no-flush"]).out);
     folder.file("l.litmus", sevsim(&["show", "litmus", "reclaim-one-vcpu"]).out);
-    folder.file("part.toml", sevsim(&["show", "part", "rome"]).out);
+    folder.file("part.toml", sevsim(&["show", "part", "rome", "--text"]).out);
     folder.file("k.c", sevsim(&["show", "kernel", "linux-6.17"]).out);
     let args = [
         "check",

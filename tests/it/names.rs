@@ -28,12 +28,16 @@ fn everything_listed_can_be_shown() {
 
 #[test]
 fn a_text_is_shown_as_it_is_or_in_json_and_has_no_csv() {
-    for args in [["show", "policy", "no-flush"], ["show", "part", "rome"], ["show", "ast", "clear-remark"]] {
-        let plain = sevsim(&args).ends(0).out;
-        let json = sevsim(&[&args[..], &["--format", "json"]].concat()).ends(0).json();
+    for args in [
+        &["show", "policy", "no-flush"][..],
+        &["show", "part", "rome", "--text"],
+        &["show", "ast", "clear-remark"],
+    ] {
+        let plain = sevsim(args).ends(0).out;
+        let json = sevsim(&[args, &["--format", "json"]].concat()).ends(0).json();
         assert_eq!(json[0]["schema"], "sevsim.show/1");
         assert_eq!(json[0]["text"], plain);
-        let ran = sevsim(&[&args[..], &["--format", "csv"]].concat()).ends(2).says(&["has no rows"]);
+        let ran = sevsim(&[args, &["--format", "csv"]].concat()).ends(2).says(&["has no rows"]);
         assert!(ran.out.is_empty());
     }
 }
