@@ -100,9 +100,9 @@ impl Token {
     pub(crate) fn of(case: &CheckCase<'_>, event: EventKind, steps: &[ScheduledStep]) -> Option<Token> {
         let machine = case.machine(MemoryKind::Shadow).ok()?;
         let schedule = Explorer::new(&machine)?.packed(steps)?;
-        let names = [&case.litmus.name, &case.policy.name, &case.kernel.name, case.part];
+        let names: [&str; 4] = [&case.litmus.name, &case.policy.name, &case.kernel.name, case.part];
         Some(Token {
-            names: names.map(ToString::to_string),
+            names: names.map(str::to_owned),
             memory_model: case.litmus.memory_model(),
             event,
             digest: low(program_digest(&machine)),
@@ -202,7 +202,7 @@ mod tests {
     fn tokens_come_back_as_they_were_and_damage_is_noticed() {
         for length in 0..9u8 {
             let token = Token {
-                names: ["two-flushers", "./mine.c", "linux-6.17", "rome"].map(ToString::to_string),
+                names: ["two-flushers", "./mine.c", "linux-6.17", "rome"].map(str::to_owned),
                 memory_model: MemoryModel::Tso,
                 event: EventKind::Stale,
                 digest: 0xdead_beef,

@@ -115,11 +115,9 @@ impl Machine {
     #[must_use]
     pub fn locks(&self) -> Vec<String> {
         let taken = |at: usize| {
-            self.code.ops.iter().any(|op| match op {
-                Op::Lock { place, .. } | Op::Rmw { place, op: RmwOp::TryLock(_), .. } => {
-                    usize::from(place.var.0) == at
-                }
-                _ => false,
+            self.code.ops.iter().any(|op| {
+                matches!(op, Op::Lock { place, .. } | Op::Rmw { place, op: RmwOp::TryLock(_), .. }
+                    if usize::from(place.var.0) == at)
             })
         };
         let excludes = |kind: &VarKind| {

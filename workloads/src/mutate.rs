@@ -162,9 +162,9 @@ impl Maker<'_> {
     /// A hook's body runs at another hook that the policy leaves empty.
     fn moves(&mut self, ast: &Ast) {
         let functions = || {
-            ast.items.iter().filter_map(|i| match &i.kind {
-                ItemKind::Function(f) if f.body.is_some() => Some(&f.name),
-                _ => None,
+            ast.items.iter().filter_map(|i| {
+                let ItemKind::Function(f) = &i.kind else { return None };
+                f.body.is_some().then_some(&f.name)
             })
         };
         for (from, to) in MOVES {

@@ -143,9 +143,9 @@ impl Litmus {
         if !guests.iter().any(|g| within(g, &page.name)) {
             return Err(format!("no guest accesses `{}`, which `{run}` names", page.name));
         }
-        let function = ast.items.iter().find_map(|item| match &item.kind {
-            ItemKind::Function(f) if f.name.name == run && f.body.is_some() => Some((item.span, f.name.span)),
-            _ => None,
+        let function = ast.items.iter().find_map(|item| {
+            let ItemKind::Function(f) = &item.kind else { return None };
+            (f.name.name == run && f.body.is_some()).then_some((item.span, f.name.span))
         });
         let (whole, name) = function.ok_or("the flusher's function cannot be found")?;
         let mut taken: Vec<String> = self.front.pages.iter().map(|p| p.name.clone()).collect();
