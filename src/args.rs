@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Scale(ScaleArgs),
     /// Follow a saved schedule step by step
     Replay(ReplayArgs),
+    /// Say what this host offers for measuring, and why not more
+    Probe(ProbeArgs),
     /// List what is built in
     List(ListArgs),
     /// Print a built-in text, to read it or to change a copy
@@ -402,6 +404,18 @@ pub(crate) struct ReplayArgs {
     /// sc or tso [default: the schedule's]
     #[arg(long, value_name = "MODEL", hide_possible_values = true)]
     pub(crate) memory_model: Option<MemoryModelArg>,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// `probe`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:
+  sevsim probe --format json")]
+pub(crate) struct ProbeArgs {
+    /// Look into a tree of files instead of this host: sys, proc, dev, and CPUID's leaves in `cpuid`
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) root: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }

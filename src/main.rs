@@ -12,6 +12,7 @@ mod list;
 mod mutate;
 mod names;
 mod output;
+mod probe;
 mod progress;
 mod replay;
 mod report;
@@ -46,6 +47,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Mutate(args)) => mutate::mutate(&args, out),
         Some(Command::Scale(args)) => scale::scale(&args, out),
         Some(Command::Replay(args)) => replay::replay(&args, out),
+        Some(Command::Probe(args)) => probe::probe(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),
         Some(Command::Completions(args)) => Ok(show::completions(&args, out)),

@@ -5,6 +5,7 @@ mod checks;
 mod docs;
 mod goldens;
 mod names;
+mod native;
 mod output;
 mod program;
 mod questions;

@@ -1,0 +1,37 @@
+//! The native backend: what this host offers ([`probe`]), what its caches, IPIs and system calls cost
+//! ([`calibrate`]), and the policy core on real atomics ([`slots`]).
+//!
+//! *Promise*: depends on nothing simulated. Nothing here writes back a whole cache: user space cannot, and the
+//! kernel is asked only for what any program may ask. Whatever cannot be done is said with its reason.
+//!
+//! *Not here*: printing, and reading profiles (`cache-model/src/part/profile.rs`).
+//!
+//! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), mapped memory (`buffer`) and the
+//! guest's memory (`guest`), each in its module and nowhere else. Elsewhere than on x86-64 Linux these modules are
+//! missing, and probe and calibration say so.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod calibrate;
+pub mod cpuid;
+pub mod probe;
+pub mod profile;
+pub mod slots;
+pub mod stats;
+pub mod topology;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod buffer;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod cpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod guest;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod measure;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod os;
+
+/// Whether this build can measure at all.
+pub const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));
+
+/// What is said where it cannot.
+pub const UNSUPPORTED: &str = "this program was built for another system than x86-64 Linux";

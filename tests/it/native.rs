@@ -1,0 +1,106 @@
+//! Probe and calibration: scripted hosts for every level, and whatever host this runs on.
+
+use crate::program::{Folder, sevsim, sevsim_in};
+
+/// CPUID of a Milan part without a hypervisor.
+const MILAN: &str = "
+    00000000 0 10 68747541 444d4163 69746e65
+    00000001 0 00a00f11 0 0 0
+    80000000 0 80000023 0 0 0
+    80000001 0 0 0 4 0
+    80000007 0 0 0 0 100
+    80000008 0 3030 2200 0 0
+    8000001d 0 121 1c0003f 3f 0
+    8000001f 0 101fd3f 4173 1fd 1
+";
+
+fn host(cpuid: &str, files: &[(&str, &str)]) -> Folder {
+    let folder = Folder::new();
+    folder.file("cpuid", cpuid);
+    for (path, text) in files {
+        let path = folder.path.join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("can be made");
+        std::fs::write(path, text).expect("can be written");
+    }
+    folder
+}
+
+/// What is said of a level: whether it is there, why, and how to get it.
+fn level(folder: &Folder, n: usize) -> (bool, String, String) {
+    let ran = sevsim_in(folder, &["probe", "--root", ".", "--format", "json"]).ends(0);
+    let level = &ran.json()[0]["levels"][n];
+    let text = |key: &str| level[key].as_str().expect("a text").to_owned();
+    (level["have"].as_bool().expect("a truth"), text("why"), text("how"))
+}
+
+const ONLINE: (&str, &str) = ("sys/devices/system/cpu/online", "0-1\n");
+const KVM: (&str, &str) = ("dev/kvm", "vm_types 1d\nencrypt ok\n");
+const PARAMETER: (&str, &str) = ("sys/module/kvm_amd/parameters/sev", "Y\n");
+const SEV: (&str, &str) = ("dev/sev", "");
+
+#[test]
+fn a_host_with_everything_has_every_level() {
+    let host = host(MILAN, &[ONLINE, KVM, PARAMETER, SEV, ("dev/sevsim_flush", "")]);
+    for n in 0..4 {
+        let (have, why, how) = level(&host, n);
+        assert!(have && how.is_empty(), "L{n}: {why}; {how}");
+    }
+    assert_eq!(level(&host, 3).1, "SEV, SEV-ES, SEV-SNP, 509 ASIDs, /dev/sev opens");
+}
+
+#[test]
+fn the_first_missing_link_of_sev_is_named() {
+    let why = |cpuid: &str, files: &[(&str, &str)], said: &str| {
+        let (have, why, how) = level(&host(cpuid, files), 3);
+        assert!(!have && why.contains(said) && !how.is_empty(), "{why}; {how}");
+    };
+    why(&MILAN.replace("80000023", "8000000a"), &[], "above the maximum 8000000a");
+    why(&MILAN.replace("101fd3f", "0"), &[], "EAX is 00000000: no SEV");
+    why(&MILAN.replace("1fd 1", "0 0"), &[], "ECX is 0");
+    why(MILAN, &[], "kvm_amd is not loaded");
+    why(MILAN, &[(PARAMETER.0, "N\n")], "kvm_amd runs with sev=N");
+    why(MILAN, &[PARAMETER], "there is no /dev/sev");
+    why(MILAN, &[PARAMETER, SEV], "there is no /dev/kvm");
+    let plain = ("dev/kvm", "vm_types 1\nencrypt Inappropriate ioctl\n");
+    why(MILAN, &[PARAMETER, SEV, plain], "VM types 0x1; a SEV command gives: Inappropriate ioctl");
+    let old = ("dev/kvm", "vm_types 0\nencrypt ok\n");
+    assert!(level(&host(MILAN, &[PARAMETER, SEV, old]), 3).0);
+}
+
+#[test]
+fn the_other_levels_say_what_they_lack() {
+    let lacks = |n: usize, cpuid: &str, files: &[(&str, &str)], said: &str, todo: &str| {
+        let (have, why, how) = level(&host(cpuid, files), n);
+        assert!(!have && why.contains(said) && how.contains(todo), "{why}; {how}");
+    };
+    lacks(0, &MILAN.replace("0 0 0 100", "0 0 0 0"), &[ONLINE], "8000_0007", "invariant TSC");
+    lacks(1, MILAN, &[], "no /dev/kvm", "load kvm_amd");
+    lacks(1, &MILAN.replace("80000001 0 0 0 4 0", ""), &[], "no /dev/kvm", "firmware's setup");
+    let guest = MILAN.replace("00a00f11 0 0 0", "00a00f11 0 80000000 0").replace("80000001 0 0 0 4 0", "");
+    lacks(1, &guest, &[], "no /dev/kvm", "let this VM nest");
+    lacks(1, MILAN, &[("dev/kvm", "error no right to open /dev/kvm")], "no right", "group");
+    lacks(2, MILAN, &[], "loads none", "CONFIG_MODULES");
+    let modules = ("proc/modules", "");
+    lacks(2, MILAN, &[modules], "not loaded", "insmod");
+    let locked = ("sys/kernel/security/lockdown", "none [integrity] confidentiality");
+    lacks(2, MILAN, &[modules, locked], "locked down", "sign it");
+}
+
+#[test]
+fn a_bad_tree_is_named() {
+    let folder = Folder::new();
+    sevsim_in(&folder, &["probe", "--root", "."]).ends(2).says(&["cpuid: cannot be read"]);
+    folder.file("cpuid", "1 2 3\n");
+    sevsim_in(&folder, &["probe", "--root", "."]).ends(2).says(&["line 1: expected LEAF"]);
+}
+
+#[test]
+fn this_host_is_probed_without_failing() {
+    let ran = sevsim(&["probe"]).ends(0);
+    for level in ["L0 user space", "L1 KVM", "L2 helper module", "L3 SEV"] {
+        assert!(ran.out.contains(level), "{}", ran.out);
+    }
+    let json = sevsim(&["probe", "--format", "json"]).ends(0).json();
+    assert_eq!(json[0]["schema"], "sevsim.probe/1");
+    assert_eq!(json[0]["in_a_vm"].as_bool(), Some(ran.out.contains("IN A VM")));
+}
