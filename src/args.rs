@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Say what this host offers for measuring, and why not more
     Probe(ProbeArgs),
+    /// Measure this host and write a profile for --profile
+    Calibrate(CalibrateArgs),
     /// List what is built in
     List(ListArgs),
     /// Print a built-in text, to read it or to change a copy
@@ -416,6 +418,28 @@ pub(crate) struct ProbeArgs {
     /// Look into a tree of files instead of this host: sys, proc, dev, and CPUID's leaves in `cpuid`
     #[arg(long, value_name = "DIR", hide = true)]
     pub(crate) root: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// `calibrate`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim calibrate --dry-run
+  sevsim calibrate --quick --out p.toml
+  sevsim compare --part genoa --profile p.toml
+
+Exit codes: 0 done, 6 this host cannot, 75 interrupted with what was measured kept.")]
+pub(crate) struct CalibrateArgs {
+    /// Under a minute; fewer samples
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Write the profile here, again after each step [default: standard output, at the end]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }

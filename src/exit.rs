@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Violated,
     /// A bound was met: never success.
     Inconclusive,
+    /// This host cannot do it.
+    Unable,
     /// Interrupted; what was done is printed.
     Saved,
     /// Interrupted with nothing to show.
@@ -39,6 +41,7 @@ impl Exit {
             Exit::Usage => 2,
             Exit::Violated => 3,
             Exit::Inconclusive => 5,
+            Exit::Unable => 6,
             Exit::Saved => 75,
             Exit::Interrupted => 130,
         }
@@ -57,7 +60,7 @@ impl Exit {
             Exit::Internal => 4,
             Exit::Usage => 3,
             Exit::Violated => 2,
-            Exit::Inconclusive => 1,
+            Exit::Inconclusive | Exit::Unable => 1,
             Exit::Done => 0,
         };
         if rank(other) > rank(self) { other } else { self }

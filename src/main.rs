@@ -3,6 +3,7 @@
 
 mod args;
 mod assume;
+mod calibrate;
 mod cases;
 mod check;
 mod compare;
@@ -48,6 +49,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Scale(args)) => scale::scale(&args, out),
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::Probe(args)) => probe::probe(&args, out),
+        Some(Command::Calibrate(args)) => calibrate::calibrate(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),
         Some(Command::Completions(args)) => Ok(show::completions(&args, out)),

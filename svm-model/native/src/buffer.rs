@@ -81,6 +81,19 @@ impl Buffer {
         crate::cpu::fence();
     }
 
+    /// Writes (if `write`) or else reads (if `read`) line `n`.
+    #[inline(always)]
+    pub fn touch(&mut self, n: usize, write: bool, read: bool) {
+        let byte = &mut self.bytes_mut()[n * LINE + 8];
+        if write {
+            // SAFETY: a reference to a byte is valid to write; volatile, so that it is not left out.
+            unsafe { std::ptr::write_volatile(byte, 7) };
+        } else if read {
+            // SAFETY: a reference to a byte is valid to read; volatile, so that it is not left out.
+            unsafe { std::ptr::read_volatile(byte) };
+        }
+    }
+
     /// Links the first `bytes` into one random cycle of lines, each holding the next one's offset.
     pub fn link(&mut self, bytes: usize, random: &mut Random) {
         let lines = bytes / LINE;

@@ -228,6 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn a_guest_runs_and_dirties_what_it_is_told() {
         let kvm = match open() {
             Ok(kvm) => kvm,

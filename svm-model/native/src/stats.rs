@@ -95,9 +95,63 @@ impl Spread {
     }
 }
 
+/// A line through points, by least squares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fit {
+    /// At x = 0.
+    pub fixed: i64,
+    /// Per unit of x, in thousandths.
+    pub slope_milli: i64,
+    /// Standard error of the slope, in thousandths.
+    pub slope_error_milli: i64,
+    /// The largest distance of a point from the line.
+    pub residual: i64,
+}
+
+/// Fits `y = fixed + slope * x`; at least three points with two different x.
+#[must_use]
+pub fn fit(points: &[(u64, u64)]) -> Option<Fit> {
+    let n = i128::try_from(points.len()).ok().filter(|n| *n >= 3)?;
+    let wide = |(x, y): &(u64, u64)| (i128::from(*x), i128::from(*y));
+    let sum = |f: &dyn Fn(i128, i128) -> i128| points.iter().map(wide).map(|(x, y)| f(x, y)).sum::<i128>();
+    let (sx, sy) = (sum(&|x, _| x), sum(&|_, y| y));
+    // n times the sums of squares about the mean.
+    let sxx = n * sum(&|x, _| x * x) - sx * sx;
+    let sxy = n * sum(&|x, y| x * y) - sx * sy;
+    if sxx == 0 {
+        return None;
+    }
+    let slope_milli = sxy * 1000 / sxx;
+    let fixed = (sy * 1000 - slope_milli * sx) / (n * 1000);
+    let off = |x: i128, y: i128| y - fixed - slope_milli * x / 1000;
+    let squares = sum(&|x, y| off(x, y) * off(x, y));
+    // The slope's variance is (squares / (n - 2)) / (sxx / n).
+    let variance =
+        squares.unsigned_abs() * 1_000_000 * n.unsigned_abs() / (n - 2).unsigned_abs() / sxx.unsigned_abs();
+    let narrow = |v: i128| i64::try_from(v).unwrap_or(i64::MAX);
+    Some(Fit {
+        fixed: narrow(fixed),
+        slope_milli: narrow(slope_milli),
+        slope_error_milli: i64::try_from(variance.isqrt()).unwrap_or(i64::MAX),
+        residual: narrow(points.iter().map(wide).map(|(x, y)| off(x, y).abs()).max().unwrap_or(0)),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_found_and_its_error_is_zero_only_if_it_is_one() {
+        let exact: Vec<(u64, u64)> = [1, 2, 5, 9].map(|x| (x, 40 + 7 * x)).to_vec();
+        let line = Fit { fixed: 40, slope_milli: 7000, slope_error_milli: 0, residual: 0 };
+        assert_eq!(fit(&exact), Some(line));
+        assert_eq!(fit(&exact[..2]), None);
+        // By hand: x 0, 1, 2; y 0, 0, 3: slope 1.5, fixed -0.5, squares 1.5 over 1 degree, sxx 2: error 0.866.
+        let bent = fit(&[(0, 0), (1000, 0), (2000, 3000)]).unwrap();
+        assert_eq!((bent.slope_milli, bent.fixed, bent.residual), (1500, -500, 1000));
+        assert_eq!(bent.slope_error_milli, 866);
+    }
 
     #[test]
     fn percentiles_of_a_hundred_and_one() {

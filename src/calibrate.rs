@@ -1,0 +1,157 @@
+//! `sevsim calibrate`: measures this host and writes a profile for `--profile`.
+
+use std::path::{Path, PathBuf};
+
+use svm_native::calibrate::{STEPS, calibrate as measure};
+use svm_native::profile::{Profile, Reading};
+
+use crate::args::{CalibrateArgs, Format};
+use crate::exit::{Exit, Failure};
+use crate::interrupt;
+use crate::output::Output;
+use crate::report::number::thousandths;
+use crate::report::table::{Cell, Head, styled, table};
+use crate::report::{json, style, verdicts};
+
+/// Does it.
+pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, Failure> {
+    if args.dry_run {
+        for step in STEPS {
+            out.print(&format!("L{} {:13}{}\n", step.level, step.name, step.does));
+        }
+        let target = args.out.as_ref().map_or("standard output".to_owned(), |p| p.display().to_string());
+        out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
+        return Ok(Exit::Done);
+    }
+    if let Some(path) = &args.out {
+        writable(path).map_err(Failure::input)?;
+    }
+    let kept = std::cell::RefCell::new(None);
+    let mut tell = |step: &svm_native::calibrate::Step| out.log(&format!("{}: {}", step.name, step.does));
+    let mut keep = |profile: &Profile| {
+        *kept.borrow_mut() = Some(profile.clone());
+        args.out.as_ref().map_or(Ok(()), |path| write(path, &profile.toml()))
+    };
+    let done = measure(args.quick, interrupt::flag(), &mut tell, &mut keep);
+    done.map_err(|why| Failure { exit: Exit::Unable, message: why })?;
+    let Some(profile) = kept.into_inner() else {
+        out.log("interrupted before a step was done");
+        return Err(Failure::interrupted());
+    };
+    match args.format.format {
+        Format::Table if args.out.is_none() => out.print(&profile.toml()),
+        Format::Table => out.print(&text(&profile, out.width())),
+        Format::Json => {
+            for r in &profile.readings {
+                out.print(&json::line(&Line::of(r)));
+            }
+        }
+        Format::Csv => {
+            out.print("name,value,low,high,unit,samples,tagged,method\n");
+            for r in &profile.readings {
+                let [value, low, high] = [r.spread.p50, r.spread.p10, r.spread.p90].map(thousandths);
+                let (name, unit) = (r.name.clone(), r.unit.name().to_owned());
+                let (samples, tagged) = (r.samples.to_string(), r.tagged.to_string());
+                out.print(&verdicts::csv_line(&[
+                    name,
+                    value,
+                    low,
+                    high,
+                    unit,
+                    samples,
+                    tagged,
+                    r.method.clone(),
+                ]));
+            }
+        }
+    }
+    if let Some(name) = &profile.host.hypervisor {
+        out.log(&format!("IN A VM ({name}): these are a guest's numbers, not the processor's"));
+    }
+    if profile.complete {
+        return Ok(Exit::Done);
+    }
+    let target = args.out.as_ref().map_or(String::new(), |p| format!(" --out {}", p.display()));
+    let quick = if args.quick { " --quick" } else { "" };
+    out.log(&format!(
+        "interrupted; what was measured is kept. To measure all of it: sevsim calibrate{quick}{target}"
+    ));
+    Ok(Exit::Saved)
+}
+
+/// Where a file is written before it is moved to its place.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
+/// Writes beside the file and moves it there, so that a profile is never half written.
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    let wrong = |e: std::io::Error| format!("--out {}: cannot be written: {e}", path.display());
+    std::fs::write(beside(path), text).map_err(wrong)?;
+    std::fs::rename(beside(path), path).map_err(wrong)
+}
+
+/// Fails before a measurement, not after it.
+fn writable(path: &Path) -> Result<(), String> {
+    if path.is_dir() {
+        return Err(format!("--out {}: this is a directory", path.display()));
+    }
+    let made = std::fs::write(beside(path), "").and_then(|()| std::fs::remove_file(beside(path)));
+    made.map_err(|e| format!("--out {}: cannot be written: {e}", path.display()))
+}
+
+fn text(profile: &Profile, width: usize) -> String {
+    let heads = [
+        Head::left("", "number"),
+        Head::right("", "median"),
+        Head::right("", "p10"),
+        Head::right("", "p90"),
+        Head::left("", "unit"),
+        Head::right("", "samples"),
+        Head::right("", "tagged"),
+    ];
+    let row = |r: &Reading| {
+        let [value, low, high] = [r.spread.p50, r.spread.p10, r.spread.p90].map(thousandths);
+        let (samples, tagged) = (r.samples.to_string(), r.tagged.to_string());
+        [r.name.clone(), value, low, high, r.unit.name().to_owned(), samples, tagged].map(Cell::from).to_vec()
+    };
+    let rows: Vec<Vec<Cell>> = profile.readings.iter().map(row).collect();
+    let mut text = table(&heads, &rows, width);
+    text.push_str(&format!("\n{}\n", styled("not measured:", style::strong())));
+    for (name, why) in &profile.missing {
+        text.push_str(&format!("  {name}: {why}\n"));
+    }
+    text
+}
+
+/// `sevsim.calibrate/1`, a number.
+#[derive(Debug, serde::Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    name: &'a str,
+    unit: &'static str,
+    value_thousandths: u64,
+    low_thousandths: u64,
+    high_thousandths: u64,
+    samples: usize,
+    tagged: usize,
+    method: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn of(r: &'a Reading) -> Line<'a> {
+        Line {
+            schema: "sevsim.calibrate/1",
+            name: &r.name,
+            unit: r.unit.name(),
+            value_thousandths: r.spread.p50,
+            low_thousandths: r.spread.p10,
+            high_thousandths: r.spread.p90,
+            samples: r.samples,
+            tagged: r.tagged,
+            method: &r.method,
+        }
+    }
+}
