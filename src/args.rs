@@ -213,6 +213,9 @@ pub(crate) struct AboutArgs {
     /// sc, or tso: x86's store buffers [default: what the test says, else sc]
     #[arg(long, value_name = "MODEL", hide_possible_values = true)]
     pub(crate) memory_model: Option<MemoryModelArg>,
+    /// Value of a `#define` of the kernel or the test, such as FLUSH_ON_RELEASE=0; may be given several times
+    #[arg(short = 'D', long = "define", value_name = "NAME=NUMBER", value_parser = define)]
+    pub(crate) defines: Vec<(String, i64)>,
     /// Give up after this many states (k, M and G are understood)
     #[arg(long, value_name = "N", default_value = "100M", value_parser = states)]
     pub(crate) states: u32,
@@ -545,6 +548,16 @@ fn states(text: &str) -> Result<u32, String> {
     let most = u32::MAX - 1;
     let n = n.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=most).contains(n));
     n.ok_or_else(|| format!("expected a number of states from 1 to {most}, such as 5000000 or 5M"))
+}
+
+/// A name and its value.
+fn define(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let value = value.parse().ok().filter(|_| is_name);
+    value.map(|value| (name.to_owned(), value)).ok_or_else(|| {
+        "expected the name of a `#define` and a whole number, such as FLUSH_ON_RELEASE=0".to_owned()
+    })
 }
 
 /// A time, with its unit.

@@ -66,6 +66,8 @@ pub(crate) struct Checked {
     pub(crate) report: CheckReport,
     /// Of each event, its schedule as text.
     pub(crate) schedules: Vec<String>,
+    /// Values of `#define`s that were given on the command line.
+    pub(crate) defines: Vec<(String, i64)>,
     /// The first event's schedule in one word.
     pub(crate) token: Option<String>,
 }
@@ -115,7 +117,11 @@ impl Checked {
             MemoryModel::Sc => "",
             MemoryModel::Tso => " --memory-model tso",
         };
-        format!("sevsim check {} --policy {} --part {}{kernel}{model}", self.litmus, self.policy, self.part)
+        let defines = define_options(&self.defines);
+        format!(
+            "sevsim check {} --policy {} --part {}{kernel}{model}{defines}",
+            self.litmus, self.policy, self.part
+        )
     }
 }
 
@@ -164,10 +170,12 @@ impl Cases {
         for name in names::once(names) {
             for test in names::litmus(name)? {
                 if litmus.iter().all(|known| known.name != test.name) {
-                    litmus.push(match args.memory_model {
+                    let test = match args.memory_model {
                         Some(model) => test.with_memory_model(model.model()),
                         None => test,
-                    });
+                    };
+                    let define = |test: Litmus, d: &(String, i64)| test.with_define(&d.0, d.1);
+                    litmus.push(args.defines.iter().fold(test, define));
                 }
             }
         }
@@ -376,6 +384,7 @@ impl Cases {
             kernel: case.kernel.name.clone(),
             part: case.part.to_owned(),
             expected,
+            defines: case.litmus.defined().to_vec(),
             token: report
                 .events
                 .first()
@@ -387,6 +396,10 @@ impl Cases {
     }
 }
 
+fn define_options(defines: &[(String, i64)]) -> String {
+    defines.iter().map(|(name, value)| format!(" -D {name}={value}")).collect()
+}
+
 fn options(args: &AboutArgs) -> String {
     let mut text = String::new();
     let values = args.kernel.iter().map(|k| ("kernel", k)).chain(args.parts.iter().map(|p| ("part", p)));
@@ -396,6 +409,7 @@ fn options(args: &AboutArgs) -> String {
     if let Some(model) = args.memory_model {
         text.push_str(&format!(" --memory-model {}", model.model().name()));
     }
+    text.push_str(&define_options(&args.defines));
     text
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
     let file = ScheduleFile::parse(&text).map_err(wrong)?;
     let model = args.memory_model.map_or(file.memory_model, |m| m.model());
     let litmus = names::litmus_one(&file.litmus)?.with_memory_model(model);
+    let litmus = file.defines.iter().fold(litmus, |test, d| test.with_define(&d.0, d.1));
     let policy = names::find(Kind::Policy, &file.policy)?;
     let kernel = names::find(Kind::Kernel, &file.kernel)?;
     let part = names::part(&file.part)?;
@@ -101,6 +102,7 @@ fn replay_token(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failure> {
         kernel: kernel.clone(),
         part: part.clone(),
         memory_model: token.memory_model,
+        defines: Vec::new(),
         program: None,
         event: token.event,
         steps: Vec::new(),

@@ -96,8 +96,11 @@ pub(crate) fn is_token(word: &str) -> bool {
 }
 
 impl Token {
-    /// Of a violation; `None` for a schedule that does not fit the case.
+    /// Of a violation; `None` for a schedule that does not fit the case, or one of texts with other `#define`s.
     pub(crate) fn of(case: &CheckCase<'_>, event: EventKind, steps: &[ScheduledStep]) -> Option<Token> {
+        if !case.litmus.defined().is_empty() {
+            return None;
+        }
         let machine = case.machine(MemoryKind::Shadow).ok()?;
         let schedule = Explorer::new(&machine)?.packed(steps)?;
         let names: [&str; 4] = [&case.litmus.name, &case.policy.name, &case.kernel.name, case.part];

@@ -99,13 +99,16 @@ impl Text {
             Verdict::Bounded => ("BOUNDED", style::unsure()),
             Verdict::Refused => ("REFUSED", style::unsure()),
         };
+        let defines: Vec<String> =
+            checked.defines.iter().map(|(name, value)| format!(", {name} = {value}")).collect();
         let mut text = format!(
-            "{}{}, policy {}, on {} and {}\n",
+            "{}{}, policy {}, on {} and {}{}\n",
             styled(&pad(word, INDENT, false), colour),
             styled(&checked.litmus, style::strong()),
             styled(&checked.policy, style::strong()),
             checked.kernel,
-            checked.part
+            checked.part,
+            defines.concat()
         );
         let mut say = |line: &str| {
             let line = wrap(line, self.width.saturating_sub(INDENT), 0);

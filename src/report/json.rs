@@ -89,6 +89,8 @@ pub(crate) struct Check<'a> {
     sometimes: BTreeMap<&'static str, Option<u32>>,
     assumptions: &'a [&'static str],
     memory_model: &'static str,
+    /// Values of `#define`s that were given on the command line.
+    defines: BTreeMap<&'a str, i64>,
     schedule: Option<&'a str>,
     /// For `sevsim replay`.
     token: Option<&'a str>,
@@ -119,6 +121,7 @@ impl<'a> Check<'a> {
             sometimes: report.sometimes.iter().map(|(twin, at)| (twin.name(), *at)).collect(),
             assumptions: &report.assumptions,
             memory_model: report.memory_model.name(),
+            defines: checked.defines.iter().map(|(name, value)| (name.as_str(), *value)).collect(),
             schedule: checked.schedules.first().map(String::as_str),
             token: checked.token.as_deref(),
             trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),

@@ -26,8 +26,10 @@
 #define DF_FLUSH_ON_ASID_RECYCLE 1
 /* sev_flush_asids() keeps DEACTIVATE away (83af5e65a895). */
 #define DEACTIVATE_LOCK 1
-/* ccp driver, around SNP_INIT. */
-#define FLUSH_ON_SNP_INIT 1
+/* ccp driver: before SNP_INIT, after it, and before SNP_SHUTDOWN. */
+#define FLUSH_BEFORE_SNP_INIT 1
+#define FLUSH_AFTER_SNP_INIT 1
+#define FLUSH_BEFORE_SNP_SHUTDOWN 1
 /* sev_migrate_from(): from 7.3-rc5 the source's caches are written back (973ea70393e8). */
 #define FLUSH_ON_MIGRATE 0
 /* sev_migrate_from(): the destination gets a mask of its own (6f38f8c57464; d6581b6f2e26 forgot it). */
@@ -192,9 +194,12 @@ int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 	mutex_lock(&kvm->lock);
 	pin_user_page(page);
 	/* The guest may write the page under its own tag from now on: no line of the host's may follow. */
-	sev_clflush_pages(page);
+	if (REGION_CLFLUSH_UNDER_LOCK)
+		sev_clflush_pages(page);
 	page->registered = true;
 	mutex_unlock(&kvm->lock);
+	if (!REGION_CLFLUSH_UNDER_LOCK)
+		sev_clflush_pages(page);
 	return 0;
 }
 
@@ -545,12 +550,12 @@ int sev_snp_init(void)
 	int ret;
 
 	mutex_lock(&sev_cmd_mutex);
-	if (FLUSH_ON_SNP_INIT)
+	if (FLUSH_BEFORE_SNP_INIT)
 		wbinvd_on_all_cpus();
 	ret = snp_cmd_init();
 	if (!ret) {
 		/* SNP_INIT takes every thread's flag away: again, for DF_FLUSH. */
-		if (FLUSH_ON_SNP_INIT)
+		if (FLUSH_AFTER_SNP_INIT)
 			wbinvd_on_all_cpus();
 		ret = sev_cmd_df_flush();
 	}
@@ -564,7 +569,7 @@ int sev_snp_shutdown(void)
 
 	mutex_lock(&sev_cmd_mutex);
 	/* Every ASID must be clean. */
-	if (FLUSH_ON_SNP_INIT)
+	if (FLUSH_BEFORE_SNP_SHUTDOWN)
 		wbinvd_on_all_cpus();
 	ret = sev_cmd_df_flush();
 	if (!ret)

@@ -11,6 +11,7 @@
 use std::path::Path;
 
 use super::program::sevsim;
+use super::sites::with_each_switch;
 use super::verdicts::with_every_case;
 
 /// The lines of `out` that `ranges` (`1-8 24-36`) name.
@@ -72,6 +73,9 @@ fn outputs_shown_in_the_documentation_are_what_the_program_prints() {
         let (mut new, count) = made_anew(&old);
         if file == "docs/VERDICTS.md" {
             new = with_every_case(&new, root);
+        }
+        if file == "docs/SITES.md" {
+            new = with_each_switch(&new);
         }
         assert!(count >= least, "{file} shows {count} outputs");
         // Not by snapbox, which takes every backslash for a path's.

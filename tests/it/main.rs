@@ -9,5 +9,6 @@ mod native;
 mod output;
 mod program;
 mod questions;
+mod sites;
 mod timed;
 mod verdicts;

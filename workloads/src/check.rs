@@ -357,8 +357,10 @@ pub fn schedule_text(
     event: EventKind,
     steps: &[ScheduledStep],
 ) -> String {
+    let defines: Vec<String> =
+        case.litmus.defined().iter().map(|(name, value)| format!("define {name} {value}\n")).collect();
     let mut text = format!(
-        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}program {:016x}\nevent {}\nsteps\n",
+        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}{}program {:016x}\nevent {}\nsteps\n",
         case.litmus.name,
         case.policy.name,
         case.kernel.name,
@@ -367,6 +369,7 @@ pub fn schedule_text(
             MemoryModel::Sc => "",
             MemoryModel::Tso => "memory-model tso\n",
         },
+        defines.concat(),
         program_digest(machine),
         event.name()
     );
@@ -401,6 +404,8 @@ pub struct ScheduleFile {
     pub part: String,
     /// The order in which accesses are seen: a line `memory-model tso`, or none.
     pub memory_model: MemoryModel,
+    /// Values of `#define`s that the check was given: lines `define NAME NUMBER`.
+    pub defines: Vec<(String, i64)>,
     /// [`program_digest`] of the program that it was made for; none in older files.
     pub program: Option<u64>,
     /// Event that it shows.
@@ -439,6 +444,13 @@ impl ScheduleFile {
             memory_model = MemoryModel::from_name(&name)
                 .ok_or((n, format!("unknown memory model `{name}`: known are sc, tso")))?;
         }
+        let mut defines = Vec::new();
+        while lines.peek().is_some_and(|(_, line)| line.starts_with("define ")) {
+            let (n, define) = field(&mut lines, "define")?;
+            let value = define.split_once(' ').and_then(|(name, v)| Some((name.to_owned(), v.parse().ok()?)));
+            defines
+                .push(value.ok_or((n, format!("expected `define NAME NUMBER`, found `define {define}`")))?);
+        }
         let mut program = None;
         if lines.peek().is_some_and(|(_, line)| line.starts_with("program ")) {
             let (n, digest) = field(&mut lines, "program")?;
@@ -460,7 +472,7 @@ impl ScheduleFile {
             let answers = answers.map_err(|e| (n, format!("a choice is not a number: {e}")))?;
             steps.push((n, actor.to_owned(), answers));
         }
-        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, program, event, steps })
+        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, defines, program, event, steps })
     }
 
     /// The steps for a machine.

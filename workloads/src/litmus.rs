@@ -42,6 +42,8 @@ pub struct Litmus {
     kernels: Vec<String>,
     policies: Option<Vec<String>>,
     initial: Vec<Initial>,
+    /// What [`Litmus::with_define`] was told.
+    defined: Vec<(String, i64)>,
     /// Values of `#define`s that other texts have.
     switches: Vec<(String, i64)>,
 }
@@ -130,6 +132,7 @@ impl Litmus {
             policies: front.policies.as_ref().map(names),
             initial: Vec::new(),
             switches: Vec::new(),
+            defined: Vec::new(),
             front,
         };
         litmus.validate(text, &fail)?;
@@ -193,6 +196,7 @@ impl Litmus {
             policies: v.policies.as_ref().map(names).or_else(|| self.policies.clone()),
             initial: Vec::new(),
             switches,
+            defined: self.defined.clone(),
             front,
         };
         litmus.initialise(&[&v.set]);
@@ -255,6 +259,24 @@ impl Litmus {
     pub fn with_memory_model(mut self, model: MemoryModel) -> Litmus {
         model.name().clone_into(&mut self.front.memory_model);
         self
+    }
+
+    /// The same test with another value of a `#define` of the body's or of another text's. Whether some text has that
+    /// `#define` shows when it is compiled.
+    #[must_use]
+    pub fn with_define(mut self, name: &str, value: i64) -> Litmus {
+        match variant::with_define(&self.body, name, value) {
+            Some(body) => self.body = body,
+            None => self.switches.push((name.to_owned(), value)),
+        }
+        self.defined.push((name.to_owned(), value));
+        self
+    }
+
+    /// What [`Litmus::with_define`] was told.
+    #[must_use]
+    pub fn defined(&self) -> &[(String, i64)] {
+        &self.defined
     }
 
     /// Parts that it is about.

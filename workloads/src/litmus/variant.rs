@@ -116,12 +116,21 @@ pub(super) fn check_set(set: &Values, fail: &Fail<'_>) -> Result<(), super::Litm
     Ok(())
 }
 
+/// The body with another value of one of its `#define`s, if it has it.
+pub(super) fn with_define(body: &str, name: &str, value: i64) -> Option<String> {
+    defined_at(body, name)?;
+    Some(with_values(body, &|of| (of == name).then(|| value.to_string())))
+}
+
 /// The body with a variant's values of its `#define`s.
 pub(super) fn with_defines(body: &str, defines_of: &[&Values]) -> String {
-    let value = |name: &str| {
+    with_values(body, &|name| {
         let all = defines_of.iter().rev().flat_map(|values| values.iter());
         all.into_iter().find(|(key, _)| key.get_ref() == name).and_then(|(_, value)| scalar(value.get_ref()))
-    };
+    })
+}
+
+fn with_values(body: &str, value: &dyn Fn(&str) -> Option<String>) -> String {
     let line = |line: &str| match defines(line).and_then(|name| Some((name, value(name)?))) {
         None => line.to_owned(),
         Some((name, value)) => {
