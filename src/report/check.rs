@@ -101,14 +101,18 @@ impl Text {
         };
         let defines: Vec<String> =
             checked.defines.iter().map(|(name, value)| format!(", {name} = {value}")).collect();
+        let place = format!("on {} and {}{}", checked.kernel, checked.part, defines.concat());
+        let named = checked.litmus.len() + checked.policy.len() + ", policy , ".len();
+        // As wide as the rest, and never broken within a name.
+        let gap = match INDENT + named + place.len() > self.width {
+            true => format!("\n{}", " ".repeat(INDENT)),
+            false => " ".to_owned(),
+        };
         let mut text = format!(
-            "{}{}, policy {}, on {} and {}{}\n",
+            "{}{}, policy {},{gap}{place}\n",
             styled(&pad(word, INDENT, false), colour),
             styled(&checked.litmus, style::strong()),
             styled(&checked.policy, style::strong()),
-            checked.kernel,
-            checked.part,
-            defines.concat()
         );
         let mut say = |line: &str| {
             let line = wrap(line, self.width.saturating_sub(INDENT), 0);

@@ -104,6 +104,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "sometimes",
         "memory_model",
         "victims",
+        "defines",
         "schedule",
         "token",
         "trace",
@@ -393,4 +394,34 @@ fn a_token_of_ones_own_policy_needs_the_same_text() {
     sevsim_in(&folder, &["replay", token]).ends(2).says(&["was made for another text"]);
     std::fs::remove_file(folder.path.join("mine.c")).unwrap();
     sevsim_in(&folder, &["replay", token]).ends(2).says(&["mine.c"]);
+}
+
+#[test]
+fn a_switch_of_the_kernel_can_be_given_on_the_command_line() {
+    let folder = Folder::new();
+    let args = ["check", "unregister-and-reuse:kept", "--policy", "all-wbinvd", "--part", "rome"];
+    sevsim(&args).ends(0);
+    let off = [&args[..], &["-D", "FLUSH_ON_UNREGISTER=0", "--save-schedule", "s"]].concat();
+    let out = sevsim_in(&folder, &off).ends(3).out;
+    assert!(out.contains("on linux-6.17 and rome, FLUSH_ON_UNREGISTER = 0"), "{out}");
+    assert!(!out.contains("sevsim replay sev1-"), "a token knows no switches: {out}");
+    let schedule = std::fs::read_to_string(folder.path.join("s")).unwrap();
+    assert!(schedule.contains("\ndefine FLUSH_ON_UNREGISTER 0\n"), "{schedule}");
+    let replayed = sevsim_in(&folder, &["replay", "s"]).ends(0);
+    assert!(!replayed.err.contains("warning"), "{}", replayed.err);
+    let json = sevsim(&[&args[..], &["-D", "FLUSH_ON_UNREGISTER=0", "--format", "json"]].concat()).json();
+    assert_eq!(json[0]["defines"]["FLUSH_ON_UNREGISTER"], 0);
+
+    // A litmus test's own `#define` as well; the later value counts.
+    let own = ["-D", "FREED=0", "-D", "FREED=1"];
+    sevsim(
+        &[&["check", "memslot-deleted:freed", "--policy", "all-wbinvd", "--kernel", "linux-6.1"], &own[..]]
+            .concat(),
+    )
+    .ends(0);
+
+    sevsim(&[&args[..], &["-D", "FLUSH_ON_UNREGISTRE=0"]].concat()).ends(2).says(&["FLUSH_ON_UNREGISTER"]);
+    for bad in ["FLUSH", "=1", "FLUSH=yes", "A B=1"] {
+        sevsim(&[&args[..], &["-D", bad]].concat()).ends(2).says(&["such as FLUSH_ON_RELEASE=0"]);
+    }
 }
