@@ -89,3 +89,26 @@ fn outputs_shown_in_the_documentation_are_what_the_program_prints() {
         }
     }
 }
+
+#[test]
+fn the_corpus_page_names_every_test_and_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/CORPUS.md")).expect("it is there");
+    let tests = sevsim(&["list", "litmus", "--format", "json"]).json();
+    let names: Vec<&str> = tests.iter().map(|t| t["name"].as_str().expect("a name")).collect();
+    let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).collect();
+    for name in &names {
+        let files = |n: &&str| n.split(':').next() == Some(name);
+        assert!(named.iter().any(files), "docs/CORPUS.md does not name {name}");
+    }
+    // What looks like the name of a test is one.
+    for n in
+        named.iter().filter(|n| n.contains(':') && n.split(':').all(|p| !p.is_empty() && p.chars().all(word)))
+    {
+        let (file, variant) = n.split_once(':').expect("a variant");
+        assert!(names.contains(&file), "docs/CORPUS.md names {n}");
+        let shown = sevsim(&["show", "litmus", n]);
+        assert_eq!(shown.code, 0, "docs/CORPUS.md names {n}, and {file} has no variant {variant}");
+    }
+}

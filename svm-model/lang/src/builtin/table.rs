@@ -144,6 +144,7 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Memory, "smp_mb__before_atomic", &[], R::Nothing, Act::Barrier, "nothing: x86 orders this by itself", NONE),
     row(G::Memory, "smp_mb__after_atomic", &[], R::Nothing, Act::Barrier, "nothing: x86 orders this by itself", NONE),
     row(G::Memory, "barrier", &[], R::Nothing, Act::Barrier, "nothing: x86 orders this by itself", NONE),
+    row(G::Memory, "cpu_relax", &[], R::Nothing, Act::Barrier, "nothing: a hint for the core", NONE),
     row(G::Memory, "kzalloc", &[P::Size, P::Number], R::Object, Act::Kzalloc, "an object of the structure that is not in use, the first, with each field as it starts; `NULL` if there is no memory, which is a choice unless `no-alloc-failure` is assumed, or if all are in use. `sizeof(*local)` will do too", ONE).reports("`sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),
     row(G::Memory, "kfree", &[P::Object], R::Nothing, Act::Kfree, "frees the object; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before, and for an allocated mask in it that was not"),
     row(G::Memory, "WARN_ON", &[P::Bool], R::Bool, Act::Warn, "whether the condition holds, which it should not", NONE).reports("`tracking` if it does"),
