@@ -123,6 +123,9 @@ pub(crate) struct TimedArgs {
     /// Processor; the scenario's own by default
     #[arg(long, value_name = "PART")]
     pub(crate) part: Option<String>,
+    /// Measured numbers, from `sevsim calibrate`, in the place of the part's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<String>,
     /// Runs of each policy, with consecutive seeds; the table shows medians
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) runs: u32,
@@ -519,6 +522,9 @@ pub(crate) struct ShowArgs {
     /// A part's file as it is, to be edited, instead of a sheet for reading
     #[arg(long)]
     pub(crate) text: bool,
+    /// Of a part: with the measured numbers of this file, from `sevsim calibrate`
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub(crate) profile: Option<String>,
     /// table prints the text as it is (of a part a sheet), json puts it into one object; a text has no csv
     #[arg(long, value_enum, default_value_t = Format::Table, hide_possible_values = true, value_name = "FORMAT")]
     pub(crate) format: Format,

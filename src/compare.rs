@@ -97,8 +97,9 @@ fn timed(
             out.print(&table.text(out.width()));
         }
         Format::Json => {
+            let measured = experiment.prepared.part().measured();
             for t in rows.iter().flat_map(|r| &r.runs) {
-                out.print(&json::line(&json::Run::of(names, &t.report, t.wall_ms)));
+                out.print(&json::line(&json::Run::of(names, measured, &t.report, t.wall_ms)));
             }
         }
         Format::Csv => {
@@ -131,6 +132,7 @@ fn options(args: &TimedArgs) -> String {
     };
     add("kernel", (args.kernel != svm_model::text::DEFAULT_KERNEL).then(|| args.kernel.clone()));
     add("part", args.part.clone());
+    add("profile", args.profile.clone());
     add("runs", (args.runs != 1).then(|| args.runs.to_string()));
     add("seed", (args.seed != 1).then(|| args.seed.to_string()));
     add("guest-trace", args.guest_trace.as_ref().map(|p| p.display().to_string()));
@@ -149,10 +151,12 @@ impl Experiment {
         };
         let found: Scenario = names::scenario(scenario)?;
         let part_name = args.part.clone().unwrap_or_else(|| found.part().to_owned());
-        let part = names::part(&part_name).map_err(|failure| match args.part {
-            Some(_) => failure,
-            None => Failure { message: format!("{scenario}: part: {}", failure.message), ..failure },
-        })?;
+        let part =
+            names::measured_part(&part_name, args.profile.as_deref()).map_err(|failure| match args.part {
+                None if args.profile.is_some() => failure,
+                Some(_) => failure,
+                None => Failure { message: format!("{scenario}: part: {}", failure.message), ..failure },
+            })?;
         let kernel = names::find(Kind::Kernel, &args.kernel)?;
         let mut texts = names::policies(policies)?;
         let shown = texts.len();

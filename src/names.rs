@@ -226,6 +226,13 @@ pub(crate) fn part(name: &str) -> Result<Part, Failure> {
     })
 }
 
+/// A part, with a profile's numbers in the place of its own.
+pub(crate) fn measured_part(name: &str, profile: Option<&str>) -> Result<Part, Failure> {
+    let part = part(name)?;
+    let Some(file) = profile else { return Ok(part) };
+    Ok(part.with_profile(file, &read(file).map_err(Failure::input)?)?)
+}
+
 /// A scenario.
 pub(crate) fn scenario(name: &str) -> Result<Scenario, Failure> {
     let found = find(Kind::Scenario, name)?;

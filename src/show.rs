@@ -16,6 +16,9 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
             "--format csv: a text has no rows; `show` knows table (as it is) and json",
         ));
     }
+    if args.profile.is_some() && (args.what != ShowWhat::Part || args.format != Format::Table) {
+        return Err(Failure::input("--profile: only `show part NAME` has numbers to show, as a sheet"));
+    }
     let kind = match args.what {
         ShowWhat::Policy | ShowWhat::Ast => Kind::Policy,
         ShowWhat::Kernel => Kind::Kernel,
@@ -29,7 +32,7 @@ pub(crate) fn show(args: &ShowArgs, out: &mut Output) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if args.what == ShowWhat::Part && args.format == Format::Table && !args.text {
-        let part = names::part(&args.name)?;
+        let part = names::measured_part(&args.name, args.profile.as_deref())?;
         out.print(&report::part::sheet(&part, &args.name, out.width()));
         return Ok(Exit::Done);
     }

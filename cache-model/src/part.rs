@@ -4,12 +4,14 @@
 //! No floating point: decimals are read as thousandths from their digits.
 
 mod param;
+mod profile;
 mod read;
 mod timing;
 
 use sev_arch::{CcxId, CoreId, PcpuId};
 
 pub use param::{Confidence, Level, Levels, Number, Param, Quantity, Unit};
+pub use profile::Measured;
 pub use timing::Timing;
 
 /// A part file that is wrong, and where.
@@ -226,6 +228,7 @@ pub struct Part {
     sme_coherent: bool,
     wbnoinvd: bool,
     numbers: Vec<Number>,
+    profile: Option<Measured>,
 }
 
 const BUILTIN: [(&str, &str, &str); 10] = [

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cache_model::part::Measured;
 use serde::Serialize;
 use svm_model::story::StoryStep;
 use workloads::scenario::RunReport;
@@ -209,6 +210,8 @@ pub(crate) struct Run<'a> {
     policy: &'a str,
     kernel: &'a str,
     part: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<MeasuredBy<'a>>,
     seed: u64,
     cycles: u64,
     guest_accesses: u64,
@@ -218,6 +221,30 @@ pub(crate) struct Run<'a> {
     provenance: Provenance,
 }
 
+/// Which of the part's numbers a profile gave.
+#[derive(Debug, Serialize)]
+struct MeasuredBy<'a> {
+    profile: &'a str,
+    host: &'a str,
+    cpu: &'a str,
+    date: &'a str,
+    hypervisor: Option<&'a str>,
+    numbers: Vec<&'static str>,
+}
+
+impl<'a> MeasuredBy<'a> {
+    fn of(m: &'a Measured) -> MeasuredBy<'a> {
+        MeasuredBy {
+            profile: &m.file,
+            host: &m.host,
+            cpu: &m.cpu,
+            date: &m.date,
+            hypervisor: m.hypervisor.as_deref(),
+            numbers: m.params.iter().map(|p| p.name()).collect(),
+        }
+    }
+}
+
 /// A ratio in millionths as a number.
 #[expect(clippy::float_arithmetic, reason = "JSON has one kind of number; nothing is computed with this one")]
 fn ratio(ppm: u64) -> f64 {
@@ -225,8 +252,13 @@ fn ratio(ppm: u64) -> f64 {
 }
 
 impl<'a> Run<'a> {
-    /// A run in a scenario under a kernel on a part.
-    pub(crate) fn of(names: [&'a str; 3], report: &'a RunReport, wall_ms: u64) -> Run<'a> {
+    /// A run in a scenario under a kernel on a part, of which some numbers may be measured.
+    pub(crate) fn of(
+        names: [&'a str; 3],
+        measured: Option<&'a Measured>,
+        report: &'a RunReport,
+        wall_ms: u64,
+    ) -> Run<'a> {
         let [scenario, kernel, part] = names;
         let (outcome, cost, latency) = (&report.outcome, &report.outcome.cost, report.flush_latency);
         Run {
@@ -235,6 +267,7 @@ impl<'a> Run<'a> {
             policy: &report.policy,
             kernel,
             part,
+            measured: measured.map(MeasuredBy::of),
             seed: report.seed,
             cycles: outcome.cycles,
             guest_accesses: outcome.guest_accesses,

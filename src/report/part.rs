@@ -1,6 +1,6 @@
 //! A part as a sheet for reading: a picture of the topology, what follows from the numbers, the numbers.
 
-use cache_model::part::{CacheShape, L3Kind, Level, Number, Param, Part};
+use cache_model::part::{CacheShape, L3Kind, Level, Measured, Number, Param, Part};
 
 use super::number::{grouped, size, time};
 use super::style;
@@ -21,6 +21,10 @@ pub(crate) fn sheet(part: &Part, label: &str, width: usize) -> String {
     text.push_str(&derived(part));
     text.push('\n');
     text.push_str(&numbers(part, width));
+    if let Some(m) = part.measured() {
+        text.push_str(&wrap(&measured(m), width, 0));
+        text.push('\n');
+    }
     text
 }
 
@@ -117,6 +121,25 @@ fn typical(part: &Part, param: Param) -> String {
 fn decimal(thousandths: u64) -> String {
     let text = format!("{}.{:03}", thousandths / 1000, thousandths % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Whose numbers a part has in the place of its own, in words.
+pub(crate) fn measured(m: &Measured) -> String {
+    let names: Vec<&str> = m.params.iter().map(|p| p.name()).collect();
+    let guest = match &m.hypervisor {
+        Some(name) => format!(" IN A VM ({name}): these are a guest's numbers, not the processor's."),
+        None => String::new(),
+    };
+    format!(
+        "Measured: {} of {} numbers are those of {} ({}, {}), by {}: {}. All others are the part's own.{guest}",
+        names.len(),
+        Param::ALL.len(),
+        m.host,
+        m.cpu,
+        m.date,
+        m.file,
+        names.join(", ")
+    )
 }
 
 /// What follows from the numbers for a flush by one CCX.

@@ -207,7 +207,12 @@ impl Table<'_> {
             grades.join(", "),
             self.names[2],
         );
-        format!("{}\n", styled(&wrap(&said, width, 0), style::aside()))
+        let mut text = format!("{}\n", styled(&wrap(&said, width, 0), style::aside()));
+        if let Some(measured) = part.measured() {
+            text.push_str(&wrap(&super::part::measured(measured), width, 0));
+            text.push('\n');
+        }
+        text
     }
 
     fn next(&self) -> String {

@@ -66,6 +66,7 @@ fn outputs_shown_in_the_documentation_are_what_the_program_prints() {
         ("docs/POLICIES.md", 1),
         ("docs/TRACES.md", 1),
         ("docs/SITES.md", 4),
+        ("docs/EXPLORER.md", 1),
         ("docs/VERDICTS.md", 1),
     ] {
         let path = root.join(file);

@@ -104,3 +104,71 @@ fn this_host_is_probed_without_failing() {
     assert_eq!(json[0]["schema"], "sevsim.probe/1");
     assert_eq!(json[0]["in_a_vm"].as_bool(), Some(ran.out.contains("IN A VM")));
 }
+
+const PROFILE: &str = r#"schema = "sevsim.profile/1"
+kind = "quick"
+complete = true
+
+[host]
+name = "bench7"
+kernel = "6.12"
+cpu = "AMD EPYC 9654"
+date = "2026-11-24T12:00:00Z"
+under_hypervisor = "none"
+
+[flush]
+clflush_dirty = { value = 3.5, low = 3, high = 4.25, unit = "ns", samples = 300, tagged = 2, method = "a loop" }
+
+[other]
+clwb_dirty = { value = 2, low = 2, high = 2, unit = "ns", samples = 1, tagged = 0, method = "a loop" }
+"#;
+
+#[test]
+fn a_profile_takes_the_place_of_a_parts_numbers() {
+    let folder = Folder::new();
+    folder.file("p.toml", PROFILE);
+    let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0).out;
+    let row = sheet.lines().find(|l| l.starts_with("flush.clflush_dirty ")).expect("its row");
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..6], ["flush.clflush_dirty", "3", "3.5", "4.25", "ns", "M"]);
+    assert!(sheet.contains("Measured: 1 of 39 numbers"), "{sheet}");
+    assert!(!sheet.contains("IN A VM"), "{sheet}");
+
+    let args = ["compare", "--accesses", "2000", "--policy", "no-flush", "--part", "genoa"];
+    let with = [&args[..], &["--profile", "p.toml"]].concat();
+    let out = sevsim_in(&folder, &with).ends(0).out;
+    assert!(out.contains("Measured: 1 of 39 numbers are those of bench7"), "{out}");
+    let json = sevsim_in(&folder, &[&with[..], &["--format", "json"]].concat()).ends(0).json();
+    assert_eq!(json[0]["measured"]["numbers"][0], "flush.clflush_dirty");
+    assert_eq!(json[0]["measured"]["hypervisor"], serde_json::Value::Null);
+    assert!(sevsim(&[&args[..], &["--format", "json"]].concat()).json()[0].get("measured").is_none());
+
+    folder.file("vm.toml", PROFILE.replace("\"none\"", "\"KVMKVMKVM\""));
+    let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "vm.toml"]).ends(0).out;
+    assert!(sheet.contains("IN A VM (KVMKVMKVM)"), "{sheet}");
+}
+
+#[test]
+fn profiles_that_are_wrong() {
+    let folder = Folder::new();
+    for (text, said) in [
+        (PROFILE.replace("profile/1", "profile/9"), "bad.toml:1:10: `schema` is \"sevsim.profile/9\""),
+        (PROFILE.replace("clflush_dirty", "clflush_wet"), "bad.toml:13:1: `flush.clflush_wet` is not a key"),
+        (
+            PROFILE.replace("value = 3.5", "value = 5"),
+            "bad.toml:13:17: `flush.clflush_dirty` is out of order",
+        ),
+        (PROFILE.replace("unit = \"ns\"", "unit = \"GHz\""), "bad.toml:13:"),
+        (PROFILE.replace("[host]", "[guest]"), "`host` is missing"),
+        ("= =".to_owned(), "bad.toml:1:"),
+        (String::new(), "the file is empty"),
+    ] {
+        folder.file("bad.toml", text);
+        let ran = sevsim_in(&folder, &["compare", "--accesses", "2000", "--profile", "bad.toml"]);
+        ran.ends(2).says(&[said]);
+    }
+    sevsim_in(&folder, &["compare", "--profile", "none.toml"]).ends(2).says(&["none.toml"]);
+    folder.file("p.toml", PROFILE);
+    sevsim_in(&folder, &["show", "policy", "no-flush", "--profile", "p.toml"]).ends(2).says(&["--profile"]);
+    sevsim_in(&folder, &["show", "part", "rome", "--text", "--profile", "p.toml"]).ends(2);
+}

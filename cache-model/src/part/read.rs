@@ -10,7 +10,7 @@ use super::{CacheShape, L3Kind, Part, PartError, Replacement, Topology};
 
 /// The file being read, for error places.
 #[derive(Clone, Copy)]
-struct Text<'t> {
+pub(super) struct Text<'t> {
     file: &'t str,
     text: &'t str,
 }
@@ -25,7 +25,7 @@ impl Text<'_> {
 }
 
 /// A table of the file, and which of its keys were asked for.
-struct Section<'t> {
+pub(super) struct Section<'t> {
     text: Text<'t>,
     path: String,
     span: Range<usize>,
@@ -34,11 +34,16 @@ struct Section<'t> {
 }
 
 impl<'t> Section<'t> {
+    /// An error at a place of the file.
+    pub(super) fn error(&self, span: Range<usize>, message: String, help: String) -> PartError {
+        self.text.error(span, message, help)
+    }
+
     fn full(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn find(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+    pub(super) fn find(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
         self.asked.push(key);
         self.table.iter().find(|(k, _)| k.get_ref() == key).map(|(_, v)| v)
     }
@@ -61,7 +66,7 @@ impl<'t> Section<'t> {
         self.wrong(key, value, &format!("{article} {kind}"), expected)
     }
 
-    fn section(&mut self, key: &'static str) -> Result<Section<'t>, PartError> {
+    pub(super) fn section(&mut self, key: &'static str) -> Result<Section<'t>, PartError> {
         let value = self.get(key, "a table")?;
         self.as_section(key, value, "a table")
     }
@@ -77,7 +82,11 @@ impl<'t> Section<'t> {
         Ok(Section { text: self.text, path, span: value.span(), table, asked: Vec::new() })
     }
 
-    fn string(&mut self, key: &'static str, expected: &str) -> Result<(&'t str, Range<usize>), PartError> {
+    pub(super) fn string(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+    ) -> Result<(&'t str, Range<usize>), PartError> {
         let value = self.get(key, expected)?;
         let text = value.get_ref().as_str().ok_or_else(|| self.mistyped(key, value, expected))?;
         if text.trim().is_empty() {
@@ -185,24 +194,7 @@ impl<'t> Section<'t> {
             return Err(self.wrong(param.key(), value, "a number without unit and source", &expected));
         }
         let mut inner = self.as_section(param.key(), value, &expected)?;
-        let (unit_text, span) = inner.string("unit", param.quantity().expected())?;
-        let unit =
-            Unit::from_name(unit_text).filter(|u| u.quantity() == param.quantity()).ok_or_else(|| {
-                let message = format!("`{}` is \"{unit_text}\"", inner.full("unit"));
-                self.text.error(span, message, format!("expected {}", param.quantity().expected()))
-            })?;
-        let low = inner.decimal("low", unit)?;
-        let typical = inner.decimal("typical", unit)?;
-        let high = inner.decimal("high", unit)?;
-        if !(low <= typical && typical <= high) {
-            let message = format!("`{}` is out of order", inner.path);
-            return Err(self.text.error(value.span(), message, "expected low <= typical <= high"));
-        }
-        let may_be_zero = param.quantity() == Quantity::Time;
-        if low == 0 && !may_be_zero || typical == 0 && param == Param::L1Hit {
-            let message = format!("`{}` is zero", inner.path);
-            return Err(self.text.error(value.span(), message, "expected a value above zero"));
-        }
+        let number = inner.levels(param, "typical", value.span())?;
         let source = inner.string("source", "where the number comes from")?.0.to_owned();
         const LETTERS: &str =
             "\"A\" (vendor), \"B\" (third party), \"C\" (arithmetic), \"M\" (ours) or \"U\" (knob)";
@@ -212,7 +204,48 @@ impl<'t> Section<'t> {
             self.text.error(span, message, format!("expected {LETTERS}"))
         })?;
         inner.finish()?;
-        Ok(Number { low, typical, high, unit, source, confidence })
+        Ok(Number { source, confidence, ..number })
+    }
+
+    /// A number of a profile; `None` if it has none of that name.
+    pub(super) fn measured(&mut self, param: Param, source: &str) -> Result<Option<Number>, PartError> {
+        let Some(value) = self.find(param.key()) else { return Ok(None) };
+        let expected = "a table { value, low, high, unit, samples, tagged, method }";
+        let mut inner = self.as_section(param.key(), value, expected)?;
+        let number = inner.levels(param, "value", value.span())?;
+        let method = inner.string("method", "how it was measured")?.0;
+        inner.asked.extend(["samples", "tagged"]);
+        inner.finish()?;
+        Ok(Some(Number { source: format!("{source}: {method}"), confidence: Confidence::M, ..number }))
+    }
+
+    /// The three levels of a number and their unit; the middle one is called `middle`.
+    fn levels(
+        &mut self,
+        param: Param,
+        middle: &'static str,
+        place: Range<usize>,
+    ) -> Result<Number, PartError> {
+        let inner = self;
+        let (unit_text, span) = inner.string("unit", param.quantity().expected())?;
+        let unit =
+            Unit::from_name(unit_text).filter(|u| u.quantity() == param.quantity()).ok_or_else(|| {
+                let message = format!("`{}` is \"{unit_text}\"", inner.full("unit"));
+                inner.text.error(span, message, format!("expected {}", param.quantity().expected()))
+            })?;
+        let low = inner.decimal("low", unit)?;
+        let typical = inner.decimal(middle, unit)?;
+        let high = inner.decimal("high", unit)?;
+        if !(low <= typical && typical <= high) {
+            let message = format!("`{}` is out of order", inner.path);
+            return Err(inner.text.error(place, message, format!("expected low <= {middle} <= high")));
+        }
+        let may_be_zero = param.quantity() == Quantity::Time;
+        if low == 0 && !may_be_zero || typical == 0 && param == Param::L1Hit {
+            let message = format!("`{}` is zero", inner.path);
+            return Err(inner.text.error(place, message, "expected a value above zero"));
+        }
+        Ok(Number { low, typical, high, unit, source: String::new(), confidence: Confidence::U })
     }
 
     /// A decimal in thousandths, read from its digits: no floating point.
@@ -251,7 +284,7 @@ impl<'t> Section<'t> {
     }
 
     /// Refuses keys nobody asked for.
-    fn finish(self) -> Result<(), PartError> {
+    pub(super) fn finish(self) -> Result<(), PartError> {
         let Some((key, _)) = self.table.iter().find(|(k, _)| !self.asked.contains(&k.get_ref().as_ref()))
         else {
             return Ok(());
@@ -273,13 +306,26 @@ fn thousandths(digits: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction)
 }
 
-pub(super) fn read(file: &str, text: &str) -> Result<Part, PartError> {
+/// Reads a file's text by its outermost table.
+pub(super) fn document<R>(
+    file: &str,
+    text: &str,
+    f: impl FnOnce(Section<'_>) -> Result<R, PartError>,
+) -> Result<R, PartError> {
     let at = Text { file, text };
     let document = DeTable::parse(text).map_err(|e| {
         at.error(e.span().unwrap_or(0..0), format!("not TOML: {}", e.message()), "expected a TOML document")
     })?;
     let table = document.get_ref();
-    let mut root = Section { text: at, path: String::new(), span: 0..0, table, asked: Vec::new() };
+    f(Section { text: at, path: String::new(), span: 0..0, table, asked: Vec::new() })
+}
+
+pub(super) fn read(file: &str, text: &str) -> Result<Part, PartError> {
+    document(file, text, part)
+}
+
+fn part(mut root: Section<'_>) -> Result<Part, PartError> {
+    let at = root.text;
     let name = root.string("name", "the part's name, as \"genoa\"")?.0.to_owned();
     let description = root.string("description", "one sentence")?.0.to_owned();
     let sources = root.strings("sources", "a list of where the numbers come from")?;
@@ -335,6 +381,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Part, PartError> {
         sme_coherent,
         wbnoinvd,
         numbers,
+        profile: None,
     })
 }
 
