@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Mutate(MutateArgs),
     /// Make a litmus test larger step by step: up to where a claim is exhaustive
     Scale(ScaleArgs),
+    /// Compare a calibration's held-out measurements with what the simulation predicts of them
+    Validate(ValidateArgs),
     /// Follow a saved schedule step by step
     Replay(ReplayArgs),
     /// Say what this host offers for measuring, and why not more
@@ -395,6 +397,25 @@ pub(crate) struct ScaleArgs {
     pub(crate) time: Duration,
     #[command(flatten)]
     pub(crate) about: AboutArgs,
+}
+
+/// `validate`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim calibrate --quick --out p.toml
+  sevsim validate p.toml --part genoa
+
+Exit codes: 0 every prediction is within 15 % of a quiet measurement, 3 one is not, 5 all are too noisy to say,
+2 bad input.")]
+pub(crate) struct ValidateArgs {
+    /// Profile of `sevsim calibrate`
+    #[arg(value_name = "PROFILE")]
+    pub(crate) profile: String,
+    /// Processor of the host that was measured
+    #[arg(long, value_name = "PART", default_value = "genoa")]
+    pub(crate) part: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
 }
 
 /// `replay`.

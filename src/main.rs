@@ -22,6 +22,7 @@ mod show;
 mod spool;
 mod test;
 mod token;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::Probe(args)) => probe::probe(&args, out),
         Some(Command::Calibrate(args)) => calibrate::calibrate(&args, out),
+        Some(Command::Validate(args)) => validate::validate(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),
         Some(Command::Completions(args)) => Ok(show::completions(&args, out)),

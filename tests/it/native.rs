@@ -172,3 +172,59 @@ fn profiles_that_are_wrong() {
     sevsim_in(&folder, &["show", "policy", "no-flush", "--profile", "p.toml"]).ends(2).says(&["--profile"]);
     sevsim_in(&folder, &["show", "part", "rome", "--text", "--profile", "p.toml"]).ends(2);
 }
+
+/// A profile whose held-out measurements the model meets, misses, and cannot judge.
+const HELD_OUT: &str = r#"
+[[held_out]]
+dirty = 100
+clean = 0
+absent = 0
+value = 450
+low = 440
+high = 460
+unit = "ns"
+
+[[held_out]]
+dirty = 100
+clean = 0
+absent = 0
+value = 4500
+low = 4400
+high = 4600
+unit = "ns"
+
+[[held_out]]
+chase_kib = 8
+value = 1
+low = 0.5
+high = 2
+unit = "ns"
+"#;
+
+#[test]
+fn predictions_are_compared_with_what_was_held_out() {
+    let folder = Folder::new();
+    folder.file("p.toml", format!("{PROFILE}{HELD_OUT}"));
+    let json = sevsim_in(&folder, &["validate", "p.toml", "--format", "json"]).ends(3).json();
+    let outcomes: Vec<&str> = json.iter().map(|l| l["outcome"].as_str().expect("a word")).collect();
+    assert_eq!(outcomes, ["met", "missed", "noisy"]);
+    // 100 lines at 3.5 ns, and genoa's own 100 to 200 ns for the fence.
+    let predicted = json[0]["predicted_ps"].as_u64().expect("a time");
+    assert!((450_000..560_000).contains(&predicted), "{predicted}");
+    let out = sevsim_in(&folder, &["validate", "p.toml"]).ends(3).out;
+    assert!(out.contains("MISSED") && out.contains("too noisy to say"), "{out}");
+    assert_eq!(sevsim_in(&folder, &["validate", "p.toml", "--format", "csv"]).ends(3).out.lines().count(), 4);
+
+    folder.file("none.toml", PROFILE);
+    sevsim_in(&folder, &["validate", "none.toml"]).ends(2).says(&["no held-out measurements"]);
+    for (bad, said) in [
+        (HELD_OUT.replace("chase_kib = 8", "chase_kib = 0"), "chase_kib = 0"),
+        (HELD_OUT.replace("value = 450\n", "value = 4\n"), "low <= value <= high"),
+        (HELD_OUT.replace("unit = \"ns\"", "unit = \"s\""), "expected \"ns\""),
+        (HELD_OUT.replace("dirty = 100", "dirty = 99999999"), "at most 1048576"),
+        (HELD_OUT.replace("value = 450\n", ""), "value"),
+    ] {
+        folder.file("bad.toml", format!("{PROFILE}{bad}"));
+        sevsim_in(&folder, &["validate", "bad.toml"]).ends(2).says(&["bad.toml", said]);
+    }
+}

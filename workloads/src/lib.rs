@@ -10,5 +10,6 @@ pub mod litmus;
 pub mod mutate;
 mod near;
 pub mod scenario;
+pub mod validate;
 
 pub use near::nearest;

@@ -104,6 +104,13 @@ impl Timing {
         narrow((u128::from(cycles) * 1000 + mhz / 2) / mhz)
     }
 
+    /// Picoseconds of thousandths of a cycle, rounded to the nearest.
+    #[must_use]
+    pub fn ps_of_cycles_milli(&self, milli: u64) -> u64 {
+        let mhz = u128::from(self.clock_mhz);
+        narrow((u128::from(milli) * 1000 + mhz / 2) / mhz)
+    }
+
     pub(super) fn of(part: &Part, levels: &Levels) -> Timing {
         let at = Scale {
             part,

@@ -1,5 +1,5 @@
-//! The native backend: what this host offers ([`probe`]), what its caches, IPIs and system calls cost
-//! ([`calibrate`]), and the policy core on real atomics ([`slots`]).
+//! The native backend: what this host offers ([`probe`]), and what its caches, IPIs and system calls cost
+//! ([`calibrate`]).
 //!
 //! *Promise*: depends on nothing simulated. Nothing here writes back a whole cache: user space cannot, and the
 //! kernel is asked only for what any program may ask. Whatever cannot be done is said with its reason.
@@ -15,7 +15,6 @@ pub mod calibrate;
 pub mod cpuid;
 pub mod probe;
 pub mod profile;
-pub mod slots;
 pub mod stats;
 pub mod topology;
 

@@ -62,16 +62,31 @@ impl Reading {
     }
 }
 
+/// What was measured and held out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeldOutWork {
+    /// CLFLUSH over this many lines of each state, which take turns, and a fence: the time of all of it.
+    Clflush {
+        /// Dirty lines.
+        dirty: u64,
+        /// Clean ones.
+        clean: u64,
+        /// Lines in no cache.
+        absent: u64,
+    },
+    /// A random pointer chase: the time of a load.
+    Chase {
+        /// KiB of the working set.
+        kib: u64,
+    },
+}
+
 /// A measurement that no number of the profile was taken from: what a simulation must predict.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HeldOut {
-    /// Lines that CLFLUSH went over, by their state before.
-    pub dirty: u64,
-    /// Clean ones.
-    pub clean: u64,
-    /// Lines in no cache.
-    pub absent: u64,
-    /// All of it with the fence after it, in picoseconds.
+    /// What was measured.
+    pub work: HeldOutWork,
+    /// In picoseconds.
     pub spread: Spread,
     /// How many samples.
     pub samples: usize,
@@ -225,8 +240,14 @@ impl std::fmt::Display for Profile {
             writeln!(out, "{} = {}", quoted(name), quoted(why))?;
         }
         for held in &self.held_out {
-            let HeldOut { dirty, clean, absent, spread, samples } = held;
-            writeln!(out, "\n[[held_out]]\ndirty = {dirty}\nclean = {clean}\nabsent = {absent}")?;
+            let HeldOut { work, spread, samples } = held;
+            writeln!(out, "\n[[held_out]]")?;
+            match work {
+                HeldOutWork::Clflush { dirty, clean, absent } => {
+                    writeln!(out, "dirty = {dirty}\nclean = {clean}\nabsent = {absent}")?;
+                }
+                HeldOutWork::Chase { kib } => writeln!(out, "chase_kib = {kib}")?,
+            }
             let (p50, p10, p90) = (decimal(spread.p50), decimal(spread.p10), decimal(spread.p90));
             writeln!(out, "value = {p50}\nlow = {p10}\nhigh = {p90}\nunit = \"ns\"\nsamples = {samples}")?;
         }

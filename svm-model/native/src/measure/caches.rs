@@ -7,7 +7,7 @@ use super::{Bench, beside, narrow, pin};
 use crate::buffer::{Buffer, LINE};
 use crate::cpu::{self, LineOp};
 use crate::os;
-use crate::profile::{HeldOut, Unit};
+use crate::profile::{HeldOut, HeldOutWork, Unit};
 use crate::stats::{Fit, Random, Samples, fit};
 use crate::topology::Distance;
 
@@ -81,14 +81,12 @@ pub fn ladder(bench: &mut Bench<'_>) -> Result<(), String> {
     let mut random = Random::new(7);
     let levels = [
         ("latency.l1_hit", l1 / 2, 200),
-        ("latency.l2_hit", l2 / 2, 200),
-        ("latency.l3_hit", (l3 / 4).max(2 * l2), 200),
+        // As small as will do: beyond what the first TLB reaches, page walks are in it, the more so in a VM.
+        ("latency.l2_hit", l2 / 4, 200),
+        ("latency.l3_hit", (l3 / 8).max(2 * l2), 200),
         ("latency.dram_local", large, 200),
     ];
-    for (name, bytes, count) in levels {
-        if bench.stopped() {
-            return Ok(());
-        }
+    let mut chase = |bench: &mut Bench<'_>, bytes: usize, count: usize| {
         buffer.link(bytes, &mut random);
         let mut at = buffer.chase(0, bytes / LINE);
         let samples = bench.sample(count, STEPS as u64, || {
@@ -97,8 +95,26 @@ pub fn ladder(bench: &mut Bench<'_>) -> Result<(), String> {
             cpu::end() - begin
         });
         std::hint::black_box(at);
+        samples
+    };
+    for (name, bytes, count) in levels {
+        if bench.stopped() {
+            return Ok(());
+        }
+        let samples = chase(bench, bytes, count);
         let method = format!("random pointer chase over {} KiB, mean of {STEPS} loads", bytes >> 10);
         bench.keep(name, Unit::Ns, &samples, method);
+    }
+    // Within a level elsewhere than where it was fitted, and across two.
+    for bytes in [l1 / 4, l2 / 8, l2 / 2, l2 + l2 / 2] {
+        if bench.stopped() {
+            return Ok(());
+        }
+        let samples = chase(bench, bytes, 100);
+        let work = HeldOutWork::Chase { kib: bytes as u64 >> 10 };
+        if let Some(spread) = samples.spread() {
+            bench.held_out.push(HeldOut { work, spread, samples: samples.len() });
+        }
     }
     let why = "needs memory homed on another socket: not measured by this version";
     bench.miss("latency.dram_remote", why);
@@ -299,7 +315,8 @@ fn hold_out(bench: &mut Bench<'_>, buffer: &mut Buffer) {
         });
         let Some(spread) = samples.spread() else { return };
         let (dirty, clean, absent) = (dirty as u64, clean as u64, absent as u64);
-        bench.held_out.push(HeldOut { dirty, clean, absent, spread, samples: samples.len() });
+        let work = HeldOutWork::Clflush { dirty, clean, absent };
+        bench.held_out.push(HeldOut { work, spread, samples: samples.len() });
     }
 }
 
