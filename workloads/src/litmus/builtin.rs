@@ -11,6 +11,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "reclaim-one-vcpu",
     "reclaim-while-running",
     "two-flushers",
+    "three-flushers",
     "two-vcpus-first-entry",
     "dma-on-coherent-part",
     "no-dma-on-coherent-part",
