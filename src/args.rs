@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sim_explore::Limits;
 use svm_model::spec::MemoryModel;
+use svm_model::walk::{Strategy, Walks};
 
 use crate::names::Kind;
 
@@ -312,7 +313,40 @@ pub(crate) struct CheckArgs {
     /// Write the first violation's schedule, for `sevsim replay`
     #[arg(long, value_name = "FILE")]
     pub(crate) save_schedule: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) random: RandomArgs,
 }
+
+/// Random walks in the place of a search.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct RandomArgs {
+    /// Make this many random walks, of --depth steps [default: 500], in the place of a search: for models that are too
+    /// large; not exhaustive
+    #[arg(long, value_name = "WALKS", value_parser = walks, conflicts_with_all = ["states", "memory"])]
+    pub(crate) random: Option<u64>,
+    /// Seed of the walks
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "random")]
+    pub(crate) seed: u64,
+    /// Draw steps by priorities that change at D - 1 places (PCT), not evenly
+    #[arg(long, value_name = "D", requires = "random", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pct: Option<u32>,
+}
+
+impl RandomArgs {
+    /// What is walked, if anything.
+    pub(crate) fn walks(&self, search: &SearchArgs) -> Option<Walks> {
+        Some(Walks {
+            count: self.random?,
+            steps: search.about.depth.unwrap_or(WALK),
+            seed: self.seed,
+            strategy: self.pct.map_or(Strategy::Uniform, |depth| Strategy::Pct { depth }),
+            time: search.time,
+        })
+    }
+}
+
+/// Steps of a walk at most, if nothing else is said: a guest that faults on a page that is gone does so for ever.
+const WALK: u32 = 500;
 
 /// `test`.
 #[derive(Args, Debug)]
@@ -575,6 +609,12 @@ fn states(text: &str) -> Result<u32, String> {
     let most = u32::MAX - 1;
     let n = n.and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=most).contains(n));
     n.ok_or_else(|| format!("expected a number of states from 1 to {most}, such as 5000000 or 5M"))
+}
+
+/// A number of walks.
+fn walks(text: &str) -> Result<u64, String> {
+    let n = scaled(text, &[("", 1), ("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)]);
+    n.filter(|n| *n > 0).ok_or_else(|| "expected a number of walks, such as 10000 or 1M".to_owned())
 }
 
 /// A name and its value.

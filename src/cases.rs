@@ -8,6 +8,7 @@ use cache_model::part::Part;
 use sim_explore::{Bound, Limits};
 use svm_model::MemoryKind;
 use svm_model::spec::MemoryModel;
+use svm_model::walk::Walks;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expectation, Expected, Litmus};
 
@@ -39,6 +40,8 @@ pub(crate) struct Cases {
     /// Litmus test, policy, kernel, part.
     list: Vec<(usize, usize, String, String)>,
     limits: Limits,
+    /// Random walks in the place of searches.
+    walks: Option<Walks>,
     /// Whether the user named policies.
     named: bool,
     /// The options that a command line needs to be about the same.
@@ -156,6 +159,11 @@ impl Cases {
             .map(|cases| Cases { limits: args.search.limits(), ..cases })
     }
 
+    /// The same cases, walked at random.
+    pub(crate) fn walked(self, walks: Option<Walks>) -> Cases {
+        Cases { walks, ..self }
+    }
+
     /// The same, of policies.
     pub(crate) fn of(litmus: &[String], policies: &[String], args: &AboutArgs) -> Result<Cases, Failure> {
         let named = policies;
@@ -187,6 +195,7 @@ impl Cases {
             parts: BTreeMap::new(),
             list: Vec::new(),
             limits: args.limits(None),
+            walks: None,
             named: !named.is_empty(),
             options: options(args),
         };
@@ -364,7 +373,11 @@ impl Cases {
         let wrong = |error| Failure::check(error, &case.litmus.file);
         let expected = case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name);
         let foreseen = expected.as_ref().is_some_and(|e| e.verdict == Expected::Refused);
-        let report = match case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)) {
+        let ran = match &self.walks {
+            Some(walks) => case.walk(walks, Some(interrupt::flag())),
+            None => case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)),
+        };
+        let report = match ran {
             Err(error) if foreseen && error.refuses_policy() => {
                 CheckReport::refused(case.litmus.memory_model())
             }

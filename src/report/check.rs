@@ -1,6 +1,7 @@
 //! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
 
 use svm_model::spec::{MemoryModel, STORE_BUFFER};
+use svm_model::walk::{Cut, Walked};
 use workloads::check::{Counterexample, Verdict};
 
 use super::number::{grouped, plural};
@@ -124,7 +125,10 @@ impl Text {
             (Verdict::Violated, Some(first)) => {
                 let steps = plural(first.story.len(), "step");
                 say(&format!("{}: {}", first.event.name(), first.event.meaning()));
-                say(&format!("shortest way there: {steps}"));
+                match report.walked {
+                    Some(_) => say(&format!("a way there, perhaps not the shortest: {steps}")),
+                    None => say(&format!("shortest way there: {steps}")),
+                }
                 if let Some(token) = &checked.token {
                     say(&format!("again: sevsim replay {token}"));
                 }
@@ -133,6 +137,9 @@ impl Text {
             (Verdict::Holds, _) => say("no order of steps leads to an event"),
             (Verdict::Vacuous, _) => {
                 say("no order of steps leads to an event, but none could: this proves nothing")
+            }
+            (Verdict::Bounded, _) if report.walked.is_some() => {
+                say("no walk met an event. Not exhaustive: this says nothing of the other orders of steps");
             }
             (Verdict::Bounded | Verdict::Violated, _) => {
                 say("no event met so far, which says nothing about the rest: not a proof");
@@ -151,12 +158,16 @@ impl Text {
             None => "all there are".to_owned(),
             Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
         };
-        say(&format!(
-            "searched {}, {} transitions, {} steps deep: {searched}",
-            plural(usize::try_from(report.states).unwrap_or(usize::MAX), "state"),
-            grouped(report.transitions),
-            report.depth
-        ));
+        if let Some(walked) = &report.walked {
+            say(&in_words(walked));
+        } else {
+            say(&format!(
+                "searched {}, {} transitions, {} steps deep: {searched}",
+                plural(usize::try_from(report.states).unwrap_or(usize::MAX), "state"),
+                grouped(report.transitions),
+                report.depth
+            ));
+        }
         if matches!(report.verdict, Verdict::Holds | Verdict::Vacuous) {
             for (twin, _) in report.sometimes.iter().filter(|(_, at)| at.is_none()) {
                 say(&format!("never happened on any way: {}", twin.meaning()));
@@ -170,6 +181,23 @@ impl Text {
         }
         text
     }
+}
+
+/// How far walks went.
+fn in_words(walked: &Walked) -> String {
+    let n = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let end = match walked.cut {
+        None => "",
+        Some(Cut::Time) => "; then the time was over",
+        Some(Cut::Interrupted) => "; then it was interrupted",
+    };
+    format!(
+        "{}, {} of them until nobody could go on, {} in all, {} the longest{end}",
+        plural(n(walked.walks), "random walk"),
+        grouped(walked.ended),
+        plural(n(walked.steps), "step"),
+        grouped(u64::from(walked.longest)),
+    )
 }
 
 /// What to type after a violation.

@@ -95,6 +95,9 @@ pub(crate) struct Check<'a> {
     schedule: Option<&'a str>,
     /// For `sevsim replay`.
     token: Option<&'a str>,
+    /// Random walks that were made in the place of a search: not exhaustive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    random_walks: Option<u64>,
     trace: Vec<Step<'a>>,
 }
 
@@ -125,6 +128,7 @@ impl<'a> Check<'a> {
             defines: checked.defines.iter().map(|(name, value)| (name.as_str(), *value)).collect(),
             schedule: checked.schedules.first().map(String::as_str),
             token: checked.token.as_deref(),
+            random_walks: report.walked.as_ref().map(|w| w.walks),
             trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
         }
     }

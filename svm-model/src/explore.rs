@@ -1,5 +1,7 @@
 //! A machine as the explorer sees it: packed states, every actor, every choice.
 
+use std::sync::atomic::AtomicBool;
+
 use cache_model::event::{Event, EventKind};
 use sim_core::choice::{Chooser, Odometer, Scripted};
 use sim_core::state::{Packed, Position, SlotId, Store};
@@ -12,6 +14,7 @@ use crate::machine::Machine;
 use crate::memory::ShadowMemory;
 use crate::run::Stepped;
 use crate::twin::Twin;
+use crate::walk::{Draw, Walk, Walked, Walks, spread};
 
 /// Evaluates an expression for the least width that takes so many words, or gives the words back.
 macro_rules! in_width {
@@ -159,6 +162,39 @@ impl<'a> Explorer<'a> {
         GroundModel { student, positions, initial, tables }
     }
 
+    /// Walks at random, until all walks are made or each goal of `stop_at` was met.
+    ///
+    /// # Errors
+    ///
+    /// As [`Explorer::run`].
+    pub fn walk(
+        &mut self,
+        walks: &Walks,
+        stop_at: u64,
+        interrupted: Option<&AtomicBool>,
+    ) -> Result<Walked, usize> {
+        in_width!(self.words, W => {
+            let threads = rayon::current_num_threads();
+            let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model()).collect();
+            let walked = Walked::of(walks, stop_at, interrupted, |numbers, length| {
+                spread(&mut models, &numbers, |model, number| {
+                    let actors = model.tables.len();
+                    model.walk(walks.steps, &mut Draw::new(walks, number, actors, length))
+                })
+            });
+            let runaway = models.iter().filter_map(|m| m.student.runaway).min();
+            self.student.runaway = self.student.runaway.or(runaway);
+            walked
+        })
+    }
+
+    /// The state after these steps and the goals that the last one reached; `None` if they do not fit.
+    pub(crate) fn after(&mut self, from: &[u64], steps: &[ScheduledStep]) -> Option<(Vec<u64>, u64)> {
+        let told = self.follow(from, steps)?;
+        let (state, (_, events)) = told.last()?;
+        Some((state.clone(), events.iter().fold(0, |g, e| g | 1 << goal_of(e.kind))))
+    }
+
     /// The initial state.
     pub(crate) fn start(&self) -> Vec<u64> {
         let mut state = vec![0; self.words];
@@ -300,6 +336,46 @@ impl Teacher for Lesson<'_, '_> {
     fn teach(&mut self, store: &mut Recorder<'_>, chooser: &mut Odometer) -> Option<u64> {
         let done = self.student.step(store, chooser, self.actor, self.within);
         (done == Stepped::Done).then(|| goals_of(&self.student.notes))
+    }
+}
+
+impl<const W: usize> GroundModel<'_, W> {
+    /// Walks until nobody can go on, or so many steps.
+    fn walk(&mut self, steps: u32, draw: &mut Draw) -> Walk {
+        let mut state = self.initial;
+        let mut walk = Walk { numbers: Vec::new(), met: Vec::new(), ended: false };
+        let mut seen = 0u64;
+        let (mut actors, mut next) = (Vec::new(), Vec::new());
+        for at in 0..steps {
+            actors.clear();
+            next.clear();
+            let mut progress = false;
+            for (n, (actor, within, ground)) in self.tables.iter_mut().enumerate() {
+                let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
+                ground.each(&state, self.positions, &mut lesson, |after, goals| {
+                    progress |= *actor != Actor::World;
+                    actors.push(n);
+                    next.push((*after, goals));
+                });
+            }
+            if !progress {
+                let store = Packed { words: &mut state.clone(), layout: self.positions };
+                if !self.student.machine.finished(&store) {
+                    walk.met.push((goal_of(EventKind::Deadlock), at));
+                }
+            }
+            if actors.is_empty() {
+                walk.ended = true;
+                break;
+            }
+            let chosen = draw.next(at, &actors);
+            walk.numbers.push(u32::try_from(chosen).unwrap_or(u32::MAX));
+            let goals = next[chosen].1 & !seen;
+            state = next[chosen].0;
+            seen |= goals;
+            walk.met.extend((0..64).filter(|g| goals >> g & 1 == 1).map(|g| (g, at + 1)));
+        }
+        walk
     }
 }
 

@@ -21,6 +21,7 @@ pub mod story;
 pub mod text;
 pub mod timed;
 pub mod twin;
+pub mod walk;
 
 pub use machine::{Machine, MemoryKind, Owner};
 pub use run::Stepped;

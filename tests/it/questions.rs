@@ -156,3 +156,32 @@ fn scale_says_what_cannot_be_made_larger() {
     );
     sevsim(&["scale", "all-wbinvd", "two-flushers", "--time", "5"]).ends(2).says(&["a time with its unit"]);
 }
+
+#[test]
+fn random_walks_find_what_a_search_finds_and_never_prove() {
+    let base = ["check", "two-flushers", "--part", "rome", "--random", "20k", "--pct", "3", "--seed", "7"];
+    let broken = [&base[..], &["--policy", "clear-remark", "--format", "json"]].concat();
+    let json = sevsim(&broken).ends(3).json();
+    assert_eq!(json[0]["verdict"], "violated");
+    assert!(json[0]["random_walks"].as_u64().expect("a number") <= 20_000);
+    // The steps that it does not need are left out: nearly a shortest way, which has 33.
+    let steps = json[0]["trace"].as_array().expect("a list").len();
+    assert!((33..60).contains(&steps), "{steps}");
+    let token = json[0]["token"].as_str().expect("a token");
+    assert_eq!(sevsim(&["replay", token, "--format", "json"]).ends(0).json()[0]["trace"], json[0]["trace"]);
+    // The same on any number of threads.
+    let mut one = super::program::command(&broken);
+    let one = one.env("RAYON_NUM_THREADS", "1").output().expect("it starts").stdout;
+    assert_eq!(one, sevsim(&broken).out.into_bytes());
+
+    let safe = ["--policy", "sticky-wbnoinvd"];
+    let out = sevsim(&[&base[..], &safe].concat()).ends(5).out;
+    assert!(out.contains("Not exhaustive"), "{out}");
+    let out = sevsim(&[&base[..4], &["--random", "1000"], &safe[..]].concat()).ends(5).out;
+    assert!(out.contains("1,000 random walks"), "{out}");
+
+    sevsim(&["check", "two-flushers", "--seed", "7"]).ends(2).says(&["--random"]);
+    sevsim(&["check", "two-flushers", "--pct", "3"]).ends(2).says(&["--random"]);
+    sevsim(&["check", "two-flushers", "--random", "10", "--states", "10"]).ends(2).says(&["--states"]);
+    sevsim(&["check", "two-flushers", "--random", "0"]).ends(2).says(&["a number of walks"]);
+}

@@ -11,6 +11,7 @@ use svm_model::lang::{Diag, Included, Role, Source};
 use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind};
 use svm_model::story::StoryStep;
 use svm_model::twin::Twin;
+use svm_model::walk::{Cut, Walked, Walks};
 use svm_model::{Machine, MemoryKind};
 
 use crate::litmus::{Expectation, Litmus};
@@ -106,6 +107,8 @@ pub struct CheckReport {
     pub assumptions: Vec<&'static str>,
     /// The order in which accesses were seen.
     pub memory_model: MemoryModel,
+    /// The random walks that were made in the place of a search.
+    pub walked: Option<Walked>,
 }
 
 impl CheckReport {
@@ -123,6 +126,7 @@ impl CheckReport {
             sometimes: Vec::new(),
             assumptions: Vec::new(),
             memory_model: model,
+            walked: None,
         }
     }
 }
@@ -300,18 +304,12 @@ impl CheckCase<'_> {
         let Some(mut explorer) = Explorer::new(machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
-        let mut asked = self.litmus.events();
-        asked.extend(self.expected().map_or(Vec::new(), |e| e.events));
-        let stop_at = asked.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
+        let stop_at = self.asked();
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
         let explored =
             explorer.run(Search { stop_at, stop_at_any, ..search }).map_err(CheckError::TooWide)?;
-        if let Some(pc) = explorer.runaway() {
-            let (file, line) = machine.place(pc);
-            let text = machine.statement(pc).to_owned();
-            return Err(CheckError::Runaway { file: file.to_owned(), line, text });
-        }
+        self.no_runaway(machine, &explorer)?;
         let mut events = Vec::new();
         for reached in &explored.reached {
             let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
@@ -319,11 +317,7 @@ impl CheckCase<'_> {
             for (state, number) in explored.path(reached) {
                 schedule.extend(explorer.transition(explored.state(state), number));
             }
-            let schedule = explorer.calm(schedule);
-            let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
-            let last = story.last().map_or(&[][..], |step| &step.events[..]);
-            let victim = last.iter().find(|(e, _)| e.kind == *event).map_or(Victim::Host, |(e, _)| e.victim);
-            events.push(Counterexample { event: *event, victim, schedule, story });
+            events.push(Self::counterexample(machine, &mut explorer, *event, schedule)?);
         }
         let first =
             |twin: &Twin| explored.reached.iter().find(|r| r.goal == goal_of_twin(*twin)).map(|r| r.depth);
@@ -345,7 +339,81 @@ impl CheckCase<'_> {
             sometimes,
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
+            walked: None,
         })
+    }
+
+    /// Walks at random in the place of a search: finds events, proves nothing. What no event was met in is
+    /// [`Verdict::Bounded`].
+    ///
+    /// # Errors
+    ///
+    /// Errors in the texts.
+    pub fn walk(&self, walks: &Walks, interrupted: Option<&AtomicBool>) -> Result<CheckReport, CheckError> {
+        let machine = self.machine(MemoryKind::Shadow)?;
+        let internal = |message: &str| CheckError::Story(0, message.to_owned());
+        let mut explorer = Explorer::new(&machine).ok_or_else(|| internal("no shadow caches"))?;
+        let asked = self.asked();
+        let walked = explorer.walk(walks, asked, interrupted).map_err(CheckError::TooWide)?;
+        self.no_runaway(&machine, &explorer)?;
+        let mut events = Vec::new();
+        for met in &walked.met {
+            let Some(event) = EventKind::ALL.get(met.goal as usize) else { continue };
+            let steps =
+                explorer.steps_of(&met.numbers).ok_or_else(|| internal("a walk cannot be walked again"))?;
+            // A deadlock is a state, not a step.
+            let shorten = *event != EventKind::Deadlock;
+            let steps = if shorten { explorer.shorten(steps, met.goal) } else { steps };
+            events.push(Self::counterexample(&machine, &mut explorer, *event, steps)?);
+        }
+        events.sort_by_key(|e| e.schedule.len());
+        let first = |twin: &Twin| {
+            let met = walked.met.iter().find(|m| m.goal == goal_of_twin(*twin));
+            met.map(|m| u32::try_from(m.numbers.len()).unwrap_or(u32::MAX))
+        };
+        Ok(CheckReport {
+            verdict: if events.is_empty() { Verdict::Bounded } else { Verdict::Violated },
+            events,
+            states: 0,
+            transitions: walked.steps,
+            depth: walked.longest,
+            bound: walked.cut.map(|cut| match cut {
+                Cut::Time => Bound::Time(walks.time.unwrap_or_default()),
+                Cut::Interrupted => Bound::Interrupted,
+            }),
+            state_bytes: explorer.state_bytes(),
+            sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
+            assumptions: machine.spec().assumptions.names(),
+            memory_model: machine.spec().assumptions.memory_model(),
+            walked: Some(walked),
+        })
+    }
+
+    /// The goals of the events that the test asks about, or expects.
+    fn asked(&self) -> u64 {
+        let mut asked = self.litmus.events();
+        asked.extend(self.expected().map_or(Vec::new(), |e| e.events));
+        asked.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e))
+    }
+
+    fn no_runaway(&self, machine: &Machine, explorer: &Explorer<'_>) -> Result<(), CheckError> {
+        let Some(pc) = explorer.runaway() else { return Ok(()) };
+        let (file, line) = machine.place(pc);
+        let text = machine.statement(pc).to_owned();
+        Err(CheckError::Runaway { file: file.to_owned(), line, text })
+    }
+
+    fn counterexample(
+        machine: &Machine,
+        explorer: &mut Explorer<'_>,
+        event: EventKind,
+        steps: Vec<ScheduledStep>,
+    ) -> Result<Counterexample, CheckError> {
+        let schedule = explorer.calm(steps);
+        let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
+        let last = story.last().map_or(&[][..], |step| &step.events[..]);
+        let victim = last.iter().find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);
+        Ok(Counterexample { event, victim, schedule, story })
     }
 }
 
