@@ -81,7 +81,7 @@ pub fn ladder(bench: &mut Bench<'_>) -> Result<(), String> {
     let mut random = Random::new(7);
     let levels = [
         ("latency.l1_hit", l1 / 2, 200),
-        // As small as will do: beyond what the first TLB reaches, page walks are in it, the more so in a VM.
+        // As small as will do: with larger ones TLB misses may be in it, the more so in a VM.
         ("latency.l2_hit", l2 / 4, 200),
         ("latency.l3_hit", (l3 / 8).max(2 * l2), 200),
         ("latency.dram_local", large, 200),
