@@ -8,6 +8,7 @@ use sim_explore::Limits;
 use svm_model::spec::MemoryModel;
 use svm_model::walk::{Strategy, Walks};
 
+use crate::cases::Way;
 use crate::names::Kind;
 
 /// Checks and measures cache-flush policies for AMD SEV guests.
@@ -314,12 +315,12 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) save_schedule: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) random: RandomArgs,
+    pub(crate) tried: TryArgs,
 }
 
-/// Random walks in the place of a search.
+/// What is tried in the place of every order of steps.
 #[derive(Args, Clone, Copy, Debug)]
-pub(crate) struct RandomArgs {
+pub(crate) struct TryArgs {
     /// Make this many random walks, of --depth steps [default: 500], in the place of a search: for models that are too
     /// large; not exhaustive
     #[arg(long, value_name = "WALKS", value_parser = walks, conflicts_with_all = ["states", "memory"])]
@@ -330,13 +331,18 @@ pub(crate) struct RandomArgs {
     /// Draw steps by priorities that change at D - 1 places (PCT), not evenly
     #[arg(long, value_name = "D", requires = "random", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) pct: Option<u32>,
+    /// Try only the orders of steps in which at most N times somebody is passed over who could go on: for models that
+    /// are too large; the bound goes up from 0 to N
+    #[arg(long, value_name = "N", conflicts_with = "random")]
+    pub(crate) switches: Option<u16>,
 }
 
-impl RandomArgs {
-    /// What is walked, if anything.
-    pub(crate) fn walks(&self, search: &SearchArgs) -> Option<Walks> {
-        Some(Walks {
-            count: self.random?,
+impl TryArgs {
+    /// How orders of steps are tried.
+    pub(crate) fn way(&self, search: &SearchArgs) -> Way {
+        let Some(count) = self.random else { return self.switches.map_or(Way::Search, Way::Switches) };
+        Way::Walks(Walks {
+            count,
             steps: search.about.depth.unwrap_or(WALK),
             seed: self.seed,
             strategy: self.pct.map_or(Strategy::Uniform, |depth| Strategy::Pct { depth }),

@@ -128,9 +128,14 @@ pub(crate) fn assume(args: &AssumeArgs, out: &mut Output) -> Result<Exit, Failur
         exit = exit.worse(match (found.verdict, &found.bounded) {
             (Verdict::Holds, None) => Exit::Done,
             (Verdict::Violated, _) => Exit::Violated,
-            (Verdict::Holds | Verdict::Vacuous | Verdict::Bounded | Verdict::Refused, _) => {
-                Exit::Inconclusive
-            }
+            (
+                Verdict::Holds
+                | Verdict::Vacuous
+                | Verdict::Bounded
+                | Verdict::NotExhaustive
+                | Verdict::Refused,
+                _,
+            ) => Exit::Inconclusive,
         });
         match args.search.about.format.format {
             Format::Table => {

@@ -40,12 +40,23 @@ pub(crate) struct Cases {
     /// Litmus test, policy, kernel, part.
     list: Vec<(usize, usize, String, String)>,
     limits: Limits,
-    /// Random walks in the place of searches.
-    walks: Option<Walks>,
+    way: Way,
     /// Whether the user named policies.
     named: bool,
     /// The options that a command line needs to be about the same.
     options: String,
+}
+
+/// How the orders of steps are tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Way {
+    /// All of them.
+    #[default]
+    Search,
+    /// Those with at most so many switches.
+    Switches(u16),
+    /// Some, at random.
+    Walks(Walks),
 }
 
 /// One case, and what it came to.
@@ -87,7 +98,7 @@ impl Checked {
         match self.report.verdict {
             Verdict::Holds => Exit::Done,
             Verdict::Violated => Exit::Violated,
-            Verdict::Bounded | Verdict::Vacuous => Exit::Inconclusive,
+            Verdict::Bounded | Verdict::Vacuous | Verdict::NotExhaustive => Exit::Inconclusive,
             Verdict::Refused => Exit::Usage,
         }
     }
@@ -99,7 +110,7 @@ impl Checked {
             Verdict::Holds => expected.verdict == Expected::Holds,
             Verdict::Violated => expected.verdict == Expected::Violated,
             Verdict::Refused => expected.verdict == Expected::Refused,
-            Verdict::Bounded | Verdict::Vacuous => false,
+            Verdict::Bounded | Verdict::Vacuous | Verdict::NotExhaustive => false,
         };
         Some(verdict && self.unreached().is_empty())
     }
@@ -159,9 +170,9 @@ impl Cases {
             .map(|cases| Cases { limits: args.search.limits(), ..cases })
     }
 
-    /// The same cases, walked at random.
-    pub(crate) fn walked(self, walks: Option<Walks>) -> Cases {
-        Cases { walks, ..self }
+    /// The same cases, tried in a way.
+    pub(crate) fn tried(self, way: Way) -> Cases {
+        Cases { way, ..self }
     }
 
     /// The same, of policies.
@@ -195,7 +206,7 @@ impl Cases {
             parts: BTreeMap::new(),
             list: Vec::new(),
             limits: args.limits(None),
-            walks: None,
+            way: Way::Search,
             named: !named.is_empty(),
             options: options(args),
         };
@@ -373,9 +384,11 @@ impl Cases {
         let wrong = |error| Failure::check(error, &case.litmus.file);
         let expected = case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name);
         let foreseen = expected.as_ref().is_some_and(|e| e.verdict == Expected::Refused);
-        let ran = match &self.walks {
-            Some(walks) => case.walk(walks, Some(interrupt::flag())),
-            None => case.run(self.limits, Some(interrupt::flag()), Some(&mut tell)),
+        let flag = Some(interrupt::flag());
+        let ran = match &self.way {
+            Way::Search => case.run(self.limits, flag, Some(&mut tell)),
+            Way::Switches(most) => case.run_within_switches(self.limits, *most, flag, &mut tell),
+            Way::Walks(walks) => case.walk(walks, flag),
         };
         let report = match ran {
             Err(error) if foreseen && error.refuses_policy() => {

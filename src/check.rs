@@ -16,7 +16,7 @@ const TOLD: usize = 4;
 
 /// Does it.
 pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let cases = Cases::read(&args.litmus, &args.cases)?.walked(args.random.walks(&args.cases.search));
+    let cases = Cases::read(&args.litmus, &args.cases)?.tried(args.tried.way(&args.cases.search));
     if let Some(path) = &args.save_schedule {
         writable(path)?;
     }

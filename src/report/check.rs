@@ -98,6 +98,7 @@ impl Text {
             Verdict::Vacuous => ("VACUOUS", style::unsure()),
             Verdict::Violated => ("VIOLATED", style::bad()),
             Verdict::Bounded => ("BOUNDED", style::unsure()),
+            Verdict::NotExhaustive => ("NOT EXHAUSTIVE", style::unsure()),
             Verdict::Refused => ("REFUSED", style::unsure()),
         };
         let defines: Vec<String> =
@@ -111,7 +112,7 @@ impl Text {
         };
         let mut text = format!(
             "{}{}, policy {},{gap}{place}\n",
-            styled(&pad(word, INDENT, false), colour),
+            styled(&pad(&format!("{word} "), INDENT, false), colour),
             styled(&checked.litmus, style::strong()),
             styled(&checked.policy, style::strong()),
         );
@@ -125,9 +126,17 @@ impl Text {
             (Verdict::Violated, Some(first)) => {
                 let steps = plural(first.story.len(), "step");
                 say(&format!("{}: {}", first.event.name(), first.event.meaning()));
-                match report.walked {
-                    Some(_) => say(&format!("a way there, perhaps not the shortest: {steps}")),
-                    None => say(&format!("shortest way there: {steps}")),
+                match (&report.walked, &report.switches) {
+                    (Some(_), _) => say(&format!("a way there, perhaps not the shortest: {steps}")),
+                    (None, Some(within)) => {
+                        let switches = match within.states.len() - 1 {
+                            0 => "without a switch".to_owned(),
+                            1 => "with one switch, and none without".to_owned(),
+                            n => format!("with {n} switches, and none with fewer"),
+                        };
+                        say(&format!("shortest way there {switches}: {steps}"));
+                    }
+                    (None, None) => say(&format!("shortest way there: {steps}")),
                 }
                 if let Some(token) = &checked.token {
                     say(&format!("again: sevsim replay {token}"));
@@ -138,8 +147,13 @@ impl Text {
             (Verdict::Vacuous, _) => {
                 say("no order of steps leads to an event, but none could: this proves nothing")
             }
-            (Verdict::Bounded, _) if report.walked.is_some() => {
+            (Verdict::NotExhaustive, _) if report.walked.is_some() => {
                 say("no walk met an event. Not exhaustive: this says nothing of the other orders of steps");
+            }
+            (Verdict::NotExhaustive, _) => {
+                say(
+                    "no event within these switches. Not exhaustive: this says nothing of the other orders of steps",
+                );
             }
             (Verdict::Bounded | Verdict::Violated, _) => {
                 say("no event met so far, which says nothing about the rest: not a proof");
@@ -155,6 +169,7 @@ impl Text {
             say(&format!("also reachable: {}", others.join(", ")));
         }
         let searched = match report.bound {
+            None if report.switches.as_ref().is_some_and(|s| !s.all) => "all within the switches".to_owned(),
             None => "all there are".to_owned(),
             Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
         };
@@ -167,6 +182,11 @@ impl Text {
                 grouped(report.transitions),
                 report.depth
             ));
+        }
+        if let Some(within) = &report.switches {
+            let each = within.states.iter().map(|n| grouped(u64::from(*n))).collect::<Vec<_>>().join(", ");
+            let end = if within.all { "; with the last no order of steps was left out" } else { "" };
+            say(&format!("states within 0, 1, ... switches: {each}{end}"));
         }
         if matches!(report.verdict, Verdict::Holds | Verdict::Vacuous) {
             for (twin, _) in report.sometimes.iter().filter(|(_, at)| at.is_none()) {

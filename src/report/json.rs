@@ -98,7 +98,18 @@ pub(crate) struct Check<'a> {
     /// Random walks that were made in the place of a search: not exhaustive.
     #[serde(skip_serializing_if = "Option::is_none")]
     random_walks: Option<u64>,
+    /// The search was made within a number of switches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    switches: Option<Within<'a>>,
     trace: Vec<Step<'a>>,
+}
+
+/// Searches within 0, 1, ... switches.
+#[derive(Debug, Serialize)]
+struct Within<'a> {
+    asked: u16,
+    states: &'a [u32],
+    exhaustive: bool,
 }
 
 impl<'a> Check<'a> {
@@ -129,6 +140,11 @@ impl<'a> Check<'a> {
             schedule: checked.schedules.first().map(String::as_str),
             token: checked.token.as_deref(),
             random_walks: report.walked.as_ref().map(|w| w.walks),
+            switches: report.switches.as_ref().map(|s| Within {
+                asked: s.asked,
+                states: &s.states,
+                exhaustive: s.all,
+            }),
             trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
         }
     }

@@ -52,7 +52,7 @@ pub(crate) fn row(scaled: &Scaled) -> String {
     let style = match report.verdict {
         Verdict::Holds => style::good(),
         Verdict::Violated => style::bad(),
-        Verdict::Bounded | Verdict::Vacuous | Verdict::Refused => style::unsure(),
+        Verdict::Bounded | Verdict::Vacuous | Verdict::NotExhaustive | Verdict::Refused => style::unsure(),
     };
     line(&cells, &styled(&ended(report), style))
 }

@@ -23,12 +23,14 @@ fn mark(checked: &Checked) -> (String, owo_colors::Style) {
     let sign = match checked.report.verdict {
         Verdict::Holds => "-",
         Verdict::Violated => "V",
-        Verdict::Bounded => "?",
+        Verdict::Bounded | Verdict::NotExhaustive => "?",
         Verdict::Vacuous => "o",
         Verdict::Refused => "x",
     };
     match (checked.met(), checked.report.verdict) {
-        (Some(false), Verdict::Bounded | Verdict::Vacuous) => (sign.to_owned(), style::unsure()),
+        (Some(false), Verdict::Bounded | Verdict::Vacuous | Verdict::NotExhaustive) => {
+            (sign.to_owned(), style::unsure())
+        }
         (Some(false), _) => (format!("{sign}!"), style::bad()),
         (_, Verdict::Violated) => (sign.to_owned(), style::strong()),
         (_, _) => (sign.to_owned(), owo_colors::Style::new()),
@@ -217,6 +219,7 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
     for c in all {
         let (word, colour) = match (c.met(), c.report.verdict) {
             (_, Verdict::Bounded) => ("BOUNDED", style::unsure()),
+            (_, Verdict::NotExhaustive) => ("NOT EXHAUSTIVE", style::unsure()),
             (_, Verdict::Vacuous) => ("VACUOUS", style::unsure()),
             (Some(false), Verdict::Holds | Verdict::Violated | Verdict::Refused) => {
                 ("NOT AS EXPECTED", style::bad())
@@ -260,9 +263,15 @@ fn expected(checked: &Checked) -> String {
     };
     let missing = match (checked.report.verdict, checked.unreached().as_slice()) {
         (Verdict::Violated, missing @ [_, ..]) => format!(" ({} is not reachable)", names(missing)),
-        (Verdict::Violated | Verdict::Holds | Verdict::Vacuous | Verdict::Bounded | Verdict::Refused, _) => {
-            String::new()
-        }
+        (
+            Verdict::Violated
+            | Verdict::Holds
+            | Verdict::Vacuous
+            | Verdict::Bounded
+            | Verdict::NotExhaustive
+            | Verdict::Refused,
+            _,
+        ) => String::new(),
     };
     format!("{}{events}{missing}", expected.verdict.name())
 }
@@ -285,7 +294,9 @@ fn summary(all: &[Checked], width: usize) -> String {
     }
     let count = |f: &dyn Fn(&Checked) -> bool| all.iter().filter(|c| f(c)).count();
     let met = count(&|c| c.met() == Some(true));
-    let open = |c: &Checked| matches!(c.report.verdict, Verdict::Bounded | Verdict::Vacuous);
+    let open = |c: &Checked| {
+        matches!(c.report.verdict, Verdict::Bounded | Verdict::Vacuous | Verdict::NotExhaustive)
+    };
     let missed = count(&|c| c.met() == Some(false) && !open(c));
     let bounded = count(&|c| c.report.verdict == Verdict::Bounded);
     let vacuous = count(&|c| c.report.verdict == Verdict::Vacuous);

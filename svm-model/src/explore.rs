@@ -13,6 +13,7 @@ use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
 use crate::run::Stepped;
+use crate::switches::{Rule, Switching};
 use crate::twin::Twin;
 use crate::walk::{Draw, Walk, Walked, Walks, spread};
 
@@ -57,6 +58,14 @@ pub struct Explorer<'a> {
     student: Student<'a>,
     positions: Vec<Position>,
     words: usize,
+    switches: Option<Switches>,
+}
+
+/// A limit of switches, and whether it left an order of steps out.
+#[derive(Clone, Copy, Debug)]
+struct Switches {
+    most: u16,
+    cut: bool,
 }
 
 /// Notes that are asked for the twins, too.
@@ -100,13 +109,25 @@ impl<'a> Explorer<'a> {
         let (positions, words) = machine.layout().pack();
         let memory = machine.shadow()?;
         let student = Student { machine, memory, notes: asked(), runaway: None };
-        Some(Explorer { student, positions, words })
+        Some(Explorer { student, positions, words, switches: None })
+    }
+
+    /// From here on, [`Explorer::run`] tries only those orders of steps in which at most so many times an actor
+    /// steps while the one that stepped last still could. Caches, store buffers and new owners step for nothing.
+    pub fn limit_switches(&mut self, most: u16) {
+        self.switches = Some(Switches { most, cut: false });
+    }
+
+    /// Whether the limit of switches left out an order of steps in the last search.
+    #[must_use]
+    pub fn left_out(&self) -> bool {
+        self.switches.is_some_and(|s| s.cut)
     }
 
     /// Bytes of a packed state.
     #[must_use]
     pub fn state_bytes(&self) -> usize {
-        self.words * 8
+        (self.words + usize::from(self.switches.is_some())) * 8
     }
 
     /// A text that loops without an access, met while exploring.
@@ -123,7 +144,12 @@ impl<'a> Explorer<'a> {
     ///
     /// The number of words, if it is more than the widest, 64.
     pub fn run(&mut self, search: Search<'_>) -> Result<Explored, usize> {
-        in_width!(self.words, W => self.run_in::<W>(search))
+        match self.switches {
+            None => in_width!(self.words, W => self.run_in::<W>(search)),
+            Some(Switches { most, .. }) => {
+                in_width!(self.words + 1, W => self.run_within::<W>(search, most))
+            }
+        }
     }
 
     fn run_in<const W: usize>(&mut self, search: Search<'_>) -> Explored {
@@ -132,6 +158,19 @@ impl<'a> Explorer<'a> {
         let explored = search.run(&mut models);
         let runaway = models.iter().filter_map(|m| m.student.runaway).min();
         self.student.runaway = self.student.runaway.or(runaway);
+        explored
+    }
+
+    fn run_within<const W: usize>(&mut self, search: Search<'_>, most: u16) -> Explored {
+        let rule = Rule::new(self.student.machine.actors(), most);
+        let threads = rayon::current_num_threads();
+        let model = |_| Switching::<'_, W>::new(self.model(), self.words, rule.clone());
+        let mut models: Vec<_> = (0..threads).map(model).collect();
+        let explored = search.run(&mut models);
+        let runaway = models.iter().filter_map(|m| m.inner.student.runaway).min();
+        let cut = models.iter().any(|m| m.cut);
+        self.student.runaway = self.student.runaway.or(runaway);
+        self.switches = Some(Switches { most, cut });
         explored
     }
 
@@ -300,19 +339,22 @@ impl<'a> Explorer<'a> {
 
     /// The step that transition `number` of a state is.
     pub fn transition(&mut self, state: &[u64], number: u32) -> Option<ScheduledStep> {
-        let (mut at, mut found) = (0u32, None);
+        let mut steps = Vec::new();
         self.each(state, |actor, odometer, _, _| {
-            if at == number {
-                found = Some(ScheduledStep { actor, answers: odometer.answers().collect() });
-            }
-            at += 1;
+            steps.push(ScheduledStep { actor, answers: odometer.answers().collect() });
         });
-        found
+        if let Some(Switches { most, .. }) = self.switches {
+            let rule = Rule::new(self.student.machine.actors(), most);
+            let actors: Vec<Actor> = steps.iter().map(|s| s.actor).collect();
+            let mut kept = rule.after(state.get(self.words).copied()?, actors.into_iter());
+            steps.retain(|_| kept.next().flatten().is_some());
+        }
+        steps.into_iter().nth(usize::try_from(number).ok()?)
     }
 }
 
 /// A machine's transitions by ground tables.
-struct GroundModel<'s, const W: usize> {
+pub(crate) struct GroundModel<'s, const W: usize> {
     student: Student<'s>,
     positions: &'s [Position],
     initial: [u64; W],
@@ -340,6 +382,27 @@ impl Teacher for Lesson<'_, '_> {
 }
 
 impl<const W: usize> GroundModel<'_, W> {
+    /// Calls `f` with each transition out of a state: who, the successor, the goals reached. Returns the goals that
+    /// the state itself reaches.
+    #[inline]
+    pub(crate) fn each(&mut self, state: &[u64; W], mut f: impl FnMut(Actor, &[u64; W], u64)) -> u64 {
+        // The caches count as progress: a flush waits for what they have on its way.
+        let mut progress = false;
+        for (actor, within, ground) in &mut self.tables {
+            let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
+            ground.each(state, self.positions, &mut lesson, |next, goals| {
+                progress |= *actor != Actor::World;
+                f(*actor, next, goals);
+            });
+        }
+        if progress {
+            return 0;
+        }
+        let mut state = *state;
+        let store = Packed { words: &mut state, layout: self.positions };
+        if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+    }
+
     /// Walks until nobody can go on, or so many steps.
     fn walk(&mut self, steps: u32, draw: &mut Draw) -> Walk {
         let mut state = self.initial;
@@ -384,22 +447,9 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
         self.initial
     }
 
+    #[inline]
     fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
-        // The caches count as progress: a flush waits for what they have on its way.
-        let mut progress = false;
-        for (actor, within, ground) in &mut self.tables {
-            let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
-            ground.each(state, self.positions, &mut lesson, |next, goals| {
-                progress |= *actor != Actor::World;
-                emit(next, goals);
-            });
-        }
-        if progress {
-            return 0;
-        }
-        let mut state = *state;
-        let store = Packed { words: &mut state, layout: self.positions };
-        if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+        self.each(state, |_, next, goals| emit(next, goals))
     }
 }
 

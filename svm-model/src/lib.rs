@@ -18,6 +18,7 @@ mod run;
 mod schedule;
 pub mod spec;
 pub mod story;
+mod switches;
 pub mod text;
 pub mod timed;
 pub mod twin;

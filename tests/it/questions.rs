@@ -185,3 +185,31 @@ fn random_walks_find_what_a_search_finds_and_never_prove() {
     sevsim(&["check", "two-flushers", "--random", "10", "--states", "10"]).ends(2).says(&["--states"]);
     sevsim(&["check", "two-flushers", "--random", "0"]).ends(2).says(&["a number of walks"]);
 }
+
+#[test]
+fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_out() {
+    let base = ["check", "two-flushers", "--part", "rome", "--format", "json"];
+    let broken = [&base[..], &["--policy", "clear-remark", "--switches", "2"]].concat();
+    let json = sevsim(&broken).ends(3).json();
+    assert_eq!(json[0]["verdict"], "violated");
+    // Without a switch each flusher runs until it waits: five steps more than the shortest story of all.
+    assert_eq!(json[0]["switches"]["states"].as_array().expect("a list").len(), 1);
+    assert_eq!(json[0]["trace"].as_array().expect("a list").len(), 38);
+    let token = json[0]["token"].as_str().expect("a token");
+    assert_eq!(sevsim(&["replay", token, "--format", "json"]).ends(0).json()[0]["trace"], json[0]["trace"]);
+
+    let safe = ["--policy", "clear-remark-mutex", "--switches", "1"];
+    let json = sevsim(&[&base[..], &safe].concat()).ends(5).json();
+    assert_eq!(
+        (&json[0]["verdict"], &json[0]["switches"]["exhaustive"]),
+        (&"not-exhaustive".into(), &false.into())
+    );
+    assert!(sevsim(&[&base[..4], &safe].concat()).ends(5).out.contains("Not exhaustive"));
+
+    // With enough of them nothing is left out, and the answer is the search's.
+    let args = ["check", "store-buffering", "--switches", "60000", "--format", "json"];
+    let json = sevsim(&args).json();
+    assert_eq!(json[0]["switches"]["exhaustive"], true);
+    assert_eq!(json[0]["verdict"], sevsim(&[&args[..2], &args[4..]].concat()).json()[0]["verdict"]);
+    sevsim(&[&args[..4], &["--random", "10"]].concat()).ends(2).says(&["--random"]);
+}

@@ -3,6 +3,7 @@
 use std::iter::Peekable;
 use std::ops::RangeFrom;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use cache_model::event::{EventKind, Victim};
 use sim_explore::{Bound, Limits, Progress, Search};
@@ -49,6 +50,8 @@ pub enum Verdict {
     Holds,
     /// The same, but what the property is about never happened, so that it says nothing.
     Vacuous,
+    /// Only some orders of steps were tried (at random, or within few switches), and none led to an event.
+    NotExhaustive,
     /// A bound was met first, and no event before it.
     Bounded,
     /// An event is reachable.
@@ -64,6 +67,7 @@ impl Verdict {
         match self {
             Verdict::Holds => "holds",
             Verdict::Vacuous => "vacuous",
+            Verdict::NotExhaustive => "not-exhaustive",
             Verdict::Bounded => "bounded",
             Verdict::Violated => "violated",
             Verdict::Refused => "refused",
@@ -109,6 +113,19 @@ pub struct CheckReport {
     pub memory_model: MemoryModel,
     /// The random walks that were made in the place of a search.
     pub walked: Option<Walked>,
+    /// The limits of switches that the search was made within.
+    pub switches: Option<Switches>,
+}
+
+/// Searches within more and more switches ([`Explorer::limit_switches`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Switches {
+    /// The most that was allowed.
+    pub asked: u16,
+    /// States of each search, from no switch on; the last one is the one that the report is about.
+    pub states: Vec<u32>,
+    /// Whether the last search left no order of steps out, so that more switches change nothing.
+    pub all: bool,
 }
 
 impl CheckReport {
@@ -127,6 +144,7 @@ impl CheckReport {
             assumptions: Vec::new(),
             memory_model: model,
             walked: None,
+            switches: None,
         }
     }
 }
@@ -304,12 +322,66 @@ impl CheckCase<'_> {
         let Some(mut explorer) = Explorer::new(machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
+        self.explore_with(machine, &mut explorer, search, any)
+    }
+
+    /// Explores with no switch, then with one, and so on up to `most`, until an event is met, a bound is, or no order
+    /// of steps is left out. The verdict is [`Verdict::Holds`] only in the last case.
+    ///
+    /// # Errors
+    ///
+    /// Errors in the texts.
+    pub fn run_within_switches(
+        &self,
+        limits: Limits,
+        most: u16,
+        interrupted: Option<&AtomicBool>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CheckReport, CheckError> {
+        let machine = self.machine(MemoryKind::Shadow)?;
+        let mut explorer =
+            Explorer::new(&machine).ok_or_else(|| CheckError::Story(0, "no shadow caches".to_owned()))?;
+        let until = limits.time.map(|time| Instant::now() + time);
+        let mut states = Vec::new();
+        loop {
+            let allowed = u16::try_from(states.len()).unwrap_or(u16::MAX);
+            explorer.limit_switches(allowed);
+            let time = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let search = Search {
+                limits: Limits { time, ..limits },
+                interrupted,
+                progress: Some(&mut *progress),
+                ..Search::default()
+            };
+            let mut report = self.explore_with(&machine, &mut explorer, search, false)?;
+            states.push(report.states);
+            let all = !explorer.left_out() && report.bound.is_none();
+            if let Some(Bound::Time(_)) = report.bound {
+                report.bound = limits.time.map(Bound::Time);
+            }
+            if report.verdict == Verdict::Violated || report.bound.is_some() || all || allowed >= most {
+                if !all && matches!(report.verdict, Verdict::Holds | Verdict::Vacuous) {
+                    report.verdict = Verdict::NotExhaustive;
+                }
+                report.switches = Some(Switches { asked: most, states, all });
+                return Ok(report);
+            }
+        }
+    }
+
+    fn explore_with(
+        &self,
+        machine: &Machine,
+        explorer: &mut Explorer<'_>,
+        search: Search<'_>,
+        any: bool,
+    ) -> Result<CheckReport, CheckError> {
         let stop_at = self.asked();
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
         let explored =
             explorer.run(Search { stop_at, stop_at_any, ..search }).map_err(CheckError::TooWide)?;
-        self.no_runaway(machine, &explorer)?;
+        self.no_runaway(machine, explorer)?;
         let mut events = Vec::new();
         for reached in &explored.reached {
             let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
@@ -317,7 +389,7 @@ impl CheckCase<'_> {
             for (state, number) in explored.path(reached) {
                 schedule.extend(explorer.transition(explored.state(state), number));
             }
-            events.push(Self::counterexample(machine, &mut explorer, *event, schedule)?);
+            events.push(Self::counterexample(machine, explorer, *event, schedule)?);
         }
         let first =
             |twin: &Twin| explored.reached.iter().find(|r| r.goal == goal_of_twin(*twin)).map(|r| r.depth);
@@ -340,11 +412,12 @@ impl CheckCase<'_> {
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
             walked: None,
+            switches: None,
         })
     }
 
     /// Walks at random in the place of a search: finds events, proves nothing. What no event was met in is
-    /// [`Verdict::Bounded`].
+    /// [`Verdict::NotExhaustive`].
     ///
     /// # Errors
     ///
@@ -372,7 +445,7 @@ impl CheckCase<'_> {
             met.map(|m| u32::try_from(m.numbers.len()).unwrap_or(u32::MAX))
         };
         Ok(CheckReport {
-            verdict: if events.is_empty() { Verdict::Bounded } else { Verdict::Violated },
+            verdict: if events.is_empty() { Verdict::NotExhaustive } else { Verdict::Violated },
             events,
             states: 0,
             transitions: walked.steps,
@@ -386,6 +459,7 @@ impl CheckCase<'_> {
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
             walked: Some(walked),
+            switches: None,
         })
     }
 
