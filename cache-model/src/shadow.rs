@@ -26,8 +26,10 @@ impl LineSlots {
         let mut first = None;
         for line in 0..lines {
             let line = name(line);
-            let copy = Domain::Range { lo: 0, hi: if shape.keys_change { 8 } else { 4 } };
+            let copies = if shape.keys_change { 8 } else { 4 };
             for place in shape.places() {
+                let gone = shape.flat && !matches!(place, Place::Private(_));
+                let copy = Domain::Range { lo: 0, hi: if gone { 0 } else { copies } };
                 for tag in shape.all_tags() {
                     let name = format!("{line}.{place:?}.{tag}");
                     let id = layout.slot(name, copy, Class::Hardware, 0);
@@ -56,6 +58,13 @@ impl LineSlots {
     pub fn cell(&self, line: u32, place: Place, tag: Tag) -> SlotId {
         let cell = self.shape.place_index(place) * usize::from(self.shape.tags) + usize::from(tag.0);
         SlotId(self.first + line * self.stride + u32::try_from(cell).unwrap_or(0))
+    }
+
+    /// Lets a line start as the owner of a tag has written it, with no copy left in any cache.
+    pub fn start_written(&self, layout: &mut Layout, line: u32, tag: Tag) {
+        let dram = Dram::new(tag, false);
+        layout.start_as(self.ghost(line, 0), dram.code(self.shape.tags));
+        layout.start_as(self.ghost(line, 2), 1);
     }
 
     fn ghost(&self, line: u32, which: u32) -> SlotId {

@@ -1,7 +1,7 @@
 //! The machine: texts compiled, slots laid out. Its one step function is in `run.rs` and below `run/`.
 
 use cache_model::shadow::LineSlots;
-use sev_arch::{PcpuId, VcpuId, VmId};
+use sev_arch::{PcpuId, Tag, VcpuId, VmId};
 use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
@@ -234,6 +234,7 @@ impl Machine {
         let commands = code.ops.iter().any(|op| matches!(op, Op::Prim { prim: Prim::Firmware(_), .. }));
         spec.shape.psp = spec.assumptions.psp;
         spec.shape.guest_must_evict = spec.assumptions.guest_must_evict;
+        spec.shape.flat = spec.assumptions.flat_caches;
         spec.shape.keys_change =
             has(Prim::Firmware(Command::Activate)) || has(Prim::Firmware(Command::ActivateEx));
         // A VM whose ASID changes can come back to a tag, too; so can one whose page the PSP writes.
@@ -407,7 +408,16 @@ impl Machine {
                 let page = &spec.pages[(line / per_page) as usize].0;
                 if per_page == 1 { page.clone() } else { format!("{page}+{}", line % per_page) }
             };
-            LineSlots::declare(&mut layout, &spec.shape, count, &name)
+            let slots = LineSlots::declare(&mut layout, &spec.shape, count, &name);
+            if spec.assumptions.pages_written {
+                for line in 0..count {
+                    let page = line / per_page;
+                    let shared = spec.is_shared(page);
+                    let tag = if shared { 0 } else { spec.vm(spec.pages[page as usize].1).asid };
+                    slots.start_written(&mut layout, line, Tag(u8::try_from(tag).unwrap_or(0)));
+                }
+            }
+            slots
         });
         let buffers = Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
         let twin_tables = TwinTables::of(&code.ops, &code.entries, &code.callbacks);
@@ -666,6 +676,7 @@ fn config_of(spec: &ModelSpec) -> Config {
             sme_coherent: spec.shape.sme_coherent,
             wbnoinvd: !spec.assumptions.no_wbnoinvd,
             firmware: false,
+            flat_caches: spec.assumptions.flat_caches,
         },
         vcpu_vm: spec.vcpu_vm.iter().map(|v| v.0).collect(),
         pages: u32::try_from(spec.pages.len()).unwrap_or(u32::MAX),

@@ -24,6 +24,13 @@ pub struct Assumptions {
     pub fw_partial_ccx: bool,
     /// Guests' accesses do not evict the host's lines, so that guests must (`guest-must-evict`).
     pub guest_must_evict: bool,
+    /// Guests look translations up at each access, so that unmapping a page is seen at once (`no-tlb`).
+    pub no_tlb: bool,
+    /// Each core's caches are one that evicts straight to memory, and a flush of it happens in the step that
+    /// comes to it (`flat-caches`).
+    pub flat_caches: bool,
+    /// Each page's owner has written it before: there is a truth from the start, and memory has it (`pages-written`).
+    pub pages_written: bool,
     /// How the firmware is at first.
     pub firmware: Initial,
     /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
@@ -42,6 +49,9 @@ impl Default for Assumptions {
             psp: Psp::default(),
             fw_partial_ccx: false,
             guest_must_evict: false,
+            no_tlb: false,
+            flat_caches: false,
+            pages_written: false,
             firmware: Initial::default(),
             word_bits: 64,
             store_buffer: 0,
@@ -99,7 +109,7 @@ impl Assumptions {
     }
 
     /// What a litmus file can take as given.
-    pub const NAMES: [&'static str; 8] = [
+    pub const NAMES: [&'static str; 11] = [
         "no-dma",
         "no-alloc-failure",
         "no-wbnoinvd",
@@ -108,6 +118,9 @@ impl Assumptions {
         "psp-evicts-host-lines",
         "fw-partial-ccx",
         "guest-must-evict",
+        "no-tlb",
+        "flat-caches",
+        "pages-written",
     ];
 
     /// Takes what has one of these names as given; whether it is one of them.
@@ -121,6 +134,9 @@ impl Assumptions {
             "psp-evicts-host-lines" => self.psp.evicts_host_lines = true,
             "fw-partial-ccx" => self.fw_partial_ccx = true,
             "guest-must-evict" => self.guest_must_evict = true,
+            "no-tlb" => self.no_tlb = true,
+            "flat-caches" => self.flat_caches = true,
+            "pages-written" => self.pages_written = true,
             _ => return false,
         }
         true
@@ -138,6 +154,9 @@ impl Assumptions {
             self.psp.evicts_host_lines,
             self.fw_partial_ccx,
             self.guest_must_evict,
+            self.no_tlb,
+            self.flat_caches,
+            self.pages_written,
         ];
         Assumptions::NAMES.into_iter().zip(given).filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }

@@ -140,7 +140,9 @@ impl Machine {
             Some(p.index())
         } else if let Some(What::Move(m)) = what {
             match m.kind {
-                MoveKind::PrivateToL3(c) | MoveKind::PrivateDrop(c) => first(&|core| core == c),
+                MoveKind::PrivateToL3(c) | MoveKind::PrivateToDram(c) | MoveKind::PrivateDrop(c) => {
+                    first(&|core| core == c)
+                }
                 MoveKind::L3ToFlight(x) | MoveKind::L3Drop(x) | MoveKind::FlightToDram(x) => {
                     first(&|core| self.spec.shape.ccx_of_core[core.index()] == x)
                 }
@@ -190,6 +192,7 @@ impl Machine {
                 let copy = format!("{}'s copy of {line}", self.tag_name(m.tag));
                 plain(match m.kind {
                     MoveKind::PrivateToL3(c) => format!("{c} evicts {copy} to the L3"),
+                    MoveKind::PrivateToDram(c) => format!("{c} evicts {copy} to memory"),
                     MoveKind::PrivateDrop(c) => format!("{c} drops {copy}"),
                     MoveKind::L3ToFlight(x) => format!("the L3 of {x} evicts {copy}"),
                     MoveKind::L3Drop(x) => format!("the L3 of {x} drops {copy}"),

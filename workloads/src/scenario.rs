@@ -498,6 +498,7 @@ impl Prepared {
                 psp: Psp::default(),
                 keys_change: false,
                 drops: false,
+                flat: false,
                 guest_must_evict: false,
                 dma_snoops: true,
             },

@@ -89,6 +89,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             psp: Psp::default(),
             keys_change: false,
             drops: false,
+            flat: false,
             guest_must_evict: false,
             dma_snoops: true,
         },

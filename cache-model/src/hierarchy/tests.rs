@@ -334,6 +334,7 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         psp: crate::lattice::Psp::default(),
         keys_change: false,
         drops: false,
+        flat: false,
         guest_must_evict: false,
         dma_snoops: true,
     };

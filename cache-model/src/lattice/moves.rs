@@ -10,6 +10,8 @@ use crate::event::Event;
 pub enum MoveKind {
     /// A private copy is evicted into the L3 of its CCX, dirty or clean.
     PrivateToL3(CoreId),
+    /// A dirty private copy is written back to DRAM at once ([`Shape::flat`]).
+    PrivateToDram(CoreId),
     /// A clean private copy is dropped.
     PrivateDrop(CoreId),
     /// A dirty L3 copy is evicted and on its way to DRAM.
@@ -37,7 +39,8 @@ impl Shape {
     pub fn can_move<L: Lines>(&self, lines: &L, m: Move) -> bool {
         let held = |p| lines.copy(m.line, p, m.tag).held;
         match m.kind {
-            MoveKind::PrivateToL3(c) => held(Place::Private(c)) != Held::Absent,
+            MoveKind::PrivateToL3(c) => !self.flat && held(Place::Private(c)) != Held::Absent,
+            MoveKind::PrivateToDram(c) => self.flat && held(Place::Private(c)) == Held::Dirty,
             MoveKind::PrivateDrop(c) => held(Place::Private(c)) == Held::Clean,
             MoveKind::L3ToFlight(x) => {
                 held(Place::L3(x)) == Held::Dirty && held(Place::Flight(x)) == Held::Absent
@@ -59,6 +62,7 @@ impl Shape {
                 let held = copy.held.max(there.held);
                 lines.set_copy(line, l3, tag, Copy { held, ..copy });
             }
+            MoveKind::PrivateToDram(c) => self.expel(lines, line, Place::Private(c), tag, events),
             MoveKind::PrivateDrop(c) => lines.set_copy(line, Place::Private(c), tag, Copy::ABSENT),
             MoveKind::L3ToFlight(x) => {
                 let copy = lines.copy(line, Place::L3(x), tag);
@@ -76,6 +80,8 @@ impl Shape {
             for c in (0..self.cores()).map(CoreId) {
                 match lines.copy(line, Place::Private(c), tag).held {
                     Held::Absent => {}
+                    Held::Clean if self.flat => f(Move { line, tag, kind: MoveKind::PrivateDrop(c) }),
+                    Held::Dirty if self.flat => f(Move { line, tag, kind: MoveKind::PrivateToDram(c) }),
                     Held::Clean => {
                         f(Move { line, tag, kind: MoveKind::PrivateToL3(c) });
                         f(Move { line, tag, kind: MoveKind::PrivateDrop(c) });

@@ -52,6 +52,9 @@ pub struct Shape {
     pub guest_must_evict: bool,
     /// Whether devices' accesses are coherent with the copies under C=0. They are; `assume` asks what leans on it.
     pub dma_snoops: bool,
+    /// Whether each core's caches are one that evicts straight to memory: no L3, nothing in flight. A model of less than
+    /// a machine, for protocols that are about which core has a line.
+    pub flat: bool,
 }
 
 impl Shape {

@@ -385,6 +385,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
         psp,
         keys_change: true,
         drops: true,
+        flat: false,
         guest_must_evict,
     };
     let junk = (Data { store: 0, guest: 0 }, (Tag::HOST, 0));

@@ -111,11 +111,13 @@ pub struct Features {
     pub wbnoinvd: bool,
     /// Whether some actor gives commands to the firmware, so that VMRUN can fail.
     pub firmware: bool,
+    /// Whether a flush is one own step, of caches that evict straight to memory.
+    pub flat_caches: bool,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Features { sme_coherent: false, wbnoinvd: true, firmware: false }
+        Features { sme_coherent: false, wbnoinvd: true, firmware: false, flat_caches: false }
     }
 }
 

@@ -274,7 +274,8 @@ pub enum Prim {
     DmaWrite,
     /// `alloc_page(page, kvm)`: a freed page gets a new owner: a VM, or the host if `kvm` is null.
     AllocPage,
-    /// First of the four steps of a WBINVD (argument 0) or WBNOINVD (argument 1): the walk begins. An own step.
+    /// First of the four steps of a WBINVD (argument 0) or WBNOINVD (argument 1): the walk begins. An own step; the
+    /// only one, and the whole flush, where the model has flat caches.
     FlushBegin,
     /// The core's private caches are written back. Argument as for `FlushBegin`.
     FlushPrivate,

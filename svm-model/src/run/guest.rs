@@ -27,7 +27,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             if self.store.get(machine.sptes[vcpu.vm.index() * pages + page]) == 0 {
                 return false;
             }
-            self.store.set(tlb, cached | bit);
+            if !machine.spec.assumptions.no_tlb {
+                self.store.set(tlb, cached | bit);
+            }
         }
         let page = machine.page_of(line);
         let tag = if plain { Tag::HOST } else { machine.guest_tag(self.store, vcpu.vm, page) };

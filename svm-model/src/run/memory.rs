@@ -179,6 +179,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         } else if prim == Prim::FlushShared {
             self.twin_flush();
             self.memory.flush_shared(self.store, core, op, &mut fx);
+        } else if self.machine.spec.shape.flat {
+            self.twin_flush();
+            self.memory.flush_private(self.store, core, op, &mut fx);
+            if op == FlushOp::Wbinvd {
+                self.wbinvd_done();
+            }
         } else {
             self.memory.flush_begin(self.store, core, op, &mut fx);
         }

@@ -319,6 +319,7 @@ impl Machine {
             MoveKind::PrivateToL3(c) => {
                 (Place::Private(c), Some(Some(Place::L3(self.spec.shape.ccx_of_core[c.index()]))))
             }
+            MoveKind::PrivateToDram(c) => (Place::Private(c), Some(None)),
             MoveKind::PrivateDrop(c) => (Place::Private(c), None),
             MoveKind::L3ToFlight(x) => (Place::L3(x), Some(Some(Place::Flight(x)))),
             MoveKind::L3Drop(x) => (Place::L3(x), None),

@@ -239,7 +239,7 @@ impl TimedMemory {
         assert!(!self.caches.inclusive(), "forced moves need victim L3s, and this part's is inclusive");
         let line = LineRef { phys: m.line, tag: m.tag };
         match m.kind {
-            MoveKind::PrivateToL3(c) => self.caches.force_out(c, line, true),
+            MoveKind::PrivateToL3(c) | MoveKind::PrivateToDram(c) => self.caches.force_out(c, line, true),
             MoveKind::PrivateDrop(c) => self.caches.force_out(c, line, false),
             MoveKind::L3ToFlight(x) | MoveKind::L3Drop(x) => self.caches.force_out_l3(x, line),
             MoveKind::FlightToDram(_) => {}

@@ -345,6 +345,7 @@ impl Litmus {
                 guest_must_evict: false,
                 dma_snoops: true,
                 drops: false,
+                flat: false,
             },
             vms: f.vm_count(),
             vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),

@@ -500,9 +500,12 @@ impl<'p> Lower<'p, '_, '_> {
             (Act::Flush(how), _) => {
                 // A part without WBNOINVD ignores the prefix.
                 let how = if self.p.machine.features.wbnoinvd { how } else { 0 };
-                for prim in [Prim::FlushBegin, Prim::FlushPrivate, Prim::FlushShared, Prim::FlushEnd] {
+                let parts = [Prim::FlushBegin, Prim::FlushPrivate, Prim::FlushShared, Prim::FlushEnd];
+                // Flat caches are flushed at once, in the step that comes to it.
+                let parts = if self.p.machine.features.flat_caches { &parts[..1] } else { &parts[..] };
+                for prim in parts {
                     self.prim(
-                        prim,
+                        *prim,
                         [Val::Const(how), Val::Const(0), Val::Const(0), Val::Const(0)],
                         None,
                         span,
