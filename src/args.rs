@@ -296,6 +296,7 @@ pub(crate) enum ExpectArg {
   sevsim check reclaim-while-running --policy ./mine.c --part genoa --stories all
   sevsim check two-flushers --policy clear-remark --save-schedule race.sched
   sevsim replay race.sched
+  sevsim check large.litmus --policy ./mine.c --memory 16GiB --states 4G --disk states --resume
 
 Exit codes: 0 holds, 3 violated, 5 a bound ended the search first, 2 bad input; of several
 cases the worst (2, 3, 5, 0).")]
@@ -314,6 +315,12 @@ pub(crate) struct CheckArgs {
     /// Write the first violation's schedule, for `sevsim replay`
     #[arg(long, value_name = "FILE")]
     pub(crate) save_schedule: Option<PathBuf>,
+    /// Put states into this folder when memory ends, and a checkpoint every minute and when the search is stopped
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["random", "switches"])]
+    pub(crate) disk: Option<PathBuf>,
+    /// Go on where the checkpoints of --disk were written
+    #[arg(long, requires = "disk")]
+    pub(crate) resume: bool,
     #[command(flatten)]
     pub(crate) tried: TryArgs,
 }

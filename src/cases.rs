@@ -1,7 +1,9 @@
 //! The cases of a check: litmus test by policy by kernel by part; run on all cores, reported in order.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use cache_model::event::EventKind;
 use cache_model::part::Part;
@@ -18,7 +20,7 @@ use crate::interrupt;
 use crate::names::{self, Kind};
 use crate::output::Output;
 use crate::progress::Progress;
-use crate::report::number::{duration, grouped, plural, size};
+use crate::report::number::{duration, grouped, plural, short, size};
 use crate::token::Token;
 
 /// A part as a case needs it.
@@ -48,11 +50,18 @@ pub(crate) struct Cases {
 }
 
 /// How the orders of steps are tried.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Way {
     /// All of them.
     #[default]
     Search,
+    /// All of them, with a folder for states and checkpoints.
+    OnDisk {
+        /// The folder; each case has its own in it.
+        dir: PathBuf,
+        /// Whether to go on from the checkpoints there.
+        resume: bool,
+    },
     /// Those with at most so many switches.
     Switches(u16),
     /// Some, at random.
@@ -147,6 +156,7 @@ pub(crate) fn bound_name(bound: Bound) -> String {
         Bound::Memory(n) => format!("{} of memory", size(n)),
         Bound::Time(time) => format!("{} of time", duration(time)),
         Bound::Interrupted => "interrupted".to_owned(),
+        Bound::Disk => "the disk".to_owned(),
     }
 }
 
@@ -371,22 +381,32 @@ impl Cases {
             for p in policies {
                 text.push_str(&format!(" --policy {}", self.policies[*p].name));
             }
-            text + &self.options
+            text.push_str(&self.options);
+            if let Way::OnDisk { dir, .. } = &self.way {
+                let (states, memory) = (self.limits.states, self.limits.memory.div_ceil(1 << 20));
+                let bounds = format!(" --states {states} --memory {memory}MiB");
+                text.push_str(&format!("{bounds} --disk {} --resume", dir.display()));
+            }
+            text
         };
         sets.iter().map(names).collect()
     }
 
     fn one(&self, index: usize, progress: &Progress) -> Result<Checked, Failure> {
         let (case, part) = self.case(index);
-        let mut tell = |p: sim_explore::Progress| {
-            progress.tell(index, u64::from(p.states), &format!(", {} steps deep", p.depth));
-        };
+        let begun = Instant::now();
+        let mut tell =
+            |p: sim_explore::Progress| progress.tell(index, u64::from(p.states), &how_far(&p, begun));
         let wrong = |error| Failure::check(error, &case.litmus.file);
         let expected = case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name);
         let foreseen = expected.as_ref().is_some_and(|e| e.verdict == Expected::Refused);
         let flag = Some(interrupt::flag());
         let ran = match &self.way {
             Way::Search => case.run(self.limits, flag, Some(&mut tell)),
+            Way::OnDisk { dir, resume } => {
+                let dir = dir.join(folder_of(&case));
+                case.run_on_disk(self.limits, (dir, *resume), flag, Some(&mut tell))
+            }
             Way::Switches(most) => case.run_within_switches(self.limits, *most, flag, &mut tell),
             Way::Walks(walks) => case.walk(walks, flag),
         };
@@ -422,6 +442,37 @@ impl Cases {
     }
 }
 
+/// How far a search is.
+fn how_far(p: &sim_explore::Progress, begun: Instant) -> String {
+    let rate = u128::from(p.fresh) * 1000 / begun.elapsed().as_millis().max(1);
+    let rate = short(u64::try_from(rate).unwrap_or(u64::MAX));
+    let left = short(u64::from(p.states.saturating_sub(p.expanded)));
+    // Levels that shrink by a ratio leave a geometric series; what they will really do, nobody knows.
+    let (before, level) = (u64::from(p.levels[0]), u64::from(p.levels[1]));
+    let guess = match level < before && p.depth > 1 {
+        true => format!(
+            "{} states in all, if the levels go on shrinking so",
+            short(u64::from(p.states) + level * level / (before - level))
+        ),
+        false => "no end in sight: the levels still grow".to_owned(),
+    };
+    let depth = p.depth;
+    format!(", {rate}/s, {depth} steps deep, {left} to expand, {}; {guess}", size(p.memory))
+}
+
+/// The folder of a case: a name that says which it is.
+fn folder_of(case: &CheckCase<'_>) -> String {
+    let variant = case.litmus.variant().unwrap_or_default();
+    let names = [&case.litmus.name, variant, &case.policy.name, &case.kernel.name, case.part];
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    names
+        .into_iter()
+        .filter(|n| !n.is_empty())
+        .map(|n| n.replace(|c| plain(c) != c, "-"))
+        .collect::<Vec<_>>()
+        .join("+")
+}
+
 fn define_options(defines: &[(String, i64)]) -> String {
     defines.iter().map(|(name, value)| format!(" -D {name}={value}")).collect()
 }
@@ -454,7 +505,8 @@ impl Cases {
             ));
         }
         out.log(&said);
-        if ran.done == 0 {
+        let on_disk = matches!(self.way, Way::OnDisk { .. });
+        if ran.done == 0 && !on_disk {
             return Exit::Interrupted;
         }
         out.log("to go on:");

@@ -5,7 +5,7 @@ use std::path::Path;
 use workloads::check::Verdict;
 
 use crate::args::{CheckArgs, ExpectArg, Format, Stories};
-use crate::cases::{Cases, Checked};
+use crate::cases::{Cases, Checked, Way};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::report::check::{Text, next_steps};
@@ -16,7 +16,11 @@ const TOLD: usize = 4;
 
 /// Does it.
 pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let cases = Cases::read(&args.litmus, &args.cases)?.tried(args.tried.way(&args.cases.search));
+    let way = match &args.disk {
+        Some(dir) => Way::OnDisk { dir: dir.clone(), resume: args.resume },
+        None => args.tried.way(&args.cases.search),
+    };
+    let cases = Cases::read(&args.litmus, &args.cases)?.tried(way);
     if let Some(path) = &args.save_schedule {
         writable(path)?;
     }

@@ -109,6 +109,7 @@ impl Failure {
         match error {
             CheckError::Text(diags) => Failure::diags(&diags, about),
             CheckError::Runaway { .. } | CheckError::TooWide(_) => Failure::input(error.to_string()),
+            CheckError::Disk { .. } => Failure::input(format!("--disk {error}")),
             CheckError::Story(..) => Failure::internal(error.to_string()),
         }
     }

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 use cache_model::event::{Event, EventKind};
 use sim_core::choice::{Chooser, Odometer, Scripted};
 use sim_core::state::{Packed, Position, SlotId, Store};
-use sim_explore::{Explored, Model, Search};
+use sim_explore::{Explored, Model, Reached, Search};
 use svm_policy::Pc;
 
-use crate::ground::{Ground, Recorder, Teacher};
+use crate::ground::{Ground, Recorder, Room, Teacher};
 use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
@@ -198,7 +198,7 @@ impl<'a> Explorer<'a> {
                 }
             }
         }
-        GroundModel { student, positions, initial, tables }
+        GroundModel { student, positions, initial, tables, room: Room::new(u64::MAX) }
     }
 
     /// Walks at random, until all walks are made or each goal of `stop_at` was met.
@@ -337,19 +337,45 @@ impl<'a> Explorer<'a> {
         Some(told)
     }
 
+    /// A shortest schedule to a goal that a search reached; `None` if the search was another machine's.
+    pub fn schedule(&mut self, explored: &Explored, reached: &Reached) -> Option<Vec<ScheduledStep>> {
+        let states: Vec<Vec<u64>> =
+            explored.path(reached.state).into_iter().map(|id| explored.state(id)).collect();
+        let mut schedule = Vec::new();
+        for pair in states.windows(2) {
+            schedule.push(self.transitions(&pair[0])?.into_iter().find(|(_, next)| *next == pair[1])?.0);
+        }
+        if let Some(number) = reached.transition {
+            schedule.push(self.transition(states.last()?, number)?);
+        }
+        Some(schedule)
+    }
+
     /// The step that transition `number` of a state is.
-    pub fn transition(&mut self, state: &[u64], number: u32) -> Option<ScheduledStep> {
+    pub(crate) fn transition(&mut self, state: &[u64], number: u32) -> Option<ScheduledStep> {
+        Some(self.transitions(state)?.into_iter().nth(usize::try_from(number).ok()?)?.0)
+    }
+
+    /// The transitions of a stored state, in the order of the search: the step, and the state it leads to.
+    fn transitions(&mut self, state: &[u64]) -> Option<Vec<(ScheduledStep, Vec<u64>)>> {
         let mut steps = Vec::new();
-        self.each(state, |actor, odometer, _, _| {
-            steps.push(ScheduledStep { actor, answers: odometer.answers().collect() });
+        self.each(&state[..self.words], |actor, odometer, next, _| {
+            let mut padded = state.to_vec();
+            padded[..next.len()].copy_from_slice(next);
+            steps.push((ScheduledStep { actor, answers: odometer.answers().collect() }, padded));
         });
         if let Some(Switches { most, .. }) = self.switches {
             let rule = Rule::new(self.student.machine.actors(), most);
-            let actors: Vec<Actor> = steps.iter().map(|s| s.actor).collect();
-            let mut kept = rule.after(state.get(self.words).copied()?, actors.into_iter());
-            steps.retain(|_| kept.next().flatten().is_some());
+            let actors: Vec<Actor> = steps.iter().map(|s| s.0.actor).collect();
+            let counts: Vec<Option<u64>> =
+                rule.after(state.get(self.words).copied()?, actors.into_iter()).collect();
+            for (step, count) in steps.iter_mut().zip(&counts) {
+                step.1[self.words] = count.unwrap_or(0);
+            }
+            let mut counts = counts.into_iter();
+            steps.retain(|_| counts.next().flatten().is_some());
         }
-        steps.into_iter().nth(usize::try_from(number).ok()?)
+        Some(steps)
     }
 }
 
@@ -360,6 +386,7 @@ pub(crate) struct GroundModel<'s, const W: usize> {
     initial: [u64; W],
     /// Who can step, and its tables: the caches line by line, the world page by page.
     tables: Vec<(Actor, Option<u32>, Ground<W>)>,
+    room: Room,
 }
 
 /// The goals of a step's events, and its twins.
@@ -388,9 +415,12 @@ impl<const W: usize> GroundModel<'_, W> {
     pub(crate) fn each(&mut self, state: &[u64; W], mut f: impl FnMut(Actor, &[u64; W], u64)) -> u64 {
         // The caches count as progress: a flush waits for what they have on its way.
         let mut progress = false;
+        if self.room.is_used_up() {
+            self.tables.iter_mut().for_each(|t| t.2.forget());
+        }
         for (actor, within, ground) in &mut self.tables {
             let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
-            ground.each(state, self.positions, &mut lesson, |next, goals| {
+            ground.each(state, self.positions, &mut lesson, &mut self.room, |next, goals| {
                 progress |= *actor != Actor::World;
                 f(*actor, next, goals);
             });
@@ -415,7 +445,7 @@ impl<const W: usize> GroundModel<'_, W> {
             let mut progress = false;
             for (n, (actor, within, ground)) in self.tables.iter_mut().enumerate() {
                 let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
-                ground.each(&state, self.positions, &mut lesson, |after, goals| {
+                ground.each(&state, self.positions, &mut lesson, &mut self.room, |after, goals| {
                     progress |= *actor != Actor::World;
                     actors.push(n);
                     next.push((*after, goals));
@@ -450,6 +480,10 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
     #[inline]
     fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
         self.each(state, |_, next, goals| emit(next, goals))
+    }
+
+    fn keep_within(&mut self, bytes: u64) {
+        self.room = Room::new(bytes);
     }
 }
 

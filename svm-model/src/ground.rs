@@ -5,7 +5,8 @@
 //! of the state that its steps there have read so far are the key, what they write and which goals they reach is
 //! the entry. A key that is missing is learned by running the one step function under a recorder, once for each
 //! way the step can go; from then on the step costs a lookup. A step that reads a bit which the table's keys do
-//! not have yet makes them longer, and the table begins anew.
+//! not have yet makes them longer, and the table begins anew. So do all tables when their room is used up, for a model
+//! whose steps read everything must not fill the memory.
 //!
 //! *Promise*: the successors are those of [`Machine::step`](crate::Machine::step), in the same order. Tests
 //! compare the two.
@@ -25,8 +26,45 @@ pub(crate) trait Teacher {
 pub(crate) struct Ground<const W: usize> {
     /// The slot whose value picks the table.
     by: Option<Position>,
-    tables: Vec<Table<W>>,
+    tables: Vec<Table>,
     outcomes: Vec<Outcome<W>>,
+    /// Why the actor could not step when it could not, as far as that is short to say.
+    reasons: Vec<Reason>,
+    /// Why it could not the last time: states that follow each other in a search are alike.
+    last: Reason,
+}
+
+/// Bits of at most two words, and the values of them with which an actor cannot step.
+#[derive(Clone, Copy, Debug)]
+struct Reason {
+    words: [u8; 2],
+    mask: [u64; 2],
+    value: [u64; 2],
+}
+
+impl Reason {
+    /// No reason.
+    const NONE: Reason = Reason { words: [0; 2], mask: [0; 2], value: [1; 2] };
+
+    /// The bits that were read, of a state in which an actor cannot step; none if they are of more words.
+    fn of(read: &[u64], state: &[u64]) -> Reason {
+        let mut reason = Reason { value: [0; 2], ..Reason::NONE };
+        let words: Vec<usize> = (0..read.len()).filter(|w| read[*w] != 0).collect();
+        if words.len() > 2 {
+            return Reason::NONE;
+        }
+        for (at, w) in words.into_iter().enumerate() {
+            reason.words[at] = u8::try_from(w).unwrap_or(0);
+            (reason.mask[at], reason.value[at]) = (read[w], state[w] & read[w]);
+        }
+        reason
+    }
+
+    #[inline]
+    fn holds<const W: usize>(&self, state: &[u64; W]) -> bool {
+        let differs = |at: usize| state[usize::from(self.words[at])] & self.mask[at] ^ self.value[at];
+        differs(0) | differs(1) == 0
+    }
 }
 
 /// What one way of a step does.
@@ -40,58 +78,104 @@ struct Outcome<const W: usize> {
 }
 
 /// Keys and what their steps do, by open addressing.
-#[derive(Clone, Debug)]
-struct Table<const W: usize> {
+#[derive(Clone, Debug, Default)]
+struct Table {
     /// The bits of a state that are its key.
-    mask: [u64; W],
-    entries: Vec<Entry<W>>,
+    mask: Vec<u64>,
+    /// How the key is gathered from them.
+    pieces: Vec<Piece>,
+    /// Words of a key.
+    words: usize,
+    /// Keys, each followed by the range of its outcomes, or twice the number of the reason why there is none.
+    entries: Vec<u64>,
     count: usize,
 }
 
-/// A key and the range of its outcomes, which may be empty: the actor cannot step.
+/// Some bits of a word of the state, turned to where they lie in a word of the key.
 #[derive(Clone, Copy, Debug)]
-struct Entry<const W: usize> {
-    key: [u64; W],
-    outcomes: (u32, u32),
+struct Piece {
+    from: u8,
+    to: u8,
+    turn: u8,
+    mask: u64,
 }
 
-impl<const W: usize> Entry<W> {
-    /// No entry.
-    const VACANT: Self = Entry { key: [0; W], outcomes: (u32::MAX, 0) };
+/// In the place of a range of outcomes: no entry.
+const VACANT: u64 = u64::MAX;
 
-    const fn is_vacant(&self) -> bool {
-        self.outcomes.0 == u32::MAX
+/// Bytes that what was learned may take, and what of them is left.
+#[derive(Debug)]
+pub(crate) struct Room {
+    most: u64,
+    left: u64,
+}
+
+impl Room {
+    pub(crate) fn new(most: u64) -> Self {
+        Room { most, left: most }
+    }
+
+    /// Whether there is none left; if so, all of it is there again, for tables that begin anew.
+    pub(crate) fn is_used_up(&mut self) -> bool {
+        let used_up = self.left == 0;
+        if used_up {
+            self.left = self.most;
+        }
+        used_up
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes as u64);
     }
 }
-
-/// Entries at which a table begins anew, so that a model whose steps read everything cannot fill the memory.
-const MOST: usize = 1 << 20;
 
 impl<const W: usize> Ground<W> {
     /// Tables for an actor whose steps differ most by the value of one slot, its program counter.
     pub(crate) fn new(by: Option<Position>) -> Self {
         let by = by.filter(|p| p.width > 0 && p.width <= 12);
         let count = by.map_or(1, |p| 1 << p.width);
-        let table = Table { mask: [0; W], entries: Vec::new(), count: 0 };
-        Ground { by, tables: vec![table; count], outcomes: Vec::new() }
+        Ground {
+            by,
+            tables: vec![Table::default(); count],
+            outcomes: Vec::new(),
+            reasons: vec![Reason::NONE],
+            last: Reason::NONE,
+        }
+    }
+
+    /// Forgets what was learned.
+    pub(crate) fn forget(&mut self) {
+        *self = Ground::new(self.by);
     }
 
     /// Calls `emit` with each successor of a state, in the order of the answers, and the goals reached.
+    #[expect(clippy::needless_range_loop, reason = "three arrays of one length: no iterator is as fast")]
     #[inline]
     pub(crate) fn each(
         &mut self,
         state: &[u64; W],
         layout: &[Position],
         teacher: &mut impl Teacher,
+        room: &mut Room,
         mut emit: impl FnMut(&[u64; W], u64),
     ) {
+        if self.last.holds(state) {
+            return;
+        }
         let table = self.by.map_or(0, |p| index(state[p.word as usize] >> p.shift & p.mask()));
         let (from, to) = match self.tables[table].find(state) {
             Some(found) => found,
-            None => self.learn(table, state, layout, teacher),
+            None => self.learn(table, state, layout, teacher, room),
         };
+        if from == to {
+            self.last = self.reasons[from as usize];
+            return;
+        }
         for outcome in &self.outcomes[from as usize..to as usize] {
-            let next = std::array::from_fn(|w| state[w] & outcome.keep[w] | outcome.set[w]);
+            let mut next = *state;
+            for w in 0..W {
+                next[w] = next[w] & outcome.keep[w] | outcome.set[w];
+            }
             emit(&next, outcome.goals);
         }
     }
@@ -104,6 +188,7 @@ impl<const W: usize> Ground<W> {
         state: &[u64; W],
         layout: &[Position],
         teacher: &mut impl Teacher,
+        room: &mut Room,
     ) -> (u32, u32) {
         let read = [const { Cell::new(0) }; W];
         if let Some(p) = self.by {
@@ -125,76 +210,165 @@ impl<const W: usize> Ground<W> {
             }
         }
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let outcomes = (number(from), number(self.outcomes.len()));
+        let read = read.each_ref().map(Cell::get);
+        let mut outcomes = (number(from), number(self.outcomes.len()));
+        let mut learned = (self.outcomes.len() - from) * size_of::<Outcome<W>>();
+        if learned == 0 {
+            let reason = number(self.reasons.len());
+            self.reasons.push(Reason::of(&read, state));
+            outcomes = (reason, reason);
+            learned += size_of::<Reason>();
+        }
+        let before = self.tables[table].entries.len();
         self.tables[table].learn(&read, state, outcomes);
+        learned += self.tables[table].entries.len().saturating_sub(before) * size_of::<u64>();
+        room.take(learned);
         outcomes
     }
 }
 
-impl<const W: usize> Table<W> {
-    fn key(&self, state: &[u64; W]) -> [u64; W] {
-        std::array::from_fn(|w| state[w] & self.mask[w])
+impl Table {
+    /// Gathers the key of a state whose keys have one word.
+    #[inline]
+    fn narrow<const W: usize>(&self, state: &[u64; W]) -> u64 {
+        let bits = |p: &Piece| (state[usize::from(p.from)] & p.mask).rotate_left(u32::from(p.turn));
+        self.pieces.iter().fold(0, |key, piece| key | bits(piece))
+    }
+
+    fn wide<const W: usize>(&self, state: &[u64; W]) -> [u64; W] {
+        let mut key = [0; W];
+        for p in &self.pieces {
+            key[usize::from(p.to)] |= (state[usize::from(p.from)] & p.mask).rotate_left(u32::from(p.turn));
+        }
+        key
     }
 
     /// The outcomes of a state's key, if they are known.
     #[inline]
-    fn find(&self, state: &[u64; W]) -> Option<(u32, u32)> {
-        let last = self.entries.len().checked_sub(1)?;
-        let key = self.key(state);
-        let mut at = hash(&key) & last;
+    fn find<const W: usize>(&self, state: &[u64; W]) -> Option<(u32, u32)> {
+        if self.words != 1 {
+            return self.find_wide(state);
+        }
+        let last = (self.entries.len() / 2).checked_sub(1)?;
+        let key = self.narrow(state);
+        let mut at = hash(key) & last;
         loop {
-            let entry = &self.entries[at];
-            if entry.is_vacant() {
+            let entry = &self.entries[at * 2..at * 2 + 2];
+            if entry[1] == VACANT {
                 return None;
             }
-            if entry.key == key {
-                return Some(entry.outcomes);
+            if entry[0] == key {
+                return Some(range(entry[1]));
+            }
+            at = (at + 1) & last;
+        }
+    }
+
+    fn find_wide<const W: usize>(&self, state: &[u64; W]) -> Option<(u32, u32)> {
+        let key = self.wide(state);
+        let entry = self.entries.chunks_exact(self.words + 1).nth(self.place(&key[..self.words])?)?;
+        (entry[self.words] != VACANT).then(|| range(entry[self.words]))
+    }
+
+    /// Where a key is, or would be.
+    fn place(&self, key: &[u64]) -> Option<usize> {
+        let stride = self.words + 1;
+        let last = (self.entries.len() / stride).checked_sub(1)?;
+        let mut at = key.iter().fold(0, |h: usize, word| h.rotate_left(7) ^ hash(*word)) & last;
+        loop {
+            let entry = &self.entries[at * stride..][..stride];
+            if entry[self.words] == VACANT || entry[..self.words] == *key {
+                return Some(at);
             }
             at = (at + 1) & last;
         }
     }
 
     /// Notes the outcomes of a state whose steps have read these bits.
-    fn learn(&mut self, read: &[Cell<u64>; W], state: &[u64; W], outcomes: (u32, u32)) {
-        let longer = self.mask.iter().zip(read).any(|(mask, read)| read.get() & !mask != 0);
-        if longer || self.count >= MOST || self.entries.is_empty() {
-            for (mask, read) in self.mask.iter_mut().zip(read) {
-                *mask |= read.get();
-            }
-            self.entries.clear();
-            self.entries.resize(16, Entry::VACANT);
+    fn learn<const W: usize>(&mut self, read: &[u64; W], state: &[u64; W], outcomes: (u32, u32)) {
+        self.mask.resize(W, 0);
+        if self.entries.is_empty() || self.mask.iter().zip(read).any(|(mask, read)| read & !mask != 0) {
+            self.mask.iter_mut().zip(read).for_each(|(mask, read)| *mask |= read);
+            (self.pieces, self.words) = gather(&self.mask);
+            self.entries = self.vacant(16);
             self.count = 0;
         }
-        if (self.count + 1) * 2 > self.entries.len() {
-            let size = self.entries.len() * 2;
-            let old = std::mem::replace(&mut self.entries, vec![Entry::VACANT; size]);
-            for entry in old.into_iter().filter(|e| !e.is_vacant()) {
+        let stride = self.words + 1;
+        if (self.count + 1) * 2 > self.entries.len() / stride {
+            let more = self.vacant(self.entries.len() / stride * 2);
+            let old = std::mem::replace(&mut self.entries, more);
+            for entry in old.chunks_exact(stride).filter(|e| e.last() != Some(&VACANT)) {
                 self.put(entry);
             }
         }
-        self.put(Entry { key: self.key(state), outcomes });
+        let mut entry = self.wide(state)[..self.words].to_vec();
+        entry.push(u64::from(outcomes.0) << 32 | u64::from(outcomes.1));
+        self.put(&entry);
         self.count += 1;
     }
 
-    fn put(&mut self, entry: Entry<W>) {
-        let last = self.entries.len() - 1;
-        let mut at = hash(&entry.key) & last;
-        while !self.entries[at].is_vacant() {
-            at = (at + 1) & last;
-        }
-        self.entries[at] = entry;
+    fn vacant(&self, entries: usize) -> Vec<u64> {
+        vec![VACANT; entries * (self.words + 1)]
     }
+
+    fn put(&mut self, entry: &[u64]) {
+        if let Some(at) = self.place(&entry[..self.words]) {
+            self.entries[at * entry.len()..][..entry.len()].copy_from_slice(entry);
+        }
+    }
+}
+
+/// How to gather the bits of a mask into as few words as take them, and how many these are, one at least.
+fn gather(mask: &[u64]) -> (Vec<Piece>, usize) {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut at = 0u32;
+    for (from, word) in (0u8..).zip(mask) {
+        let mut left = *word;
+        while left != 0 {
+            // A run of bits, as far as there is room in the word of the key.
+            let low = left.trailing_zeros();
+            let length = (!(left >> low)).trailing_zeros().min(64 - low).min(64 - at % 64);
+            let bits = (u64::MAX >> (64 - length)) << low;
+            let byte = |n: u32| u8::try_from(n).unwrap_or(0);
+            let (to, turn) = (byte(at / 64), byte((at % 64 + 64 - low) % 64));
+            match pieces.last_mut().filter(|p| (p.from, p.to, p.turn) == (from, to, turn)) {
+                Some(same) => same.mask |= bits,
+                None => pieces.push(Piece { from, to, turn, mask: bits }),
+            }
+            at += length;
+            left &= !bits;
+        }
+    }
+    // One word takes several words' bits with fewer turns where they do not lie in each other's way.
+    if let Some(few) = together(mask) {
+        return (few, 1);
+    }
+    (pieces, at.div_ceil(64).max(1) as usize)
+}
+
+/// A single turn for each word of a mask, if one word takes all their bits so.
+fn together(mask: &[u64]) -> Option<Vec<Piece>> {
+    let (mut pieces, mut taken) = (Vec::new(), 0u64);
+    for (from, word) in (0u8..).zip(mask).filter(|(_, word)| **word != 0) {
+        let turn = (0u8..64).find(|turn| word.rotate_left(u32::from(*turn)) & taken == 0)?;
+        taken |= word.rotate_left(u32::from(turn));
+        pieces.push(Piece { from, to: 0, turn, mask: *word });
+    }
+    Some(pieces)
 }
 
 #[inline]
-fn hash<const W: usize>(key: &[u64; W]) -> usize {
-    let mut h = 0u64;
-    for word in key {
-        h = (h.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-    index(h >> 32)
+fn range(entry: u64) -> (u32, u32) {
+    let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+    (half(entry >> 32), half(entry))
 }
 
+#[inline]
+fn hash(key: u64) -> usize {
+    index((key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32)
+}
+
+#[inline]
 fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }

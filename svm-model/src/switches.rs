@@ -86,4 +86,7 @@ impl<const W: usize> Model<W> for Switching<'_, W> {
         }
         own
     }
+    fn keep_within(&mut self, bytes: u64) {
+        self.inner.keep_within(bytes);
+    }
 }

@@ -213,3 +213,26 @@ fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_ou
     assert_eq!(json[0]["verdict"], sevsim(&[&args[..2], &args[4..]].concat()).json()[0]["verdict"]);
     sevsim(&[&args[..4], &["--random", "10"]].concat()).ends(2).says(&["--random"]);
 }
+
+#[test]
+fn a_search_on_the_disk_goes_on_after_a_bound_and_comes_to_the_same() {
+    let dir = std::env::temp_dir().join(format!("sevsim-disk-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    let place = dir.to_str().expect("a plain path");
+    let base =
+        ["check", "three-flushers", "--policy", "clear-remark-mutex", "--part", "rome", "--depth", "40"];
+    let whole = sevsim(&[&base[..], &["--format", "json"]].concat()).ends(5).json();
+    let small = ["--memory", "3MiB", "--disk", place, "--format", "json"];
+    let first = sevsim(&[&base[..], &small[..], &["--states", "20k"]].concat()).ends(5).json();
+    assert_eq!(first[0]["bound"], "20,000 states");
+    // Another policy's search has another folder, and another program's checkpoint is refused.
+    let other = [&base[..], &["-D", "FLUSH_ON_RELEASE=0", "--disk", place, "--resume"]].concat();
+    sevsim(&other).ends(2).says(&["--disk", "of another search"]);
+    let rest = sevsim(&[&base[..], &small[..], &["--resume"]].concat()).ends(5).json();
+    for key in ["verdict", "states", "transitions", "depth", "bound", "sometimes"] {
+        assert_eq!(rest[0][key], whole[0][key], "{key}");
+    }
+    sevsim(&[&base[..], &["--resume"]].concat()).ends(2).says(&["--disk"]);
+    sevsim(&["check", "two-flushers", "--disk", place, "--switches", "2"]).ends(2).says(&["--switches"]);
+    std::fs::remove_dir_all(&dir).expect("it is ours");
+}

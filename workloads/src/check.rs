@@ -2,11 +2,12 @@
 
 use std::iter::Peekable;
 use std::ops::RangeFrom;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cache_model::event::{EventKind, Victim};
-use sim_explore::{Bound, Limits, Progress, Search};
+use sim_explore::{Bound, Disk, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
 use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind};
@@ -16,6 +17,9 @@ use svm_model::walk::{Cut, Walked, Walks};
 use svm_model::{Machine, MemoryKind};
 
 use crate::litmus::{Expectation, Litmus};
+
+/// How often a search on the disk writes a checkpoint.
+const CHECKPOINT: Duration = Duration::from_secs(60);
 
 /// A text that a check runs: a built-in one, or a user's file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -170,6 +174,14 @@ pub enum CheckError {
         "a state of this model takes {0} words of 64 bits, 64 are the most: take fewer pCPUs, pages or lines a page"
     )]
     TooWide(usize),
+    /// The disk that the search was on failed, or what it was to go on from is of another search.
+    #[error("{}: {error}", .dir.display())]
+    Disk {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The story of a violation could not be told: an error of this program.
     #[error("internal error: step {0} of the counterexample does not replay: {1}")]
     Story(usize, String),
@@ -312,6 +324,29 @@ impl CheckCase<'_> {
         self.explore(&machine, Search { limits, interrupted, progress, ..Search::default() }, false)
     }
 
+    /// Explores every interleaving, with a folder for states that have no room in memory and for a checkpoint every
+    /// minute. With `resume` the search goes on where the checkpoint in the folder was written.
+    ///
+    /// # Errors
+    ///
+    /// Errors in the texts, and what the disk says.
+    pub fn run_on_disk<'p>(
+        &self,
+        limits: Limits,
+        (dir, resume): (PathBuf, bool),
+        interrupted: Option<&'p AtomicBool>,
+        progress: Option<&'p mut (dyn FnMut(Progress) + 'p)>,
+    ) -> Result<CheckReport, CheckError> {
+        let machine = self.machine(MemoryKind::Shadow)?;
+        // The same program over another model is another search.
+        let model = format!("{:?} {:?}", machine.spec(), self.asked());
+        let fingerprint = model.bytes().fold(program_digest(&machine), |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let disk = Some(Disk { dir, every: CHECKPOINT, fingerprint, resume });
+        self.explore(&machine, Search { limits, interrupted, progress, disk, ..Search::default() }, false)
+    }
+
     /// Explores a machine of this case; until any event is met, or until each was that is asked about.
     pub(crate) fn explore(
         &self,
@@ -379,16 +414,17 @@ impl CheckCase<'_> {
         let stop_at = self.asked();
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
-        let explored =
+        let dir = search.disk.as_ref().map(|disk| disk.dir.clone());
+        let mut explored =
             explorer.run(Search { stop_at, stop_at_any, ..search }).map_err(CheckError::TooWide)?;
+        if let Some(error) = explored.error.take() {
+            return Err(CheckError::Disk { dir: dir.unwrap_or_default(), error });
+        }
         self.no_runaway(machine, explorer)?;
         let mut events = Vec::new();
         for reached in &explored.reached {
             let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
-            let mut schedule = Vec::new();
-            for (state, number) in explored.path(reached) {
-                schedule.extend(explorer.transition(explored.state(state), number));
-            }
+            let schedule = explorer.schedule(&explored, reached).unwrap_or_default();
             events.push(Self::counterexample(machine, explorer, *event, schedule)?);
         }
         let first =

@@ -1,18 +1,25 @@
 //! Exploration of every interleaving, breadth-first by levels, so that the first way found to reach a goal is a
 //! shortest one.
 //!
-//! States are packed words and the state itself is stored: there is no hash collision to argue about. Each
-//! state keeps its predecessor and the number of the transition that first reached it, so that a story costs
-//! no second search.
+//! States are packed words, and what is stored gives the state back bit by bit: there is no hash collision to argue
+//! about. From which state each was first reached is kept in about a byte, so that a story costs no second search.
 #![forbid(unsafe_code)]
 
+mod checkpoint;
+mod dictionary;
+mod frozen;
+mod ranks;
 mod search;
+mod space;
 mod table;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use table::{id, index_of, length, shard_of};
+use space::States;
+use table::{SHARDS, id};
 
 /// What is explored, in states of `W` words: the width is known when the search is compiled, for a state is
 /// copied, hashed and compared more often than anything else is done.
@@ -22,6 +29,10 @@ pub trait Model<const W: usize>: Send {
     /// Calls `emit` for each transition out of a state, in a fixed order, with the successor and the goals
     /// that the transition reaches (a bit each). Returns the goals that the state itself reaches.
     fn expand(&mut self, state: &[u64; W], emit: impl FnMut(&[u64; W], u64)) -> u64;
+    /// Told, before the search, how many bytes of tables it may keep for its own use.
+    fn keep_within(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
 }
 
 /// Every bound of a search. A search that met one says so.
@@ -56,6 +67,8 @@ pub enum Bound {
     Time(Duration),
     /// Somebody asked it to stop.
     Interrupted,
+    /// The disk failed ([`Explored::error`]).
+    Disk,
 }
 
 /// The first time a goal was reached.
@@ -74,9 +87,7 @@ pub struct Reached {
 /// What a search came to.
 #[derive(Debug)]
 pub struct Explored {
-    shards: Vec<Stored>,
-    words: usize,
-    root: u32,
+    states: Box<dyn States>,
     /// Transitions made.
     pub transitions: u64,
     /// Levels of the search: the length of the longest shortest path.
@@ -87,14 +98,8 @@ pub struct Explored {
     pub memory: u64,
     /// Each goal's first time.
     pub reached: Vec<Reached>,
-}
-
-/// The states of a shard, and how each was first reached: the state that was left, and the number of the
-/// transition.
-#[derive(Debug)]
-struct Stored {
-    states: Vec<u64>,
-    came_from: Vec<(u32, u32)>,
+    /// What the disk said, if it failed.
+    pub error: Option<io::Error>,
 }
 
 /// Progress of a search, told now and then.
@@ -108,40 +113,68 @@ pub struct Progress {
     pub depth: u32,
     /// Bytes in use.
     pub memory: u64,
+    /// States found since this search began: fewer than all if it went on from a checkpoint.
+    pub fresh: u32,
+    /// States of the level before this one, and of this one.
+    pub levels: [u32; 2],
 }
 
 impl Explored {
+    /// A search that did not begin.
+    fn failed(states: impl States + 'static, error: io::Error) -> Self {
+        Explored {
+            states: Box::new(states),
+            transitions: 0,
+            depth: 0,
+            bound: Some(Bound::Disk),
+            memory: 0,
+            reached: Vec::new(),
+            error: Some(error),
+        }
+    }
+
     /// States stored.
     #[must_use]
     pub fn states(&self) -> u32 {
-        self.shards.iter().fold(0, |n, s| n + length(&s.came_from))
+        self.states.len()
     }
 
     /// The numbers of the stored states, in no telling order.
     pub fn ids(&self) -> impl Iterator<Item = u32> + '_ {
-        (0u32..).zip(&self.shards).flat_map(|(shard, s)| (0..length(&s.came_from)).map(move |i| id(shard, i)))
+        let shards = u32::try_from(SHARDS).unwrap_or(0);
+        (0..shards).flat_map(|shard| (0..self.states.of_shard(shard)).map(move |i| id(shard, i)))
     }
 
-    /// A stored state.
+    /// A stored state; empty if it is on a disk that failed.
     #[must_use]
-    pub fn state(&self, id: u32) -> &[u64] {
-        &self.shards[shard_of(id)].states[index_of(id) * self.words..][..self.words]
+    pub fn state(&self, id: u32) -> Vec<u64> {
+        self.states.state(id).unwrap_or_default()
     }
 
-    /// The transitions' numbers from the initial state to a goal, each with the state it leaves.
+    /// The states on a shortest way to one, which is the last of them. Which transition leads from one to the next
+    /// is not kept: it is the first that does.
     #[must_use]
-    pub fn path(&self, reached: &Reached) -> Vec<(u32, u32)> {
-        let mut path = Vec::new();
-        path.extend(reached.transition.map(|t| (reached.state, t)));
-        let mut at = reached.state;
-        while at != self.root {
-            let (parent, transition) = self.shards[shard_of(at)].came_from[index_of(at)];
-            path.push((parent, transition));
-            at = parent;
+    pub fn path(&self, id: u32) -> Vec<u32> {
+        let mut path = vec![id];
+        while let Some(parent) = path.last().and_then(|id| self.states.parent(*id)) {
+            path.push(parent);
         }
         path.reverse();
         path
     }
+}
+
+/// A folder for states that have no room in memory and for checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The folder, which is this search's alone.
+    pub dir: PathBuf,
+    /// A checkpoint is written so often at most, and at the end of a search that met a bound.
+    pub every: Duration,
+    /// Tells searches apart: a checkpoint of another one is refused.
+    pub fingerprint: u64,
+    /// Whether the search goes on where the checkpoint was written, if there is one.
+    pub resume: bool,
 }
 
 /// How a search is run.
@@ -149,6 +182,8 @@ impl Explored {
 pub struct Search<'a> {
     /// Bounds.
     pub limits: Limits,
+    /// Where states go when memory ends, and from where the search can go on later.
+    pub disk: Option<Disk>,
     /// The search ends once each of these goals was reached; 0 lets it go on to the end of the space.
     pub stop_at: u64,
     /// The search ends once any of these goals was reached.
@@ -195,7 +230,7 @@ mod tests {
         assert_eq!(explored.bound, None);
         let goal = explored.reached[0];
         assert_eq!((goal.goal, goal.depth), (0, 4));
-        assert_eq!(explored.path(&goal).len(), 4);
+        assert_eq!(explored.path(goal.state).len(), 4);
         assert_eq!(explored.reached[1].depth, 6);
     }
 
@@ -259,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_space_that_never_ends_keeps_within_the_memory_and_uses_it() {
-        for limit in [4 << 20, 10_000_000, 48 << 20, 70_000_000] {
+        for limit in [4 << 20, 10_000_000, 15_000_000] {
             let run = |mut models: Vec<Endless>| {
                 let limits = Limits { memory: limit, ..Limits::default() };
                 Search { limits, ..Search::default() }.run(&mut models)
@@ -267,7 +302,7 @@ mod tests {
             let one = run(vec![Endless]);
             assert_eq!(one.bound, Some(Bound::Memory(limit)));
             assert!(one.memory <= limit + limit / 20, "{} of {limit}", one.memory);
-            assert!(one.memory * 10 >= limit * 8, "{} of {limit}", one.memory);
+            assert!(one.memory * 10 >= limit * 7, "{} of {limit}", one.memory);
             let three = run(vec![Endless, Endless, Endless]);
             assert_eq!(
                 (one.states(), one.transitions, one.depth),
@@ -285,6 +320,94 @@ mod tests {
         }
     }
 
+    /// Three counters from 0 to 36 that go up and down and around: most steps lead to states of earlier levels.
+    struct Torus;
+
+    impl Model<2> for Torus {
+        fn initial(&self) -> [u64; 2] {
+            [0, 0]
+        }
+        fn expand(&mut self, [xy, z]: &[u64; 2], mut emit: impl FnMut(&[u64; 2], u64)) -> u64 {
+            let (x, y) = (xy & 63, xy >> 6);
+            for by in [1, 36] {
+                emit(&[((x + by) % 37) | (y << 6), *z], u64::from(x == 18 && y == 18 && *z == 18));
+                emit(&[x | (((y + by) % 37) << 6), *z], 0);
+                emit(&[*xy, (z + by) % 37], 0);
+            }
+            0
+        }
+    }
+
+    fn same(one: &Explored, other: &Explored) {
+        assert_eq!(
+            (one.states(), one.transitions, one.depth, &one.reached),
+            (other.states(), other.transitions, other.depth, &other.reached)
+        );
+        assert!(one.ids().eq(other.ids()));
+        assert!(one.ids().step_by(97).all(|id| one.state(id) == other.state(id)));
+        for goal in &one.reached {
+            assert_eq!(one.path(goal.state), other.path(goal.state));
+        }
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("sim-explore-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        dir
+    }
+
+    fn disk(dir: &std::path::Path, resume: bool) -> Option<Disk> {
+        Some(Disk { dir: dir.to_owned(), every: Duration::from_secs(3600), fingerprint: 7, resume })
+    }
+
+    #[test]
+    fn a_search_on_the_disk_is_the_search_in_memory() {
+        let whole = Search::default().run(&mut [Torus, Torus]);
+        assert_eq!((whole.states(), whole.depth), (37 * 37 * 37, 54));
+        for memory in [400_000, 500_000, 700_000] {
+            let dir = folder(&format!("small-{memory}"));
+            let limits = Limits { memory, ..Limits::default() };
+            let alone = Search { limits, ..Search::default() }.run(&mut [Torus]);
+            assert_eq!(alone.bound, Some(Bound::Memory(memory)), "it would have had room");
+            let search = Search { limits, disk: disk(&dir, false), ..Search::default() };
+            let spilled = search.run(&mut [Torus, Torus]);
+            assert_eq!(spilled.bound, None, "{:?}", spilled.error);
+            same(&whole, &spilled);
+            assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 0, "files were left");
+            std::fs::remove_dir_all(&dir).expect("it is ours");
+        }
+    }
+
+    #[test]
+    fn a_search_that_was_stopped_goes_on_where_it_was() {
+        let whole = Search::default().run(&mut [Torus]);
+        for memory in [500_000, 1 << 30] {
+            let dir = folder(&format!("stopped-{memory}"));
+            let limits = |states| Limits { states, memory, ..Limits::default() };
+            for (resume, states) in [(false, 3_000), (true, 20_000), (true, 40_000)] {
+                let search = Search { limits: limits(states), disk: disk(&dir, resume), ..Search::default() };
+                let part = search.run(&mut [Torus, Torus]);
+                assert_eq!(part.bound, Some(Bound::States(states)), "{:?}", part.error);
+            }
+            let other = Disk { fingerprint: 8, ..disk(&dir, true).expect("a disk") };
+            let search = Search { disk: Some(other), ..Search::default() };
+            assert_eq!(search.run(&mut [Torus]).bound, Some(Bound::Disk), "it is of another search");
+            let file = dir.join("checkpoint");
+            let bytes = std::fs::read(&file).expect("a checkpoint");
+            for cut in [0, 7, 1000, bytes.len() / 2, bytes.len() - 1] {
+                std::fs::write(&file, &bytes[..cut]).expect("it can be written");
+                let search = Search { disk: disk(&dir, true), ..Search::default() };
+                assert!(search.run(&mut [Torus]).error.is_some(), "{cut} bytes of {}", bytes.len());
+            }
+            std::fs::write(&file, &bytes).expect("it can be written");
+            let search = Search { limits: limits(1 << 30), disk: disk(&dir, true), ..Search::default() };
+            let rest = search.run(&mut [Torus]);
+            assert_eq!(rest.bound, None, "{:?}", rest.error);
+            same(&whole, &rest);
+            std::fs::remove_dir_all(&dir).expect("it is ours");
+        }
+    }
+
     #[test]
     fn threads_change_nothing() {
         let limits = Limits { states: 120_000, ..Limits::default() };
@@ -298,8 +421,8 @@ mod tests {
             assert!(one.ids().eq(four.ids()));
             assert!(one.ids().all(|id| one.state(id) == four.state(id)));
             for goal in &one.reached {
-                assert_eq!(one.path(goal), four.path(goal));
-                assert_eq!(one.path(goal).len(), 121);
+                assert_eq!(one.path(goal.state), four.path(goal.state));
+                assert_eq!(one.path(goal.state).len(), 121);
             }
             match one.bound {
                 None => assert_eq!((one.states(), one.depth), (51 * 51 * 51, 150)),

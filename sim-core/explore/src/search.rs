@@ -5,96 +5,148 @@
 //! chunk is does not depend on the threads, so neither do the states' numbers, the counts, the first way to each
 //! goal, or the bound that is met.
 
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::table::{Found, SHARDS, Shard, hash, id, length};
-use crate::{Bound, Explored, Model, Progress, Reached, Search, Stored};
+use crate::checkpoint::{self, Place};
+use crate::dictionary::Plan;
+use crate::space::{Batch, Space, Unknown};
+use crate::table::{MOST, SHARDS, Shard, id, index_of, part, record, shard, shard_of, sum};
+use crate::{Bound, Disk, Explored, Model, Progress, Reached, Search};
 
 /// States of a chunk.
-const CHUNK: u32 = 1024;
-/// Chunks of a round.
-const ROUND: u32 = 256;
+const CHUNK: u32 = 512;
+/// Chunks of a round: few, so that what they find is still in the processor's caches when it is stored.
+const ROUND: u32 = 64;
+/// States from which on a round has more chunks, since nothing is in the caches any more.
+const MANY: u32 = 1 << 24;
 /// States that a round expands at least: if the memory is too small for what they lead to, the search ends.
 const FEWEST: u32 = 64;
 /// The lists of a round take at most this part of the memory.
 const LISTS: u64 = 16;
+/// The models' own tables take at most this part of the memory.
+const TABLES: u64 = 8;
+/// What they may take however little memory there is.
+const LEAST_TABLES: u64 = 2 << 20;
 /// Chunks from which on a round is worth the threads.
 const WORTH: usize = 3;
 
-/// What the expansion of a chunk found.
-struct Batch<const W: usize> {
-    by_shard: Vec<Vec<Found<W>>>,
-    /// Goals reached: state, transition that reached it (none for the state itself), goals.
-    goals: Vec<(u32, Option<u32>, u64)>,
-    transitions: u64,
-}
-
 impl<const W: usize> Batch<W> {
-    fn new() -> Self {
-        Batch { by_shard: vec![Vec::new(); SHARDS], goals: Vec::new(), transitions: 0 }
-    }
-
-    fn bytes(&self) -> u64 {
-        let found: usize = self.by_shard.iter().map(Vec::capacity).sum();
-        (found * size_of::<Found<W>>()) as u64
-    }
-
-    /// Expands states.
-    fn expand<M: Model<W>>(&mut self, model: &mut M, shards: &[Shard<W>], pieces: &[(u32, u32, u32)]) {
-        self.by_shard.iter_mut().for_each(Vec::clear);
-        self.goals.clear();
-        self.transitions = 0;
-        for (shard, from, to) in pieces {
-            for index in *from..*to {
-                let state = id(*shard, index);
-                let mut number = 0u32;
-                let own = model.expand(&shards[*shard as usize].states[index as usize], |next, goals| {
-                    let (to, tag) = hash(next);
-                    self.by_shard[to].push(Found { state: *next, tag, from: (state, number) });
-                    if goals != 0 {
-                        self.goals.push((state, Some(number), goals));
+    /// Expands states; the first one is number `rank` of its round.
+    fn expand<M: Model<W>>(&mut self, model: &mut M, space: &Space<W>, chunk: &Chunk) {
+        self.clear();
+        let mut rank = u64::from(chunk.first);
+        for (of, from, to) in &chunk.pieces {
+            let mut at = *from;
+            while at < *to {
+                match space.keys(*of as usize, at, *to) {
+                    Ok((keys, plan)) => {
+                        self.expand_these(model, space, (&keys, plan), id(*of, at), rank);
+                        let count = u32::try_from(keys.len() / plan.words).unwrap_or(0);
+                        (at, rank) = (at + count, rank + u64::from(count));
                     }
-                    number += 1;
-                });
-                self.transitions += u64::from(number);
-                if own != 0 {
-                    self.goals.push((state, None, own));
+                    Err(error) => {
+                        self.error = Some(error);
+                        return;
+                    }
                 }
             }
         }
     }
+
+    /// Expands the states of these keys, which follow each other in a shard; the first has this number and rank.
+    fn expand_these<M: Model<W>>(
+        &mut self,
+        model: &mut M,
+        space: &Space<W>,
+        (keys, written): (&[u64], &Plan<W>),
+        first: u32,
+        mut rank: u64,
+    ) {
+        let Space { dictionary, plan, .. } = space;
+        for (id, stored) in ids_from(first).zip(keys.chunks_exact(written.words)) {
+            let state = written.decode(dictionary, stored);
+            let mut key = [0; W];
+            if written == plan {
+                key[..plan.words].copy_from_slice(stored);
+            } else if let Some(own) = plan.encode(dictionary, &state) {
+                key = own;
+            }
+            let total = sum(&state);
+            let mut number = 0u32;
+            let Batch { lists, unknown, goals, .. } = self;
+            let own = model.expand(&state, |next, reached| {
+                let mut changed = total;
+                for w in 0..W {
+                    changed = changed.wrapping_add(part(w, next[w].wrapping_sub(state[w])));
+                }
+                let to = shard(changed);
+                let list = &mut lists[to];
+                match plan.encode_from(dictionary, (&state, &key), next) {
+                    Some(next) if plan.words == 1 => list.extend_from_slice(&[rank, next[0]]),
+                    Some(next) => {
+                        list.push(rank);
+                        list.extend_from_slice(&next[..plan.words]);
+                    }
+                    None => {
+                        unknown.push(Unknown { shard: to, at: list.len(), state: *next });
+                        list.push(rank);
+                        list.extend_from_slice(&key[..plan.words]);
+                    }
+                }
+                if reached != 0 {
+                    goals.push((id, Some(number), reached));
+                }
+                number += 1;
+            });
+            self.transitions += u64::from(number);
+            if own != 0 {
+                self.goals.push((id, None, own));
+            }
+            rank += 1;
+        }
+    }
 }
 
-/// Cuts the next states of a level, at most `most` of them, into chunks: for each its pieces of shards.
+/// Some states of a level: shard, first, end.
+#[derive(Debug, Default)]
+struct Chunk {
+    pieces: Vec<(u32, u32, u32)>,
+    /// States of the round before it.
+    first: u32,
+}
+
+/// Cuts the next states of a level, at most `most` of them, into chunks.
 struct Cutter {
     /// Shard, and the next state of it.
     at: (u32, u32),
 }
 
 impl Cutter {
-    fn cut<const W: usize>(&mut self, shards: &[Shard<W>], most: u32) -> Vec<Vec<(u32, u32, u32)>> {
-        let (mut chunks, mut chunk, mut room, mut left) = (Vec::new(), Vec::new(), CHUNK, most);
+    fn cut(&mut self, shards: &[Shard], most: u32) -> Vec<Chunk> {
+        let (mut chunks, mut chunk, mut room, mut left) = (Vec::new(), Chunk::default(), CHUNK, most);
         while let Some(shard) = shards.get(self.at.0 as usize)
             && left > 0
         {
             let from = self.at.1.max(shard.level.start);
             let to = shard.level.end.min(from + room.min(left));
             if from < to {
-                chunk.push((self.at.0, from, to));
+                chunk.pieces.push((self.at.0, from, to));
                 room -= to - from;
                 left -= to - from;
             }
             self.at = if to == shard.level.end { (self.at.0 + 1, 0) } else { (self.at.0, to) };
             if room == 0 {
-                chunks.push(std::mem::take(&mut chunk));
+                let next = Chunk { pieces: Vec::new(), first: chunk.first + CHUNK };
+                chunks.push(std::mem::replace(&mut chunk, next));
                 room = CHUNK;
             }
         }
-        if !chunk.is_empty() {
+        if !chunk.pieces.is_empty() {
             chunks.push(chunk);
         }
         chunks
@@ -108,27 +160,44 @@ impl Search<'_> {
     ///
     /// If there is no model.
     pub fn run<const W: usize, M: Model<W>>(mut self, models: &mut [M]) -> Explored {
-        let mut shards: Vec<Shard<W>> = (0..SHARDS).map(|_| Shard::new()).collect();
-        let initial = models[0].initial();
-        let (shard, tag) = hash(&initial);
+        let tables = (self.limits.memory / TABLES / models.len() as u64).max(LEAST_TABLES);
+        models.iter_mut().for_each(|model| model.keep_within(tables));
+        let disk = self.disk.take();
+        let (mut space, mut place) = match begin(disk.as_ref(), &models[0].initial()) {
+            Ok(begun) => begun,
+            Err(error) => return Explored::failed(Space::new(&models[0].initial()), error),
+        };
         let until = self.limits.time.map(|time| (Instant::now() + time, time));
-        shards[shard].insert(&[Found { state: initial, tag, from: (0, 0) }]);
-        shards[shard].level = 0..1;
-        let root = id(u32::try_from(shard).unwrap_or(0), 0);
-        let mut goals = Goals::default();
+        let mut goals = Goals::of(std::mem::take(&mut place.reached));
         let mut batches: Vec<Mutex<Batch<W>>> = Vec::new();
-        let (mut transitions, mut depth, mut expanded, mut told) = (0u64, 0u32, 0u64, 0u64);
-        let mut cutter = Cutter { at: (0, 0) };
-        let mut bound = None;
+        let Place { mut transitions, mut depth, mut expanded, .. } = place;
+        let (mut told, had) = (0u64, space.len() - 1);
+        let mut cutter = Cutter { at: place.at };
+        let (mut bound, mut error) = (None, None);
+        let mut saved = Saved { at: Instant::now(), took: Duration::ZERO };
         loop {
-            let states: u32 = shards.iter().fold(0, |n, s| n + length(&s.states));
-            bound = bound.or(self.bound_met(&shards, &batches, states));
+            let states = space.len();
+            bound = bound.or(self.bound_met(&space, &batches, states));
+            if let (Some(Bound::Memory(_)), Some(disk)) = (bound, &disk)
+                && space.can_freeze()
+            {
+                error = space.freeze(&disk.dir).err();
+                bound = None;
+                batches.clear();
+            }
+            if let Some(disk) = disk.as_ref().filter(|disk| saved.is_due(disk)) {
+                let place =
+                    Place { transitions, expanded, depth, at: cutter.at, reached: goals.reached.clone() };
+                error = error.or(saved.save(disk, &space, &place).err());
+            }
+            bound = bound.or(error.as_ref().map(|_| Bound::Disk));
             if told == 0 || expanded - told >= 1 << 14 {
                 told = expanded.max(1);
                 if let Some(progress) = &mut self.progress {
-                    let memory = in_use(&shards, &batches);
+                    let memory = in_use(&space, &batches);
                     let expanded = u32::try_from(expanded).unwrap_or(u32::MAX);
-                    progress(Progress { states, expanded, depth, memory });
+                    let (fresh, levels) = (states - had, space.last_levels());
+                    progress(Progress { states, expanded, depth, memory, fresh, levels });
                 }
             }
             let late = || until.filter(|(end, _)| Instant::now() >= *end).map(|(_, time)| Bound::Time(time));
@@ -141,19 +210,21 @@ impl Search<'_> {
             let room = self.limits.states.saturating_sub(states);
             let fan = transitions.checked_div(expanded).unwrap_or(1) + 1;
             let few = u32::try_from(u64::from(room) / fan).unwrap_or(u32::MAX);
-            let most = few.max(self.limits.states / 4096).clamp(1, CHUNK * ROUND);
-            let Some(most) = self.most_within(&shards, &batches, most, fan) else {
+            let round = if states < MANY { CHUNK * ROUND } else { 8 * CHUNK * ROUND };
+            let most = few.max(self.limits.states / 4096).clamp(1, round);
+            let Some(most) = self.most_within(&space, &batches, most, fan) else {
                 bound = Some(Bound::Memory(self.limits.memory));
                 continue;
             };
-            let chunks = cutter.cut(&shards, most);
+            let chunks = cutter.cut(&space.shards, most);
             if chunks.is_empty() {
-                let mut last = true;
-                for shard in &mut shards {
-                    shard.level = shard.level.end..length(&shard.states);
-                    last &= shard.level.is_empty();
+                if !space.frozen.is_empty()
+                    && let Err(failed) = space.settle()
+                {
+                    error = Some(failed);
+                    continue;
                 }
-                if last {
+                if !space.next_level(expanded) {
                     break;
                 }
                 depth += 1;
@@ -166,51 +237,56 @@ impl Search<'_> {
             while batches.len() < chunks.len() {
                 batches.push(Mutex::new(Batch::new()));
             }
-            round(models, &mut shards, &chunks, &mut batches);
+            round_of(models, &mut space, &chunks, &mut batches, expanded);
             for batch in &mut batches[..chunks.len()] {
                 let Ok(batch) = batch.get_mut() else { continue };
+                error = error.or(batch.error.take());
                 transitions += batch.transitions;
                 for (state, transition, reached) in &batch.goals {
                     goals.note(*reached, *state, *transition, depth + u32::from(transition.is_some()));
                 }
             }
-            let sizes = chunks.iter().flatten().map(|(_, from, to)| u64::from(to - from));
+            let sizes = chunks.iter().flat_map(|c| &c.pieces).map(|(_, from, to)| u64::from(to - from));
             expanded += sizes.sum::<u64>();
         }
-        let memory = in_use(&shards, &batches);
-        let store = |s: Shard<W>| Stored { states: s.states.into_flattened(), came_from: s.came_from };
-        Explored {
-            shards: shards.into_iter().map(store).collect(),
-            words: W,
-            root,
-            transitions,
-            depth,
-            bound,
-            memory,
-            reached: goals.reached,
+        let memory = in_use(&space, &batches);
+        if let (Some(disk), None) = (&disk, &error) {
+            let place = Place { transitions, expanded, depth, at: cutter.at, reached: goals.reached.clone() };
+            error = match bound {
+                Some(_) => saved.save(disk, &space, &place).err(),
+                None => checkpoint::remove(&disk.dir, space.frozen.len()).err(),
+            };
         }
+        Explored { states: Box::new(space), transitions, depth, bound, memory, reached: goals.reached, error }
+    }
+
+    /// What of the memory is for the states and the lists.
+    fn memory(&self) -> u64 {
+        self.limits.memory - self.limits.memory / TABLES
     }
 
     /// How many states the next round may expand, at most `most`, so that what it finds keeps within the memory;
     /// none if not even a few do. A state has about `fan` successors.
     fn most_within<const W: usize>(
         &self,
-        shards: &[Shard<W>],
+        space: &Space<W>,
         batches: &[Mutex<Batch<W>>],
         most: u32,
         fan: u64,
     ) -> Option<u32> {
         let lists: u64 = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum();
         // What is found lies in lists first, which should be small beside what is stored.
-        let successors = self.limits.memory / LISTS / size_of::<Found<W>>() as u64;
+        let found_bytes = (record(space.plan.words) * 8) as u64;
+        let successors = self.limits.memory / LISTS / found_bytes;
         let fewest = u64::from(most.min(FEWEST));
         let mut most = u64::from(most).min(successors / fan).max(fewest);
         while most >= fewest {
             let found = most * fan;
             let more =
                 usize::try_from(found / SHARDS as u64 + found / SHARDS as u64 / 4 + 4).unwrap_or(usize::MAX);
-            let stored: u64 = shards.iter().map(|s| s.bytes_with(more)).sum();
-            if stored + lists.max(found * size_of::<Found<W>>() as u64) <= self.limits.memory {
+            let stored: u64 =
+                space.shards.iter().map(|s| s.bytes_with(more)).sum::<u64>() + space.dictionary.bytes();
+            if stored + lists.max(found * found_bytes) <= self.memory() {
                 return u32::try_from(most).ok();
             }
             most /= 2;
@@ -220,62 +296,94 @@ impl Search<'_> {
 
     fn bound_met<const W: usize>(
         &self,
-        shards: &[Shard<W>],
+        space: &Space<W>,
         batches: &[Mutex<Batch<W>>],
         states: u32,
     ) -> Option<Bound> {
         if self.interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) {
             return Some(Bound::Interrupted);
         }
-        if states >= self.limits.states || shards.iter().any(Shard::full) {
+        if states >= self.limits.states || space.shards.iter().any(|s| s.len() >= MOST) {
             return Some(Bound::States(states.min(self.limits.states)));
         }
-        let memory = in_use(shards, batches);
-        (memory > self.limits.memory).then_some(Bound::Memory(self.limits.memory))
+        (in_use(space, batches) > self.memory()).then_some(Bound::Memory(self.limits.memory))
     }
 }
 
 /// Bytes of what is stored and of the lists of a round.
-fn in_use<const W: usize>(shards: &[Shard<W>], batches: &[Mutex<Batch<W>>]) -> u64 {
-    let lists = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes()));
-    shards.iter().map(Shard::bytes).sum::<u64>() + lists.sum::<u64>()
+fn in_use<const W: usize>(space: &Space<W>, batches: &[Mutex<Batch<W>>]) -> u64 {
+    space.bytes() + batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum::<u64>()
 }
 
 /// Expands chunks and stores what they found.
-fn round<const W: usize, M: Model<W>>(
+fn round_of<const W: usize, M: Model<W>>(
     models: &mut [M],
-    shards: &mut [Shard<W>],
-    chunks: &[Vec<(u32, u32, u32)>],
+    space: &mut Space<W>,
+    chunks: &[Chunk],
     batches: &mut [Mutex<Batch<W>>],
+    base: u64,
 ) {
-    if chunks.len() < WORTH || models.len() < 2 {
-        for (pieces, batch) in chunks.iter().zip(batches) {
+    let parallel = chunks.len() >= WORTH && models.len() > 1;
+    if parallel {
+        let next = AtomicUsize::new(0);
+        let (told, shared) = (&*batches, &*space);
+        models.par_iter_mut().for_each(|model| {
+            while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < chunks.len()) {
+                if let Ok(mut batch) = told[at].lock() {
+                    batch.expand(model, shared, &chunks[at]);
+                }
+            }
+        });
+    } else {
+        for (chunk, batch) in chunks.iter().zip(&mut *batches) {
             let Ok(batch) = batch.get_mut() else { continue };
-            batch.expand(&mut models[0], shards, pieces);
-            for (shard, found) in shards.iter_mut().zip(&batch.by_shard) {
-                shard.insert(found);
-            }
+            batch.expand(&mut models[0], space, chunk);
         }
-        return;
     }
-    let next = AtomicUsize::new(0);
-    let (told, shared) = (&*batches, &*shards);
-    models.par_iter_mut().for_each(|model| {
-        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < chunks.len()) {
-            if let Ok(mut batch) = told[at].lock() {
-                batch.expand(model, shared, &chunks[at]);
-            }
-        }
-    });
-    let mut lists: Vec<&Batch<W>> = Vec::new();
+    let mut found: Vec<&mut Batch<W>> = Vec::new();
     for batch in &mut batches[..chunks.len()] {
-        lists.extend(batch.get_mut().ok().map(|b| &*b));
+        found.extend(batch.get_mut().ok());
     }
-    shards.par_iter_mut().enumerate().for_each(|(at, shard)| {
-        for batch in &lists {
-            shard.insert(&batch.by_shard[at]);
+    space.take(&mut found, base, parallel);
+}
+
+/// Where a search begins: at the initial state, or where it was when it was written.
+fn begin<const W: usize>(disk: Option<&Disk>, initial: &[u64; W]) -> io::Result<(Space<W>, Place)> {
+    if let Some(disk) = disk {
+        std::fs::create_dir_all(&disk.dir)?;
+        if disk.resume
+            && let Some(begun) = checkpoint::read(&disk.dir, disk.fingerprint)?
+        {
+            return Ok(begun);
         }
-    });
+    }
+    Ok((Space::new(initial), Place::default()))
+}
+
+/// When the search was written to the disk, and how long that took.
+struct Saved {
+    at: Instant,
+    took: Duration,
+}
+
+impl Saved {
+    /// Whether it is time to write again: not so often that a search of many states does little else.
+    fn is_due(&self, disk: &Disk) -> bool {
+        self.at.elapsed() >= disk.every.max(self.took * 10)
+    }
+
+    fn save<const W: usize>(&mut self, disk: &Disk, space: &Space<W>, place: &Place) -> io::Result<()> {
+        let begun = Instant::now();
+        checkpoint::write(&disk.dir, disk.fingerprint, space, place)?;
+        *self = Saved { at: Instant::now(), took: begun.elapsed() };
+        Ok(())
+    }
+}
+
+/// The numbers of the states that follow one in its shard, itself first.
+fn ids_from(first: u32) -> impl Iterator<Item = u32> {
+    let shard = u32::try_from(shard_of(first)).unwrap_or(0);
+    (index_of(first)..).map(move |index| id(shard, index))
 }
 
 /// The goals reached so far.
@@ -286,6 +394,10 @@ struct Goals {
 }
 
 impl Goals {
+    fn of(reached: Vec<Reached>) -> Self {
+        Goals { seen: reached.iter().fold(0, |seen, r| seen | 1 << r.goal), reached }
+    }
+
     fn note(&mut self, goals: u64, state: u32, transition: Option<u32>, depth: u32) {
         let mut fresh = goals & !self.seen;
         self.seen |= fresh;

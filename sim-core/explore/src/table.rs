@@ -1,7 +1,10 @@
-//! The visited states, in shards by their hash, each found by open addressing.
+//! The visited states of one shard: their keys in the order in which they were found, and slots that find them.
 //!
 //! A state's number is its place in its shard and the shard's number: states get their numbers in an order that
 //! does not depend on who inserts which shard when.
+
+use crate::dictionary::low;
+use crate::ranks::Ranks;
 
 /// Bits of a state's number that name its shard. How many shards there are is part of the order of states, and so
 /// never depends on the machine.
@@ -9,9 +12,10 @@ const SHARD_BITS: u32 = 6;
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
 
 /// States of a shard, at most.
-const MOST: usize = 1 << (32 - SHARD_BITS);
+pub(crate) const MOST: u32 = (1 << (32 - SHARD_BITS)) - (1 << 20);
 
 /// The number of a state.
+#[inline]
 pub(crate) const fn id(shard: u32, index: u32) -> u32 {
     index << SHARD_BITS | shard
 }
@@ -22,162 +26,271 @@ pub(crate) const fn shard_of(id: u32) -> usize {
 }
 
 /// Its place in the shard.
-pub(crate) const fn index_of(id: u32) -> usize {
-    (id >> SHARD_BITS) as usize
+pub(crate) const fn index_of(id: u32) -> u32 {
+    id >> SHARD_BITS
 }
 
 pub(crate) fn length<T>(items: &[T]) -> u32 {
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// Shard and tag of a state: the tag finds it in the shard.
-pub(crate) fn hash<const W: usize>(state: &[u64; W]) -> (usize, u32) {
+const MIX: u64 = 0xd6e8_feb8_6659_fd93;
+
+/// A sum over the words of a state, from which its shard follows, and which a changed word changes by a product.
+#[inline]
+pub(crate) fn sum<const W: usize>(state: &[u64; W]) -> u64 {
+    state.iter().enumerate().fold(0u64, |sum, (w, word)| sum.wrapping_add(part(w, *word)))
+}
+
+/// What a word adds to the sum.
+#[inline]
+pub(crate) fn part(w: usize, word: u64) -> u64 {
+    word.wrapping_mul((2 * w as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// The shard of a state with this sum.
+#[inline]
+pub(crate) fn shard(sum: u64) -> usize {
+    low((sum ^ sum >> 29).wrapping_mul(MIX) >> (64 - SHARD_BITS)) as usize % SHARDS
+}
+
+/// Where a key is looked for: the high half is spread evenly, and so are the low bits.
+#[inline]
+fn hash(key: &[u64]) -> u32 {
     let mut h = 0x9e37_79b9_7f4a_7c15u64;
-    for w in state {
-        h = (h ^ w).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    for word in key {
+        h = (h ^ word).wrapping_mul(MIX);
         h ^= h >> 32;
     }
-    h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (low(h >> (32 - SHARD_BITS)) as usize % SHARDS, high(h))
+    low(h.wrapping_mul(MIX) >> 32)
 }
 
-/// The low half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
-const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-/// The high half of a word.
-const fn high(word: u64) -> u32 {
-    low(word >> 32)
-}
-
-/// A successor on its way into a shard.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found<const W: usize> {
-    pub(crate) state: [u64; W],
-    pub(crate) tag: u32,
-    /// The state that it was found from, and the number of the transition.
-    pub(crate) from: (u32, u32),
-}
-
-/// One shard. A slot holds a state's index below and its tag above; its place comes from the top of the tag, so
-/// that a table that grows needs no state to be read: its slots move in order.
+/// One shard. A slot holds a state's place among the keys below and as many bits of its hash above as there is room
+/// for.
 #[derive(Debug)]
-pub(crate) struct Shard<const W: usize> {
-    pub(crate) states: Vec<[u64; W]>,
-    pub(crate) came_from: Vec<(u32, u32)>,
-    slots: Vec<u64>,
+pub(crate) struct Shard {
+    /// Words of a key.
+    stride: usize,
+    /// Of the states in memory.
+    pub(crate) keys: Vec<u64>,
+    /// The first state in memory: those before it are on the disk.
+    pub(crate) first: u32,
+    slots: Vec<u32>,
+    /// From which state each was first reached.
+    pub(crate) ranks: Ranks,
     /// The states of the level that is being expanded.
     pub(crate) level: std::ops::Range<u32>,
-    ahead: Vec<u64>,
+    ahead: Vec<u32>,
 }
 
-const EMPTY: u64 = u64::MAX;
+const EMPTY: u32 = u32::MAX;
 
-/// Whether a table with so many slots is too small for so many states.
-const fn crowded(states: usize, slots: usize) -> bool {
-    states * 3 >= slots * 2
+/// Slots from which on a table grows by less than double.
+const LARGE: usize = 1 << 13;
+
+/// Slots for so many states, of a table that has some.
+fn slots_for(states: usize, slots: usize) -> usize {
+    let mut size = slots;
+    while states * 5 > size * 4 {
+        size = if size < LARGE { size * 2 } else { size / 5 * 7 };
+    }
+    size
 }
 
-/// The capacity of a list that is to hold so many states.
-fn room_for(capacity: usize, states: usize) -> usize {
-    if states <= capacity { capacity } else { states.max(capacity + capacity / 16 + 16) }
+/// The capacity of a list that is to hold so many items.
+fn room_for(capacity: usize, items: usize) -> usize {
+    if items <= capacity { capacity } else { items.max(capacity + capacity / 16 + 16) }
 }
 
-impl<const W: usize> Shard<W> {
-    pub(crate) fn new() -> Self {
+/// A successor on its way into a shard lies in a list as the number of the state that it was found from, counted
+/// within a round, and its key.
+#[inline]
+pub(crate) const fn record(stride: usize) -> usize {
+    1 + stride
+}
+
+impl Shard {
+    pub(crate) fn new(stride: usize) -> Self {
         Shard {
-            states: Vec::new(),
-            came_from: Vec::new(),
+            stride,
+            keys: Vec::new(),
+            first: 0,
             slots: vec![EMPTY; 1 << 6],
+            ranks: Ranks::default(),
             level: 0..0,
             ahead: Vec::new(),
         }
     }
 
-    fn slot_of(&self, tag: u32) -> usize {
-        let bits = self.slots.len().trailing_zeros();
-        usize::try_from(u64::from(tag) << bits >> 32).unwrap_or(0)
+    /// States stored.
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        self.ranks.len()
     }
 
-    /// Stores those states that are new, in order.
-    pub(crate) fn insert(&mut self, found: &[Found<W>]) {
-        self.reserve(found.len());
-        self.read_ahead(found);
-        for found in found {
-            self.insert_one(found);
+    /// The key of a state in memory.
+    #[inline]
+    pub(crate) fn key(&self, index: u32) -> &[u64] {
+        &self.keys[(index - self.first) as usize * self.stride..][..self.stride]
+    }
+
+    fn in_memory(&self) -> usize {
+        (self.len() - self.first) as usize
+    }
+
+    /// Forgets the states in memory, which were put on the disk.
+    pub(crate) fn freeze(&mut self) {
+        self.first = self.len();
+        (self.keys, self.slots) = (Vec::new(), vec![EMPTY; 1 << 6]);
+    }
+
+    /// Takes out those states, from `from` on, that are marked.
+    pub(crate) fn remove(&mut self, from: u32, marked: &[bool]) {
+        let kept: Vec<u64> =
+            self.ranks.from(from).zip(marked).filter(|m| !m.1).map(|(rank, _)| rank).collect();
+        let start = (from - self.first) as usize * self.stride;
+        let mut end = start;
+        for (at, _) in marked.iter().enumerate().filter(|m| !m.1) {
+            let key = start + at * self.stride;
+            self.keys.copy_within(key..key + self.stride, end);
+            end += self.stride;
+        }
+        self.keys.truncate(end);
+        self.ranks.truncate(from);
+        kept.into_iter().for_each(|rank| self.ranks.push(rank));
+        self.slots.fill(EMPTY);
+        self.fill();
+    }
+
+    /// A shard with states that were written before: their keys, of those in memory, and their ranks.
+    pub(crate) fn of(stride: usize, keys: Vec<u64>, ranks: Ranks) -> Self {
+        let mut shard = Shard::new(stride);
+        let states = keys.len() / stride;
+        shard.first = ranks.len().saturating_sub(u32::try_from(states).unwrap_or(u32::MAX));
+        shard.slots = vec![EMPTY; slots_for(states, shard.slots.len())];
+        (shard.keys, shard.ranks) = (keys, ranks);
+        shard.fill();
+        shard
+    }
+
+    /// Stores those of a list that are new, in order. The states that a round expands are counted from `base`.
+    pub(crate) fn insert(&mut self, found: &[u64], base: u64) {
+        match self.stride {
+            1 => self.insert_all::<1>(found, base),
+            2 => self.insert_all::<2>(found, base),
+            _ => self.insert_all::<0>(found, base),
         }
     }
 
-    /// Whether it can take no more.
-    pub(crate) fn full(&self) -> bool {
-        self.states.len() >= MOST - (1 << 20)
-    }
-
-    /// Makes room for so many more states. A search may end at any number of bytes, so the states' room grows by
-    /// little; moving them costs next to nothing, for the system moves large pieces by their addresses.
-    fn reserve(&mut self, more: usize) {
-        let (room, len) = (room_for(self.states.capacity(), self.states.len() + more), self.states.len());
-        self.states.reserve_exact(room - len);
-        self.came_from.reserve_exact(room - len);
-        while crowded(self.states.len() + more, self.slots.len()) {
-            let size = self.slots.len() * 2;
-            let old = std::mem::replace(&mut self.slots, vec![EMPTY; size]);
-            for slot in old.into_iter().filter(|s| *s != EMPTY) {
-                let mut at = self.slot_of(high(slot));
-                while self.slots[at] != EMPTY {
-                    at = (at + 1) & (size - 1);
-                }
-                self.slots[at] = slot;
+    /// `K` is the words of a key, or 0 if they are more than two.
+    fn insert_all<const K: usize>(&mut self, found: &[u64], base: u64) {
+        let stride = if K == 0 { self.stride } else { K };
+        self.reserve(found.len() / record(stride));
+        let mut ahead = std::mem::take(&mut self.ahead);
+        // Independent loads first, whose misses overlap: the slots, then the keys that they name.
+        ahead.clear();
+        ahead.extend(found.chunks_exact(record(stride)).map(|f| hash(&f[1..])));
+        let (index, _) = self.split();
+        let mut touched = 0u64;
+        for h in &ahead {
+            let slot = self.slots[self.place(*h)];
+            if slot != EMPTY {
+                touched = touched.wrapping_add(self.keys[(slot & index) as usize * stride]);
             }
         }
+        std::hint::black_box(touched);
+        for (found, h) in found.chunks_exact(record(stride)).zip(&ahead) {
+            self.insert_one(&found[1..], *h, base + found[0], stride);
+        }
+        self.ahead = ahead;
     }
 
-    fn insert_one(&mut self, found: &Found<W>) {
-        let mask = self.slots.len() - 1;
-        let mut at = self.slot_of(found.tag);
+    /// The bits of a slot that are a place, and how far the bits of a hash lie above them.
+    #[inline]
+    fn split(&self) -> (u32, u32) {
+        let bits = usize::BITS - self.slots.len().leading_zeros();
+        (low((1 << bits) - 1), bits)
+    }
+
+    #[inline]
+    fn place(&self, hash: u32) -> usize {
+        low((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64, stride: usize) {
+        let (index, bits) = self.split();
+        let tag = low(u64::from(hash) << bits);
+        let mut at = self.place(hash);
         loop {
             let slot = self.slots[at];
             if slot == EMPTY {
                 break;
             }
-            if high(slot) == found.tag && self.states[low(slot) as usize] == found.state {
-                return;
+            if slot & !index == tag {
+                let from = (slot & index) as usize * stride;
+                let stored = &self.keys[from..from + stride];
+                if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
+                    return;
+                }
             }
-            at = (at + 1) & mask;
+            at += 1;
+            if at == self.slots.len() {
+                at = 0;
+            }
         }
-        self.slots[at] = u64::from(found.tag) << 32 | u64::from(length(&self.states));
-        self.states.push(found.state);
-        self.came_from.push(found.from);
+        self.slots[at] = tag | (self.len() - self.first);
+        self.keys.extend_from_slice(key);
+        self.ranks.push(rank);
     }
 
-    /// Touches what the insertions will need: independent loads, whose misses overlap.
-    fn read_ahead(&mut self, found: &[Found<W>]) {
-        let mut ahead = std::mem::take(&mut self.ahead);
-        ahead.clear();
-        ahead.extend(found.iter().map(|f| self.slots[self.slot_of(f.tag)]));
-        let mut sum = 0u64;
-        for (slot, found) in ahead.iter().zip(found) {
-            if *slot != EMPTY && high(*slot) == found.tag {
-                sum = sum.wrapping_add(self.states[low(*slot) as usize][0]);
-            }
+    /// Makes room for so many more states. A search may end at any number of bytes, so the room of the keys grows by
+    /// little; moving them costs next to nothing, for the system moves large pieces by their addresses.
+    fn reserve(&mut self, more: usize) {
+        let states = self.in_memory() + more;
+        let room = room_for(self.keys.capacity(), states * self.stride);
+        self.keys.reserve_exact(room - self.keys.len());
+        self.ranks.reserve(more);
+        let size = slots_for(states, self.slots.len());
+        if size != self.slots.len() {
+            self.slots = vec![EMPTY; size];
+            self.fill();
         }
-        std::hint::black_box(sum);
-        self.ahead = ahead;
+    }
+
+    /// Puts every state into the slots, which are empty.
+    fn fill(&mut self) {
+        let (_, bits) = self.split();
+        for (index, key) in (0u32..).zip(self.keys.chunks_exact(self.stride)) {
+            let hash = hash(key);
+            let mut at = self.place(hash);
+            while self.slots[at] != EMPTY {
+                at += 1;
+                if at == self.slots.len() {
+                    at = 0;
+                }
+            }
+            self.slots[at] = low(u64::from(hash) << bits) | index;
+        }
+    }
+
+    /// Gives each state another key, of so many words.
+    pub(crate) fn rewrite(&mut self, stride: usize, mut key_of: impl FnMut(&[u64], &mut Vec<u64>)) {
+        let mut keys = Vec::with_capacity(self.in_memory() * stride);
+        self.keys.chunks_exact(self.stride).for_each(|key| key_of(key, &mut keys));
+        (self.keys, self.stride) = (keys, stride);
+        self.slots.fill(EMPTY);
+        self.fill();
     }
 
     /// Bytes that it takes once it has room for so many more states.
     pub(crate) fn bytes_with(&self, more: usize) -> u64 {
-        let states = room_for(self.states.capacity(), self.states.len() + more);
-        let mut slots = self.slots.len();
-        while crowded(self.states.len() + more, slots) {
-            slots *= 2;
-        }
-        (states * (W * 8 + 8) + slots * 8) as u64
+        let states = self.in_memory() + more;
+        let keys = room_for(self.keys.capacity(), states * self.stride);
+        (keys * 8 + slots_for(states, self.slots.len()) * 4) as u64 + self.ranks.bytes_with(more)
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        (self.states.capacity() * W * 8 + (self.slots.capacity() + self.came_from.capacity()) * 8) as u64
+        self.bytes_with(0)
     }
 }

@@ -1,0 +1,144 @@
+//! From which state each state of a shard was first reached, in about a byte each.
+//!
+//! The states that a search expands are counted as it goes: that is a state's rank. A shard takes its states in the
+//! order of the ranks of those that they were found from, so that the difference to the one before is small.
+
+use crate::table::length;
+
+/// Numbers that never go down, kept as their differences.
+#[derive(Debug, Default)]
+pub(crate) struct Ranks {
+    steps: Vec<u8>,
+    /// Place and number of each whose difference does not fit a byte.
+    far: Vec<(u32, u64)>,
+    /// The number at every so many places, to count from.
+    marks: Vec<u64>,
+    last: u64,
+}
+
+/// Places between two marks.
+const APART: u32 = 1 << 10;
+
+/// The step of a number that is written in full.
+const FAR: u8 = u8::MAX;
+
+impl Ranks {
+    #[inline]
+    pub(crate) fn len(&self) -> u32 {
+        length(&self.steps)
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, rank: u64) {
+        let at = self.len();
+        if at.is_multiple_of(APART) {
+            self.marks.push(rank);
+        }
+        let step = rank.checked_sub(self.last).and_then(|s| u8::try_from(s).ok()).filter(|s| *s != FAR);
+        if step.is_none() {
+            self.far.push((at, rank));
+        }
+        self.steps.push(step.unwrap_or(FAR));
+        self.last = rank;
+    }
+
+    pub(crate) fn get(&self, at: u32) -> u64 {
+        self.from(at).next().unwrap_or(0)
+    }
+
+    /// The numbers from a place on.
+    pub(crate) fn from(&self, at: u32) -> impl Iterator<Item = u64> + '_ {
+        let mark = (at / APART).min(length(&self.marks).saturating_sub(1));
+        let mut far = self.far.partition_point(|(place, _)| *place < mark * APART);
+        let mut rank = self.marks.get(mark as usize).copied().unwrap_or(0);
+        let steps = self.steps.get((mark * APART) as usize..).unwrap_or(&[]);
+        let all = steps.iter().enumerate().map(move |(place, step)| {
+            if *step == FAR {
+                rank = self.far[far].1;
+                far += 1;
+            } else if place > 0 {
+                rank += u64::from(*step);
+            }
+            rank
+        });
+        all.skip((at - mark * APART) as usize)
+    }
+
+    /// What gives the list again: its steps, and those that are far.
+    pub(crate) fn written(&self) -> (&[u8], &[(u32, u64)]) {
+        (&self.steps, &self.far)
+    }
+
+    /// The list that was written so; `None` if the parts do not belong together.
+    pub(crate) fn of_written(steps: &[u8], far: Vec<(u32, u64)>) -> Option<Ranks> {
+        let mut ranks = Ranks::default();
+        let mut far = far.into_iter();
+        for step in steps {
+            let rank = if *step == FAR { far.next()?.1 } else { ranks.last + u64::from(*step) };
+            ranks.push(rank);
+        }
+        (ranks.steps == steps).then_some(ranks)
+    }
+
+    /// Keeps the first so many.
+    pub(crate) fn truncate(&mut self, len: u32) {
+        if len >= self.len() {
+            return;
+        }
+        self.last = len.checked_sub(1).map_or(0, |at| self.get(at));
+        self.steps.truncate(len as usize);
+        self.marks.truncate(len.div_ceil(APART) as usize);
+        self.far.truncate(self.far.partition_point(|(place, _)| *place < len));
+    }
+
+    pub(crate) fn reserve(&mut self, more: usize) {
+        if self.steps.capacity() - self.steps.len() < more {
+            self.steps.reserve_exact(more.max(self.steps.len() / 16 + 16));
+        }
+    }
+
+    /// Bytes that it takes once it has room for so many more, if all of these are near.
+    pub(crate) fn bytes_with(&self, more: usize) -> u64 {
+        let steps = self.steps.capacity().max(self.steps.len() + more);
+        (steps + self.far.capacity() * 16 + self.marks.capacity() * 8) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_comes_back_and_a_shorter_list_is_the_same_list() {
+        let mut rank = 0u64;
+        let numbers: Vec<u64> = (0..5000u64)
+            .map(|i| {
+                rank += match i % 97 {
+                    0 => 255,
+                    1 => 1 << 33,
+                    2 => 254,
+                    n => n % 3,
+                };
+                rank
+            })
+            .collect();
+        let mut ranks = Ranks::default();
+        numbers.iter().for_each(|n| ranks.push(*n));
+        for (at, number) in (0u32..).zip(&numbers) {
+            assert_eq!(ranks.get(at), *number, "at {at}");
+        }
+        for at in [0, 1, 1023, 1024, 1025, 4999, 5000] {
+            assert!(ranks.from(at).eq(numbers[at as usize..].iter().copied()), "from {at}");
+        }
+        let (steps, far) = ranks.written();
+        let again = Ranks::of_written(steps, far.to_vec()).expect("it was written so");
+        assert_eq!((&again.steps, &again.far, &again.marks), (&ranks.steps, &ranks.far, &ranks.marks));
+        for len in [4097, 1025, 1024, 98, 1, 0] {
+            ranks.truncate(len);
+            let mut again = Ranks::default();
+            numbers[..len as usize].iter().for_each(|n| again.push(*n));
+            assert_eq!((&ranks.steps, &ranks.far, &ranks.marks), (&again.steps, &again.far, &again.marks));
+            assert_eq!(ranks.last, again.last);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The states of a search: dictionary, shards, and which were expanded when.
+
+use std::borrow::Cow;
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::dictionary::{Dictionary, Plan};
+use crate::frozen::Frozen;
+use crate::table::{SHARDS, Shard, id, index_of, record, shard, shard_of, sum};
+
+/// The states found so far.
+#[derive(Debug)]
+pub(crate) struct Space<const W: usize> {
+    pub(crate) dictionary: Dictionary<W>,
+    pub(crate) plan: Plan<W>,
+    pub(crate) shards: Vec<Shard>,
+    /// States on the disk, in the order in which they were put there.
+    pub(crate) frozen: Vec<Frozen<W>>,
+    /// The states of each shard that are surely not on the disk as well: those before this one.
+    pub(crate) settled: Vec<u32>,
+    /// The levels that were expanded, or are being: for each the number of states expanded before it, and the place
+    /// in each shard at which it begins.
+    pub(crate) levels: Vec<(u64, Vec<u32>)>,
+}
+
+/// A state with a half word of a value that had no number yet, on its way into a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unknown<const W: usize> {
+    pub(crate) shard: usize,
+    /// Where its record lies in the list of its shard.
+    pub(crate) at: usize,
+    pub(crate) state: [u64; W],
+}
+
+/// What the expansion of a chunk found.
+#[derive(Debug)]
+pub(crate) struct Batch<const W: usize> {
+    pub(crate) lists: Vec<Vec<u64>>,
+    pub(crate) unknown: Vec<Unknown<W>>,
+    /// Goals reached: state, transition that reached it (none for the state itself), goals.
+    pub(crate) goals: Vec<(u32, Option<u32>, u64)>,
+    pub(crate) transitions: u64,
+    /// The disk failed.
+    pub(crate) error: Option<io::Error>,
+}
+
+impl<const W: usize> Batch<W> {
+    pub(crate) fn new() -> Self {
+        Batch {
+            lists: vec![Vec::new(); SHARDS],
+            unknown: Vec::new(),
+            goals: Vec::new(),
+            transitions: 0,
+            error: None,
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.lists.iter_mut().for_each(Vec::clear);
+        self.unknown.clear();
+        self.goals.clear();
+        self.transitions = 0;
+        self.error = None;
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        let words: usize = self.lists.iter().map(Vec::capacity).sum();
+        (words * 8 + self.unknown.capacity() * size_of::<Unknown<W>>()) as u64
+    }
+}
+
+impl<const W: usize> Space<W> {
+    /// The space that has one state.
+    pub(crate) fn new(initial: &[u64; W]) -> Self {
+        let mut dictionary = Dictionary::new();
+        dictionary.add(initial);
+        let plan = Plan::of(&dictionary);
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
+        let mut found = vec![0];
+        found.extend(&plan.encode(&dictionary, initial).unwrap_or(*initial)[..plan.words]);
+        let shard = &mut shards[shard(sum(initial))];
+        shard.insert(&found, 0);
+        shard.level = 0..1;
+        let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
+        Space { dictionary, plan, shards, frozen, settled, levels: vec![(0, vec![0; SHARDS])] }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.shards.iter().map(Shard::len).sum()
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shards.iter().map(Shard::bytes).sum::<u64>() + self.dictionary.bytes()
+    }
+
+    /// Stores what chunks found, in their order.
+    pub(crate) fn take(&mut self, batches: &mut [&mut Batch<W>], base: u64, parallel: bool) {
+        self.number(batches);
+        let batches: &[&mut Batch<W>] = batches;
+        let insert = |(at, shard): (usize, &mut Shard)| {
+            for batch in batches {
+                shard.insert(&batch.lists[at], base);
+            }
+        };
+        if parallel {
+            self.shards.par_iter_mut().enumerate().for_each(insert);
+        } else {
+            self.shards.iter_mut().enumerate().for_each(insert);
+        }
+    }
+
+    /// Gives numbers to values that have none, and so each record its key.
+    fn number(&mut self, batches: &mut [&mut Batch<W>]) {
+        if batches.iter().all(|b| b.unknown.is_empty()) {
+            return;
+        }
+        for unknown in batches.iter().flat_map(|b| &b.unknown) {
+            self.dictionary.add(&unknown.state);
+        }
+        if !self.plan.holds(&self.dictionary) {
+            let plan = Plan::of(&self.dictionary);
+            self.rewrite(&plan, batches);
+            self.plan = plan;
+        }
+        let Space { dictionary, plan, .. } = self;
+        for batch in batches {
+            let Batch { lists, unknown, .. } = &mut **batch;
+            for unknown in unknown {
+                if let Some(key) = plan.encode(dictionary, &unknown.state) {
+                    lists[unknown.shard][unknown.at + 1..][..plan.words].copy_from_slice(&key[..plan.words]);
+                }
+            }
+        }
+    }
+
+    /// Writes every key anew, as another plan says.
+    fn rewrite(&mut self, plan: &Plan<W>, batches: &mut [&mut Batch<W>]) {
+        let Space { dictionary, plan: old, shards, .. } = self;
+        let (dictionary, old) = (&*dictionary, &*old);
+        let renew = |key: &[u64], keys: &mut Vec<u64>| {
+            let key = plan.encode(dictionary, &old.decode(dictionary, key)).unwrap_or([0; W]);
+            keys.extend_from_slice(&key[..plan.words]);
+        };
+        shards.par_iter_mut().for_each(|shard| shard.rewrite(plan.words, renew));
+        batches.par_iter_mut().for_each(|batch| {
+            let Batch { lists, unknown, .. } = &mut **batch;
+            for list in lists {
+                let records = std::mem::take(list);
+                for found in records.chunks_exact(record(old.words)) {
+                    list.push(found[0]);
+                    renew(&found[1..], list);
+                }
+            }
+            for unknown in unknown {
+                unknown.at = unknown.at / record(old.words) * record(plan.words);
+            }
+        });
+    }
+
+    /// The states of the next level, which are those found since the last one began; whether there are any.
+    pub(crate) fn next_level(&mut self, expanded: u64) -> bool {
+        for shard in &mut self.shards {
+            shard.level = shard.level.end..shard.len();
+        }
+        self.levels.push((expanded, self.shards.iter().map(|s| s.level.start).collect()));
+        self.shards.iter().any(|s| !s.level.is_empty())
+    }
+
+    /// The keys of some states of a shard that lie together, at most those up to `to`, and how to read them.
+    pub(crate) fn keys(&self, shard: usize, from: u32, to: u32) -> io::Result<(Cow<'_, [u64]>, &Plan<W>)> {
+        let states = &self.shards[shard];
+        if from >= states.first {
+            let start = (from - states.first) as usize * self.plan.words;
+            let end = (to - states.first) as usize * self.plan.words;
+            return Ok((Cow::Borrowed(&states.keys[start..end]), &self.plan));
+        }
+        let holds = |f: &&Frozen<W>| f.shards[shard].first + f.shards[shard].count > from;
+        let frozen = self.frozen.iter().find(holds).ok_or(io::ErrorKind::NotFound)?;
+        let part = frozen.shards[shard];
+        Ok((Cow::Owned(frozen.keys(shard, from, to.min(part.first + part.count))?), &frozen.plan))
+    }
+
+    /// States of the level before this one, and of this one.
+    pub(crate) fn last_levels(&self) -> [u32; 2] {
+        let begins = |back: usize| -> u32 {
+            let level = self.levels.len().checked_sub(back).and_then(|at| self.levels.get(at));
+            level.map_or(0, |(_, starts)| starts.iter().sum())
+        };
+        let end: u32 = self.shards.iter().map(|s| s.level.end).sum();
+        [begins(1) - begins(2), end - begins(1)]
+    }
+
+    /// Takes out the states that are on the disk as well.
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        let Space { dictionary, plan, shards, frozen, settled, .. } = self;
+        let settle = |(number, (shard, settled)): (usize, (&mut Shard, &mut u32))| {
+            let mut known = vec![false; (shard.len() - *settled) as usize];
+            for frozen in &*frozen {
+                frozen.mark_known(number, (plan, dictionary), (shard, *settled), &mut known)?;
+            }
+            if known.contains(&true) {
+                shard.remove(*settled, &known);
+            }
+            *settled = shard.len();
+            Ok(())
+        };
+        shards.par_iter_mut().zip(settled).enumerate().map(settle).collect()
+    }
+
+    /// Whether there are enough states in memory for putting them on the disk to help.
+    pub(crate) fn can_freeze(&self) -> bool {
+        self.shards.iter().map(|s| s.keys.len()).sum::<usize>() > SHARDS * 64
+    }
+
+    /// Puts all states that are in memory on the disk.
+    pub(crate) fn freeze(&mut self, dir: &Path) -> io::Result<()> {
+        self.settle()?;
+        self.frozen.push(Frozen::write(dir, self.frozen.len(), &self.plan, &self.shards)?);
+        self.shards.iter_mut().for_each(Shard::freeze);
+        Ok(())
+    }
+
+    fn decoded(&self, id: u32) -> Option<[u64; W]> {
+        let at = index_of(id);
+        let (key, plan) = self.keys(shard_of(id), at, at + 1).ok()?;
+        Some(plan.decode(&self.dictionary, &key))
+    }
+
+    /// The state that was expanded after so many others.
+    fn ranked(&self, rank: u64) -> u32 {
+        let level = self.levels.partition_point(|(before, _)| *before <= rank).saturating_sub(1);
+        let (before, starts) = &self.levels[level];
+        let mut left = u32::try_from(rank - before).unwrap_or(u32::MAX);
+        for (number, start) in (0u32..).zip(starts) {
+            let shard = &self.shards[number as usize];
+            let end = self.levels.get(level + 1).map_or(shard.len(), |(_, next)| next[number as usize]);
+            if left < end - start {
+                return id(number, start + left);
+            }
+            left -= end - start;
+        }
+        0
+    }
+}
+
+/// The states of a search that is over, whatever their width.
+pub(crate) trait States: Debug + Send + Sync {
+    /// How many there are.
+    fn len(&self) -> u32;
+    /// How many each shard has.
+    fn of_shard(&self, shard: u32) -> u32;
+    /// One of them; none if the disk failed.
+    fn state(&self, id: u32) -> Option<Vec<u64>>;
+    /// The state from which one was first reached; the initial state has none.
+    fn parent(&self, id: u32) -> Option<u32>;
+}
+
+impl<const W: usize> States for Space<W> {
+    fn len(&self) -> u32 {
+        Space::len(self)
+    }
+
+    fn of_shard(&self, shard: u32) -> u32 {
+        self.shards[shard as usize].len()
+    }
+
+    fn state(&self, id: u32) -> Option<Vec<u64>> {
+        Some(self.decoded(id)?.to_vec())
+    }
+
+    fn parent(&self, id: u32) -> Option<u32> {
+        let (_, starts) = self.levels.get(1)?;
+        let first = index_of(id) < starts[shard_of(id)];
+        (!first).then(|| self.ranked(self.shards[shard_of(id)].ranks.get(index_of(id))))
+    }
+}
