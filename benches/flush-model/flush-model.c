@@ -30,7 +30,8 @@ static void wbinvd_on_cpus_mask(const struct cpumask *cpus)
 	while (!cpumask_empty(unsent)) {
 		cpu = cpumask_first(unsent);
 		__cpumask_clear_cpu(cpu, unsent);
-		call_single_queue(cpu, __wbinvd, NULL, true);
+		/* 0, not NULL: what is passed is then the same whether a call is under way or not. */
+		call_single_queue(cpu, __wbinvd, 0, true);
 	}
 	/* Those that were not asked have nothing to be waited for. */
 	cpumask_setall(every);
