@@ -70,6 +70,8 @@ pub(crate) enum Command {
     Mutate(MutateArgs),
     /// Make a litmus test larger step by step: up to where a claim is exhaustive
     Scale(ScaleArgs),
+    /// Write a litmus test's model for another checker: a second opinion
+    Export(ExportArgs),
     /// Compare a calibration's held-out measurements with what the simulation predicts of them
     Validate(ValidateArgs),
     /// Follow a saved schedule step by step
@@ -444,6 +446,48 @@ pub(crate) struct ScaleArgs {
     pub(crate) time: Duration,
     #[command(flatten)]
     pub(crate) about: AboutArgs,
+}
+
+/// `export`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sevsim export reclaim-one-vcpu --policy no-flush --part rome --to promela > m.pml
+  spin -a m.pml && gcc -O2 -DSAFETY -DNOREDUCE -o pan pan.c && ./pan -m1000000
+  sevsim export reclaim-one-vcpu --policy no-flush --part rome --to murphi > m.m
+  rumur --deadlock-detection off --output m.c m.m && gcc -std=c11 -O3 -march=native m.c -o m -lpthread
+
+Exit codes: 0 written, 5 the model is too large, 2 bad input.")]
+pub(crate) struct ExportArgs {
+    /// Litmus test
+    #[arg(value_name = "LITMUS")]
+    pub(crate) litmus: String,
+    /// Policy [default: the test's, if it names only one]
+    #[arg(long, value_name = "POLICY")]
+    pub(crate) policy: Option<String>,
+    /// Kernel text [default: the test's, if it names only one]
+    #[arg(long, value_name = "KERNEL")]
+    pub(crate) kernel: Option<String>,
+    /// Processor [default: the test's, if it names only one]
+    #[arg(long, value_name = "PART")]
+    pub(crate) part: Option<String>,
+    /// sc, or tso: x86's store buffers [default: what the test says, else sc]
+    #[arg(long, value_name = "MODEL", hide_possible_values = true)]
+    pub(crate) memory_model: Option<MemoryModelArg>,
+    /// Value of a `#define` of the kernel or the test, such as FLUSH_ON_RELEASE=0; may be given several times
+    #[arg(short = 'D', long = "define", value_name = "NAME=NUMBER", value_parser = define)]
+    pub(crate) defines: Vec<(String, i64)>,
+    /// Language: murphi (for Rumur) or promela (for SPIN)
+    #[arg(long, value_enum, value_name = "LANGUAGE", hide_possible_values = true)]
+    pub(crate) to: Language,
+}
+
+/// A language of other checkers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Language {
+    /// Rumur's, and CMurphi's.
+    Murphi,
+    /// SPIN's.
+    Promela,
 }
 
 /// `validate`.

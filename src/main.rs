@@ -8,6 +8,7 @@ mod cases;
 mod check;
 mod compare;
 mod exit;
+mod export;
 mod interrupt;
 mod list;
 mod mutate;
@@ -48,6 +49,7 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Assume(args)) => assume::assume(&args, out),
         Some(Command::Mutate(args)) => mutate::mutate(&args, out),
         Some(Command::Scale(args)) => scale::scale(&args, out),
+        Some(Command::Export(args)) => export::export(&args, out),
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::Probe(args)) => probe::probe(&args, out),
         Some(Command::Calibrate(args)) => calibrate::calibrate(&args, out),

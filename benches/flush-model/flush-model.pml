@@ -17,7 +17,6 @@ bool busy[P];		/* a vCPU is on the CPU */
 bool asked[2 * P];	/* calls under way, by flusher, then CPU */
 bool unmapped[2];	/* by page */
 byte dirty[2];		/* by page: 1 + the CPU whose cache has the dirty line, 0 for none */
-hidden byte cpu_asked;	/* within one step only */
 
 #define call(f, c) asked[(f) * P + (c)]
 
@@ -89,6 +88,13 @@ end:
 #define all_taken (!call(me, 0) && !call(me, 1) && !call(me, 2) && !call(me, 3))
 #endif
 
+/* The CPUs' order is theirs: the lowest that is left comes next. */
+#define send(c) d_step { \
+		(unsent >> c & 1) && (unsent & (1 << c) - 1) == 0 -> \
+		unsent = unsent & ~(1 << c); \
+		call(me, c) = 1 \
+	}
+
 active [2] proctype flusher()
 {
 	byte unsent;
@@ -102,17 +108,14 @@ active [2] proctype flusher()
 	marked = 0;
 #endif
 	do
-	:: d_step {
-		unsent != 0 ->
-		cpu_asked = 0;
-		do
-		:: unsent >> cpu_asked & 1 -> break
-		:: else -> cpu_asked++
-		od;
-		unsent = unsent & ~(1 << cpu_asked);
-		call(me, cpu_asked) = 1;
-		cpu_asked = 0
-	   }
+	:: send(0)
+	:: send(1)
+#if P > 2
+	:: send(2)
+#endif
+#if P > 3
+	:: send(3)
+#endif
 	:: (unsent == 0 && all_taken) -> break
 	od;
 unasked:

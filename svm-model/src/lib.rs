@@ -8,6 +8,7 @@
 mod buffer;
 mod context;
 pub mod explore;
+pub mod export;
 pub mod firmware;
 mod ground;
 mod initial;

@@ -9,6 +9,7 @@ mod native;
 mod output;
 mod program;
 mod questions;
+mod second_opinion;
 mod sites;
 mod timed;
 mod verdicts;
