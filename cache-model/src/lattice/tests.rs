@@ -330,6 +330,7 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
                     let was = oracle.copies.get(&l3).is_some_and(|copy| copy.1);
                     oracle.copies.insert(l3, (data, dirty || was));
                 }
+                MoveKind::PrivateToDram(c) => oracle.evict(tag, |p| p == Place::Private(c)),
                 MoveKind::PrivateDrop(c) => drop(oracle.copies.remove(&(tag, Place::Private(c)))),
                 MoveKind::L3ToFlight(x) => {
                     let copy = oracle.copies.remove(&(tag, Place::L3(x))).unwrap();
@@ -372,7 +373,7 @@ fn by_bits(
     }
 }
 
-fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
+fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: &[Step]) {
     let shape = Shape {
         ccx_of_core: CCX_OF.map(CcxId).to_vec(),
         ccxs: 2,
@@ -385,7 +386,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
         psp,
         keys_change: true,
         drops: true,
-        flat: false,
+        flat,
         guest_must_evict,
     };
     let junk = (Data { store: 0, guest: 0 }, (Tag::HOST, 0));
@@ -427,6 +428,8 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, program: &[Step]) {
                     foreign: data.guest != oracle.key(tag).1,
                 });
                 assert_eq!(line.copy(0, place, tag), want, "{tag} in {place:?} after step {n}: {step:?}");
+                let gone = flat && !matches!(place, Place::Private(_));
+                assert!(!gone || want == Copy::ABSENT, "{place:?} of flat caches after step {n}: {step:?}");
                 assert_eq!(Copy::from_code(want.code()), want);
             }
         }
@@ -455,7 +458,8 @@ proptest! {
         own: bool,
         host: bool,
         must: bool,
+        flat: bool,
     ) {
-        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, &program);
+        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, flat, &program);
     }
 }
