@@ -346,7 +346,7 @@ impl Machine {
             for p in 0..pcpu_count {
                 let name = format!("{}.call{p}", task.name);
                 calls.push(layout.slot(name.clone(), call, Class::Shared, 0));
-                infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, info.low()));
+                infos.push(layout.slot(format!("{name}.info"), info, Class::Shared, 0));
             }
         }
         let reuses = has(Prim::UserReuse);
