@@ -5,7 +5,7 @@ use cache_model::part::Part;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use svm_model::text::{POLICIES, default_kernel};
 use workloads::check::NamedText;
-use workloads::scenario::{BUILTIN, Changes, Scenario};
+use workloads::scenario::{BUILTIN, Changes, DEFAULT, Scenario};
 
 fn timed(c: &mut Criterion) {
     let text = |t: &svm_model::text::Text| NamedText {
@@ -17,7 +17,7 @@ fn timed(c: &mut Criterion) {
     let mut group = c.benchmark_group("timed");
     group.sample_size(10);
     let accesses = 50_000;
-    for (name, file, body) in BUILTIN {
+    for (name, file, body) in BUILTIN.iter().filter(|(name, ..)| *name == DEFAULT) {
         let Ok(scenario) = Scenario::parse(file, body) else { continue };
         let Ok(part) = Part::builtin(scenario.part()) else { continue };
         let changes = Changes { accesses: Some(accesses), ..Changes::default() };

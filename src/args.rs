@@ -147,6 +147,9 @@ pub(crate) struct TimedArgs {
     /// Accesses that each vCPU makes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) accesses: Option<u64>,
+    /// Also say who pays: cycles lost by pCPU and VM and cause, DRAM traffic by cause, flushes that met nothing
+    #[arg(long)]
+    pub(crate) costs: bool,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }

@@ -13,6 +13,7 @@ use crate::interrupt;
 use crate::names::{self, Kind};
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::report::costs::{self, Costs};
 use crate::report::json;
 use crate::report::number::plural;
 use crate::report::run::{Row, Table, csv_head, csv_row};
@@ -94,12 +95,25 @@ fn timed(
         Format::Table => {
             let seeds = (experiment.seeds[0], experiment.seeds.len());
             let table = Table { names, prepared: &experiment.prepared, seeds, rows: &rows };
-            out.print(&table.text(out.width()));
+            out.print(&table.results(out.width()));
+            if args.costs {
+                let costs = Costs { prepared: &experiment.prepared, rows: &rows };
+                out.print(&costs.text(out.width()));
+            }
+            out.print(&table.remarks(out.width(), args.costs));
         }
         Format::Json => {
             let measured = experiment.prepared.part().measured();
             for t in rows.iter().flat_map(|r| &r.runs) {
-                out.print(&json::line(&json::Run::of(names, measured, &t.report, t.wall_ms)));
+                let vms = experiment.prepared.vm_names().collect::<Vec<_>>();
+                let victims = args.costs.then_some(vms.as_slice());
+                out.print(&json::line(&json::Run::of(names, measured, &t.report, t.wall_ms, victims)));
+            }
+        }
+        Format::Csv if args.costs => {
+            out.print(&costs::csv_head());
+            for t in rows.iter().flat_map(|r| &r.runs) {
+                out.print(&costs::csv_rows(names, &experiment.prepared, &t.report));
             }
         }
         Format::Csv => {
@@ -139,6 +153,9 @@ fn options(args: &TimedArgs) -> String {
     add("pcpus", args.pcpus.map(|n| n.to_string()));
     add("accesses", args.accesses.map(|n| n.to_string()));
     add("format", args.format.name().map(str::to_owned));
+    if args.costs {
+        text.push_str(" --costs");
+    }
     text
 }
 

@@ -119,6 +119,7 @@ impl Failure {
         match error {
             ScenarioError::Part(error) => error.into(),
             ScenarioError::Text(diags) => Failure::diags(&diags, about),
+            ScenarioError::Internal(_) => Failure { exit: Exit::Internal, message: error.to_string() },
             ScenarioError::GivenUp(message) => Failure { exit: Exit::Inconclusive, message },
             ScenarioError::File { .. } | ScenarioError::Guest(_) | ScenarioError::Run(_) => {
                 Failure::input(error.to_string())

@@ -2,6 +2,7 @@
 
 pub(crate) mod assume;
 pub(crate) mod check;
+pub(crate) mod costs;
 pub(crate) mod json;
 pub(crate) mod mutate;
 pub(crate) mod number;

@@ -125,6 +125,11 @@ impl Hierarchy {
     /// A write invalidates the host's copies after writing them back; a read takes dirty data from them and
     /// changes nothing. Tells what it met.
     pub fn dma(&mut self, phys: u32, access: Access, now: u64) -> Found {
+        self.dma_timed(phys, access, now).0
+    }
+
+    /// The same, with the cycles for which the line waits at its DRAM channel. Devices are at the first socket.
+    pub fn dma_timed(&mut self, phys: u32, access: Access, now: u64) -> (Found, u32) {
         each!(mut self, m => m.dma(phys, access, now))
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod choice;
+pub mod histogram;
 pub mod layout;
 pub mod queue;
 pub mod random;

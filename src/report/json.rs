@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use cache_model::part::Measured;
 use serde::Serialize;
 use svm_model::story::StoryStep;
+use svm_model::timed::{Cause, Lost, Outcome, Victim};
 use workloads::scenario::RunReport;
 
+use super::costs;
 use crate::cases::{Checked, bound_name};
 
 /// A value as one line.
@@ -213,6 +215,11 @@ struct Cost {
     lock_wait_ns: u64,
     guest_exits: u64,
     guest_slowdown: Option<f64>,
+    lost_cycles: BTreeMap<&'static str, u64>,
+    dram_bytes: BTreeMap<&'static str, u64>,
+    false_flushes: u64,
+    idle_flush_cycles: u64,
+    requests_served: BTreeMap<&'static str, u64>,
 }
 
 /// What depends on the host or the clock.
@@ -237,8 +244,84 @@ pub(crate) struct Run<'a> {
     guest_accesses: u64,
     vcpu_cycles: u64,
     events: BTreeMap<&'static str, u64>,
+    clobbered: BTreeMap<&'static str, u64>,
     cost: Cost,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    costs: Option<Detail<'a>>,
     provenance: Provenance,
+}
+
+/// Amounts of cycles that were lost at once.
+#[derive(Debug, Serialize)]
+struct Amounts {
+    times: u64,
+    sum: u64,
+    p50: u64,
+    p90: u64,
+    p99: u64,
+    max: u64,
+}
+
+/// What somebody lost on a pCPU; the host's tasks have no VM.
+#[derive(Debug, Serialize)]
+struct Loser<'a> {
+    pcpu: u16,
+    vm: Option<&'a str>,
+    lost_cycles: BTreeMap<&'static str, Amounts>,
+}
+
+/// Flushes by pCPUs that had run the VM so long ago.
+#[derive(Debug, Serialize)]
+struct Age {
+    ran: &'static str,
+    flushes: u64,
+    met_in_core: u64,
+    met_in_l3_only: u64,
+    met_nothing: u64,
+}
+
+/// What `--costs` adds.
+#[derive(Debug, Serialize)]
+struct Detail<'a> {
+    victims: Vec<Loser<'a>>,
+    vcpu_cycles_by_vm: BTreeMap<&'a str, u64>,
+    flushes_by_age: Vec<Age>,
+}
+
+impl<'a> Detail<'a> {
+    fn of(outcome: &Outcome, vms: &[&'a str]) -> Detail<'a> {
+        let loser = |(key, lost): (&(u16, Victim), &Lost)| Loser {
+            pcpu: key.0,
+            vm: match key.1 {
+                Victim::Vm(vm) => vms.get(vm.index()).copied(),
+                Victim::Host => None,
+            },
+            lost_cycles: Cause::ALL
+                .into_iter()
+                .map(|cause| (cause.name(), lost.to(cause)))
+                .filter(|(_, amounts)| amounts.count() > 0)
+                .map(|(name, a)| {
+                    let [p50, p90, p99] = [500, 900, 990].map(|p| a.per_mille(p));
+                    (name, Amounts { times: a.count(), sum: a.sum(), p50, p90, p99, max: a.max() })
+                })
+                .collect(),
+        };
+        Detail {
+            victims: outcome.lost.iter().map(loser).collect(),
+            vcpu_cycles_by_vm: vms.iter().copied().zip(outcome.vcpu_cycles_by_vm.iter().copied()).collect(),
+            flushes_by_age: outcome
+                .met
+                .iter()
+                .map(|(ran, met)| Age {
+                    ran: ran.name(),
+                    flushes: met.flushes,
+                    met_in_core: met.private,
+                    met_in_l3_only: met.shared,
+                    met_nothing: met.nothing(),
+                })
+                .collect(),
+        }
+    }
 }
 
 /// Which of the part's numbers a profile gave.
@@ -271,13 +354,19 @@ fn ratio(ppm: u64) -> f64 {
     f64::from(u32::try_from(ppm).unwrap_or(u32::MAX)) / 1e6
 }
 
+/// What serves a request, in the order of its counts.
+const SERVED: [&str; 8] =
+    ["l1", "l2", "l3", "other_core_same_ccx", "other_ccx", "other_socket", "dram_local", "dram_remote"];
+
 impl<'a> Run<'a> {
-    /// A run in a scenario under a kernel on a part, of which some numbers may be measured.
+    /// A run in a scenario under a kernel on a part, of which some numbers may be measured; with who lost what, if the
+    /// VMs' names are given.
     pub(crate) fn of(
         names: [&'a str; 3],
         measured: Option<&'a Measured>,
         report: &'a RunReport,
         wall_ms: u64,
+        victims: Option<&[&'a str]>,
     ) -> Run<'a> {
         let [scenario, kernel, part] = names;
         let (outcome, cost, latency) = (&report.outcome, &report.outcome.cost, report.flush_latency);
@@ -293,6 +382,7 @@ impl<'a> Run<'a> {
             guest_accesses: outcome.guest_accesses,
             vcpu_cycles: outcome.vcpu_cycles,
             events: outcome.events.iter().map(|(kind, n)| (kind.name(), *n)).collect(),
+            clobbered: outcome.clobbered.iter().map(|(newer, n)| (newer.name(), *n)).collect(),
             cost: Cost {
                 flush_calls: cost.flush_calls,
                 pcpus_flushed: cost.pcpus_flushed,
@@ -313,7 +403,15 @@ impl<'a> Run<'a> {
                 lock_wait_ns: report.lock_wait_ns,
                 guest_exits: cost.guest_exits,
                 guest_slowdown: (report.slowdown_ppm > 0).then(|| ratio(report.slowdown_ppm)),
+                lost_cycles: Cause::ALL
+                    .map(|cause| (cause.name(), costs::lost_by_vms(outcome, cause)))
+                    .into(),
+                dram_bytes: costs::DRAM.map(|(name, of)| (name, of(&outcome.dram))).into(),
+                false_flushes: costs::sum(outcome.met.values().copied()).nothing(),
+                idle_flush_cycles: outcome.idle_flush_cycles,
+                requests_served: SERVED.into_iter().zip(outcome.served).collect(),
             },
+            costs: victims.map(|vms| Detail::of(outcome, vms)),
             provenance: Provenance { version: env!("CARGO_PKG_VERSION"), wall_ms },
         }
     }

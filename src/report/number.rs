@@ -60,6 +60,17 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
+/// An amount of bytes: `950B`, `12.3kB`, `4.56MB`.
+pub(crate) fn bytes(n: u64) -> String {
+    match n {
+        0 => "0".to_owned(),
+        1..1_000 => format!("{n}B"),
+        1_000..999_500 => format!("{}kB", three(n, 1_000)),
+        999_500..999_500_000 => format!("{}MB", three(n, 1_000_000)),
+        _ => format!("{}GB", three(n, 1_000_000_000)),
+    }
+}
+
 /// A time as it was given: `10min`, `90s`, `250ms`.
 pub(crate) fn duration(time: Duration) -> String {
     let ms = time.as_millis();

@@ -1,10 +1,13 @@
 //! What timed runs cost, for reading: one row per policy, what went wrong, and how far the numbers can be trusted.
 
+use cache_model::event::EventKind;
 use cache_model::part::{Confidence, Param, Part};
+use svm_model::timed::{Cause, Newer};
 use workloads::guest::builtin::BUILTIN_TRACES;
 use workloads::guest::{Guest, GuestSpec};
 use workloads::scenario::{Prepared, RunReport};
 
+use super::costs::DRAM;
 use super::number::{grouped, mean, over, percent, plural, short, thousandths, time};
 use super::style;
 use super::table::{Cell, Head, styled, table, wrap};
@@ -86,8 +89,8 @@ fn spread(runs: &[Timed], value: fn(&RunReport) -> u64) -> [u64; 3] {
 }
 
 impl Table<'_> {
-    /// All of it, in `width` columns.
-    pub(crate) fn text(&self, width: usize) -> String {
+    /// What was run, what it came to, and what went wrong, in `width` columns.
+    pub(crate) fn results(&self, width: usize) -> String {
         let mut text = self.title(width);
         text.push('\n');
         let mut heads = vec![Head::left("", "policy")];
@@ -113,9 +116,12 @@ impl Table<'_> {
         text.push('\n');
         text.push_str(&self.caution(width));
         text.push_str(&self.events(width));
-        text.push_str(&self.trust(width));
-        text.push_str(&self.next());
         text
+    }
+
+    /// How far to trust it, and what to ask next.
+    pub(crate) fn remarks(&self, width: usize, costs: bool) -> String {
+        format!("{}{}", self.trust(width), self.next(costs))
     }
 
     /// What the table must not be taken for.
@@ -162,6 +168,10 @@ impl Table<'_> {
             guests.into_iter().map(|(what, n)| format!("{} of {what}", plural(n, "VM"))).collect();
         let line = format!("{} guest accesses; {}", grouped(accesses), guests.join("; "));
         text.push_str(&format!("{}\n", wrap(&line, width, 0)));
+        let host = self.prepared.host();
+        if !host.is_empty() {
+            text.push_str(&format!("{}\n", wrap(&host, width, 0)));
+        }
         text
     }
 
@@ -171,11 +181,24 @@ impl Table<'_> {
         for row in self.rows {
             let mut kinds: Vec<String> = Vec::new();
             let mut total = std::collections::BTreeMap::new();
+            let mut over = std::collections::BTreeMap::new();
+            for (newer, n) in row.runs.iter().flat_map(|t| &t.report.outcome.clobbered) {
+                *over.entry(*newer).or_insert(0u64) += n;
+            }
             for (kind, n) in row.runs.iter().flat_map(|t| &t.report.outcome.events) {
                 *total.entry(*kind).or_insert(0u64) += n;
             }
             for (kind, n) in total {
-                kinds.push(format!("{} {}", kind.name(), grouped(n)));
+                let mut said = format!("{} {}", kind.name(), grouped(n));
+                if kind == EventKind::Clobber && !over.is_empty() {
+                    let of = |(newer, n): (&Newer, &u64)| match newer {
+                        Newer::Cpu => format!("{} over a CPU's stores", grouped(*n)),
+                        Newer::Dma => format!("{} over a device's", grouped(*n)),
+                        Newer::Vm => format!("{} over a VM's", grouped(*n)),
+                    };
+                    said.push_str(&format!(" ({})", over.iter().map(of).collect::<Vec<_>>().join(", ")));
+                }
+                kinds.push(said);
             }
             if !kinds.is_empty() {
                 let line = format!("{}: {}", row.policy, kinds.join(", "));
@@ -215,8 +238,11 @@ impl Table<'_> {
         text
     }
 
-    fn next(&self) -> String {
+    fn next(&self, costs: bool) -> String {
         let mut lines = Vec::new();
+        if !costs {
+            lines.push("the same with --costs: who loses how much to what".to_owned());
+        }
         let broken = self.rows.iter().find(|r| r.runs.iter().any(|t| !t.report.outcome.events.is_empty()));
         if let Some(row) = broken {
             lines.push(format!("sevsim test --policy {}", row.policy));
@@ -290,8 +316,11 @@ pub(crate) fn csv_head() -> String {
     "scenario,policy,kernel,part,seed,cycles,guest_accesses,vcpu_cycles,events,flush_calls,pcpus_flushed,ipis,\
      flush_latency_p50_ns,flush_latency_p90_ns,flush_latency_p99_ns,flush_latency_max_ns,flush_latency_mean_ns,\
      stolen_cycles,lines_written_back,lines_invalidated,lines_clflushed_at_hand_back,refill_misses,dram_bytes_written,lock_wait_ns,guest_exits,\
-     guest_slowdown\n"
+     guest_slowdown,"
         .to_owned()
+        + &Cause::ALL.map(|cause| format!("lost_{}_cycles,", cause.name())).concat()
+        + &DRAM.map(|(name, _)| format!("dram_{name}_bytes,")).concat()
+        + "false_flushes,idle_flush_cycles\n"
 }
 
 /// A run as a line of CSV; events are joined by spaces.
@@ -327,5 +356,13 @@ pub(crate) fn csv_row(names: [&str; 3], report: &RunReport) -> String {
     }
     let ppm = report.slowdown_ppm;
     fields.push(if ppm == 0 { String::new() } else { format!("{}.{:06}", ppm / 1_000_000, ppm % 1_000_000) });
+    for cause in Cause::ALL {
+        number(&mut fields, super::costs::lost_by_vms(outcome, cause));
+    }
+    for (_, of) in DRAM {
+        number(&mut fields, of(&outcome.dram));
+    }
+    number(&mut fields, super::costs::sum(outcome.met.values().copied()).nothing());
+    number(&mut fields, outcome.idle_flush_cycles);
     csv_line(&fields)
 }

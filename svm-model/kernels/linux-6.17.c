@@ -367,3 +367,16 @@ void numa_hint(struct kvm *kvm, struct page *page)
 	kvm_mmu_notifier_invalidate_range_start(kvm, page);
 	kvm_mmu_notifier_invalidate_range_end(kvm, page);
 }
+
+/* mm/ksm.c: write_protect_page() and replace_page() of one that has a twin, each between its own pair of calls; then
+ * nobody maps the page any more. */
+void ksm_merge(struct kvm *kvm, struct page *page)
+{
+	kvm_mmu_notifier_invalidate_range_start(kvm, page);
+	kvm_mmu_notifier_invalidate_range_end(kvm, page);
+
+	kvm_mmu_notifier_invalidate_range_start(kvm, page);
+	zap_user_pte(page);
+	kvm_mmu_notifier_invalidate_range_end(kvm, page);
+	free_page(page);
+}

@@ -4,21 +4,28 @@
 //! host. The engine decides when; what a step does is decided by [`crate::Machine::step`] alone.
 
 mod accept;
+mod balance;
 mod cost;
+mod device;
 mod engine;
 mod guest;
 mod locks;
+mod lost;
 mod memory;
 mod plan;
 mod reclaim;
 mod replay;
+mod sched;
 mod stats;
 mod store;
 
 pub use accept::{Rejected, accept};
 pub use engine::Run;
+pub use lost::{Cause, Lost, Met, Ran, Victim};
 pub use memory::TimedMemory;
-pub use plan::{Access, Finished, GuestStream, Pace, Plan, Recorded, TimedError};
+pub use plan::{
+    Access, DeviceLoad, Finished, GuestStream, Pace, Placement, Plan, Point, Recorded, Scheduler, TimedError,
+};
 pub use replay::replay_timed;
-pub use stats::{Cost, Outcome};
+pub use stats::{Cost, Dram, Newer, Outcome};
 pub use store::Watched;

@@ -207,3 +207,72 @@ fn without_a_command_it_compares_and_takes_the_options_of_compare() {
     assert_eq!(policies.len(), 9);
     assert_eq!(policies[0], "no-flush");
 }
+
+#[test]
+fn costs_say_who_lost_what_and_the_parts_add_up() {
+    let folder = folder();
+    let args = ["run", "small.toml", "--policy", "all-wbinvd", "--costs", "--format", "json"];
+    let run = &timeless(&sevsim_in(&folder, &args).ends(0))[0];
+    let cost = &run["cost"];
+    let n = |value: &Value| value.as_u64().unwrap();
+    let lost = &cost["lost_cycles"];
+    let stolen: u64 = ["ipi_entry", "flush", "irqs_off_wait", "kick"].iter().map(|c| n(&lost[c])).sum();
+    assert_eq!(n(&cost["stolen_cycles"]), stolen);
+    let dram = cost["dram_bytes"].as_object().unwrap();
+    let written: u64 = dram.iter().filter(|(k, _)| k.starts_with("written")).map(|(_, v)| n(v)).sum();
+    assert_eq!(n(&cost["dram_bytes_written"]), written);
+    let victims = run["costs"]["victims"].as_array().unwrap();
+    for cause in ["ipi_entry", "flush", "refill", "lock_wait"] {
+        let of_guest =
+            victims.iter().filter(|v| v["vm"] == "guest").map(|v| v["lost_cycles"][cause]["sum"].as_u64());
+        assert_eq!(of_guest.flatten().sum::<u64>(), n(&lost[cause]), "{cause}");
+    }
+    for amounts in victims.iter().flat_map(|v| v["lost_cycles"].as_object().unwrap().values()) {
+        let [p50, p90, p99, max] = ["p50", "p90", "p99", "max"].map(|p| n(&amounts[p]));
+        assert!(p50 <= p90 && p90 <= p99 && p99 <= max && max <= n(&amounts["sum"]), "{amounts}");
+        assert!(n(&amounts["times"]) > 0);
+    }
+    let ages = run["costs"]["flushes_by_age"].as_array().unwrap();
+    let flushes: u64 = ages.iter().map(|a| n(&a["flushes"])).sum();
+    assert_eq!(flushes, n(&cost["pcpus_flushed"]));
+    let nothing: u64 = ages.iter().map(|a| n(&a["met_nothing"])).sum();
+    assert_eq!(nothing, n(&cost["false_flushes"]));
+    assert!(nothing > 0, "all-wbinvd flushes pCPUs that never ran the VM");
+    let served: u64 = cost["requests_served"].as_object().unwrap().values().map(n).sum();
+    assert!(served >= n(&run["guest_accesses"]));
+    // Without the option the sums are there, and no list.
+    let plain =
+        timeless(&sevsim_in(&folder, &["run", "small.toml", "--policy", "all-wbinvd", "--format", "json"]));
+    assert!(plain[0].get("costs").is_none());
+    assert_eq!(&plain[0]["cost"], cost);
+}
+
+#[test]
+fn costs_as_a_table_are_explained_and_as_csv_are_rows() {
+    let folder = folder();
+    let args = ["run", "small.toml", "--policy", "all-wbinvd", "--costs"];
+    let table = sevsim_in(&folder, &args).ends(0).out;
+    for word in [
+        "time lost, by VM",
+        "one at a time",
+        "time lost, by pCPU",
+        "bytes to and from DRAM, by cause",
+        "how long ago the pCPU had run the VM",
+        "IRQs off: from that #VMEXIT",
+        "false flushes",
+    ] {
+        assert!(table.replace('\n', " ").contains(word), "no `{word}` in\n{table}");
+    }
+    assert!(table.lines().all(|l| l.chars().count() <= 100), "{table}");
+    // Several policies: the sums of each, and no list of pCPUs.
+    let several =
+        ["compare", "small.toml", "--policy", "all-wbinvd", "--policy", "no-flush", "--policy", "oracle"];
+    let table = sevsim_in(&folder, &[&several[..], &["--costs"]].concat()).ends(0).out;
+    assert!(table.contains("time lost, by VM") && !table.contains("time lost, by pCPU"), "{table}");
+
+    let csv = sevsim_in(&folder, &[&args[..], &["--format", "csv"]].concat()).ends(0).out;
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines[0].starts_with("scenario,policy,kernel,part,seed,pcpu,vm,cause,times,sum_cycles"));
+    let columns = lines[0].split(',').count();
+    assert!(lines.len() > 4 && lines.iter().all(|l| l.split(',').count() == columns), "{csv}");
+}

@@ -14,11 +14,18 @@ use svm_model::spec::{
     Assumptions, Guest as GuestKind, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD, VmKind,
     VmSpec,
 };
-use svm_model::timed::{Access, Finished, GuestStream, Outcome, Pace, Plan, Run, TimedError, TimedMemory};
+use svm_model::timed::{
+    Access, Finished, GuestStream, Outcome, Pace, Placement, Plan, Run, TimedError, TimedMemory,
+};
 use svm_model::{Machine, MemoryKind};
 
 use crate::check::NamedText;
 use crate::guest::{Guest, GuestError, GuestSource, GuestSpec, LINES_PER_PAGE};
+pub use amount::{Bandwidth, Duration, Every};
+use host::{DeviceFront, ReclaimSource, SchedulerFront};
+
+mod amount;
+mod host;
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +36,11 @@ struct Front {
     vm: Vec<VmFront>,
     #[serde(default)]
     reclaim: Vec<ReclaimFront>,
+    /// Who decides where vCPUs run; as each VM's `migrate_every` says if it is left out.
+    #[serde(default)]
+    scheduler: SchedulerFront,
+    #[serde(default)]
+    device: Vec<DeviceFront>,
     reuse: ReuseFront,
 }
 
@@ -71,9 +83,14 @@ impl TryFrom<String> for Kind {
 #[serde(deny_unknown_fields)]
 struct ReclaimFront {
     vm: u16,
-    entry: String,
+    /// What calls the notifier, or the kernel text's function for it.
+    source: Option<ReclaimSource>,
+    entry: Option<String>,
     pcpus: Vec<u16>,
     every: Every,
+    /// Pages in a row, each time.
+    #[serde(default = "one")]
+    pages: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -92,75 +109,17 @@ fn half() -> u8 {
     50
 }
 
-/// A duration with its unit, in nanoseconds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Duration {
-    /// Nanoseconds.
-    pub ns: u64,
+fn one() -> u64 {
+    1
 }
 
-impl TryFrom<String> for Duration {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Duration, String> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let scale = match unit.trim() {
-            "ns" => 1,
-            "us" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "" => return Err(format!("missing unit in '{text}': expected a time such as 200us or 5ms")),
-            _ => return Err(format!("unknown unit in '{text}': expected ns, us, ms or s")),
-        };
-        let number: u64 = number.parse().map_err(|_| format!("'{text}' is no time: expected e.g. 200us"))?;
-        let ns = number.checked_mul(scale).ok_or_else(|| format!("'{text}' is too long"))?;
-        Ok(Duration { ns })
-    }
-}
-
-/// How often something happens: a time such as `500us`, or guests' progress such as `50000 accesses`.
-///
-/// Runs of several policies do the same work only if it is paced by progress: a slower run meets more reclaims of
-/// the clock.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Every {
-    /// By the clock.
-    Time(Duration),
-    /// By progress.
-    Accesses(u64),
-}
-
-impl TryFrom<String> for Every {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Every, String> {
-        let every = match text.strip_suffix("accesses") {
-            Some(number) => {
-                let wrong = |_| format!("'{text}' is no number of accesses: expected e.g. 50000 accesses");
-                Every::Accesses(number.trim().parse().map_err(wrong)?)
-            }
-            None => {
-                let more = |error| format!("{error}, or guests' progress such as 50000 accesses");
-                Every::Time(Duration::try_from(text.clone()).map_err(more)?)
-            }
-        };
-        match every {
-            Every::Time(Duration { ns: 0 }) | Every::Accesses(0) => {
-                Err(format!("'{text}': expected more than 0"))
-            }
-            Every::Time(_) | Every::Accesses(_) => Ok(every),
-        }
-    }
-}
-
-impl Every {
-    fn pace(self, timing: &Timing) -> Pace {
-        match self {
-            Every::Time(time) => Pace::Cycles(timing.cycles_of_ns(time.ns).max(1)),
-            Every::Accesses(n) => Pace::Accesses(n),
+impl ReclaimFront {
+    /// The function of the kernel text that it runs.
+    fn function(&self) -> &str {
+        match (&self.entry, self.source) {
+            (Some(entry), _) => entry,
+            (None, Some(source)) => source.function(),
+            (None, None) => "",
         }
     }
 }
@@ -202,6 +161,9 @@ pub enum ScenarioError {
     /// The run could not be finished.
     #[error("{0}")]
     Run(String),
+    /// An error of this program.
+    #[error("internal error: {0}")]
+    Internal(String),
     /// The run was given up: its guests hardly get on.
     #[error("{0}")]
     GivenUp(String),
@@ -219,8 +181,11 @@ pub struct Changes {
 }
 
 /// The built-in scenarios: name, file, text.
-pub const BUILTIN: &[(&str, &str, &str)] =
-    &[("numa-churn", "scenarios/numa-churn.toml", include_str!("../scenarios/numa-churn.toml"))];
+pub const BUILTIN: &[(&str, &str, &str)] = &[
+    ("numa-churn", "scenarios/numa-churn.toml", include_str!("../scenarios/numa-churn.toml")),
+    ("page-reuse", "scenarios/page-reuse.toml", include_str!("../scenarios/page-reuse.toml")),
+    ("shared-host", "scenarios/shared-host.toml", include_str!("../scenarios/shared-host.toml")),
+];
 
 /// The scenario of the built-in experiment.
 pub const DEFAULT: &str = "numa-churn";
@@ -253,6 +218,9 @@ impl Scenario {
             let number = said.starts_with("invalid type: integer") && said.ends_with("expected a string");
             let unit = "expected an amount with its unit, such as \"300000 accesses\" or \"5us\"";
             let said = if number { said.replace("expected a string", unit) } else { said };
+            let bare = said.contains("unit variant, expected struct variant");
+            let settings = "a scheduler by its name alone: expected its settings too, such as scheduler = { fair = { slice = \"3ms\" } }";
+            let said = if bare { settings.to_owned() } else { said };
             place(file, text, offset, said)
         })?;
         let scenario = Scenario { name, file: file.to_owned(), text: text.to_owned(), front };
@@ -279,9 +247,10 @@ impl Scenario {
             if vm.vcpus == 0 {
                 return Err(self.fail("vcpus", format!("VM {} has no vCPUs", vm.name)));
             }
-            if usize::from(vm.vcpus) > vm.pcpus.len() {
+            if usize::from(vm.vcpus) > vm.pcpus.len() && !f.scheduler.shares() {
                 let message = format!(
-                    "VM {} has {} vCPUs on {} pCPUs: each needs one",
+                    "VM {} has {} vCPUs on {} pCPUs: each needs one, unless a scheduler shares them out \
+                     (scheduler = {{ fair = {{ slice = \"3ms\" }} }})",
                     vm.name,
                     vm.vcpus,
                     vm.pcpus.len()
@@ -295,6 +264,7 @@ impl Scenario {
         if let Some(r) = f.reclaim.iter().find(|r| usize::from(r.vm) >= f.vm.len()) {
             return Err(self.fail("[[reclaim]]", format!("reclaim of VM {} of {}", r.vm, f.vm.len())));
         }
+        self.validate_host()?;
         if f.reuse.device_percent > 100 {
             return Err(self.fail("device_percent", "device_percent: expected 0 to 100".to_owned()));
         }
@@ -331,6 +301,15 @@ impl Scenario {
                 return Err(self.fail("pcpus = []", "an empty list of pCPUs: name at least one".to_owned()));
             }
         }
+        let snp = self.front.vm.iter().find(|vm| vm.kind.0 == VmKind::SevSnp);
+        if let (Some(vm), false) = (snp, part.sme_coherent()) {
+            let message = format!(
+                "VM {} is sev-snp, and part {} has no SEV-SNP: it came with Milan, as SME_COHERENT did",
+                vm.name, part.name
+            );
+            return Err(self.fail("\"sev-snp\"", message));
+        }
+        let schedule = self.schedule(base, &part.timing(Level::Typical))?;
         let mut guests = Vec::new();
         for vm in &self.front.vm {
             let spec = match &changes.guest_trace {
@@ -343,12 +322,15 @@ impl Scenario {
             .iter()
             .zip(&self.front.vm)
             .map(|(g, v)| u64::from(g.pages()) + u64::from(v.spare_pages))
+            .chain(self.front.device.iter().map(|d| u64::from(d.pages)))
             .sum();
         if frames * u64::from(LINES_PER_PAGE) > u64::from(LineRef::PHYS_LIMIT) {
-            let message = format!("{frames} pages of guest memory: expected at most 1048576 (4 GiB)");
+            let message = format!(
+                "{frames} pages of guest memory and devices' buffers: expected at most 1048576 (4 GiB)"
+            );
             return Err(self.fail("[[vm]]", message));
         }
-        Ok(Prepared { scenario: self.clone(), part, guests, changes: changes.clone() })
+        Ok(Prepared { scenario: self.clone(), part, guests, schedule, changes: changes.clone() })
     }
 }
 
@@ -366,6 +348,8 @@ pub struct Prepared {
     scenario: Scenario,
     part: Part,
     guests: Vec<Guest>,
+    /// A recorded schedule, by vCPU.
+    schedule: Vec<Vec<Placement>>,
     changes: Changes,
 }
 
@@ -433,6 +417,11 @@ impl Prepared {
         &self.scenario
     }
 
+    /// The names of the VMs, in order.
+    pub fn vm_names(&self) -> impl Iterator<Item = &str> {
+        self.scenario.front.vm.iter().map(|vm| vm.name.as_str())
+    }
+
     /// What the loading of traces noticed: malformed lines, by VM.
     #[must_use]
     pub fn guests(&self) -> &[Guest] {
@@ -459,7 +448,7 @@ impl Prepared {
         for (vm, v) in (0u16..).zip(&front.vm) {
             for i in 0..v.vcpus {
                 // Pinned one to one unless the VM's vCPUs float over its pCPUs.
-                let pcpus = if v.migrate_every.is_some() {
+                let pcpus = if v.migrate_every.is_some() || front.scheduler.shares() {
                     v.pcpus.iter().map(|p| PcpuId(*p)).collect()
                 } else {
                     vec![PcpuId(v.pcpus[usize::from(i)])]
@@ -480,7 +469,7 @@ impl Prepared {
         for (i, r) in front.reclaim.iter().enumerate() {
             tasks.push(TaskSpec {
                 name: format!("reclaim{i}"),
-                kind: TaskKind::Reclaimer { entry: r.entry.clone(), vm: VmId(r.vm) },
+                kind: TaskKind::Reclaimer { entry: r.function().to_owned(), vm: VmId(r.vm) },
                 pcpus: r.pcpus.iter().map(|p| PcpuId(*p)).collect(),
             });
         }
@@ -525,6 +514,9 @@ impl Prepared {
             guest_pages: self.guests.iter().map(Guest::pages).collect(),
             reclaim: front.reclaim.iter().map(|r| r.every.pace(timing)).collect(),
             migrate: front.vm.iter().map(|v| pace(v.migrate_every)).collect(),
+            burst: front.reclaim.iter().map(|r| r.pages).collect(),
+            scheduler: front.scheduler.plan(timing, &self.schedule),
+            devices: self.devices(timing),
             device_percent: u64::from(front.reuse.device_percent),
             reuse_after: timing.cycles_of_ns(front.reuse.after.ns),
             record: false,
@@ -562,7 +554,8 @@ impl Prepared {
         let timing = self.part.timing(Level::Typical);
         let spec = machine.spec();
         let lines = u32::try_from(spec.pages.len()).unwrap_or(0) * LINES_PER_PAGE;
-        let caches = Hierarchy::with(&self.part, &timing, lines);
+        let buffers: u32 = self.scenario.front.device.iter().map(|d| d.pages * LINES_PER_PAGE).sum();
+        let caches = Hierarchy::with(&self.part, &timing, lines + buffers);
         let memory = TimedMemory::new(caches, spec.shape.clone(), false, lines);
         let mut sources: BTreeMap<u16, GuestSource> = BTreeMap::new();
         let mut first = 0u16;
@@ -581,6 +574,7 @@ impl Prepared {
             TimedError::Deadlock { at, waiting } => {
                 ScenarioError::Run(format!("deadlock at cycle {at}: {waiting} wait for each other"))
             }
+            TimedError::Unbalanced(said) => ScenarioError::Internal(said),
             TimedError::Source(fault) => ScenarioError::Run(fault),
             TimedError::Starved { at, since, accesses, of } => {
                 let us = |cycles| timing.ns_of_cycles(cycles) / 1_000;

@@ -12,7 +12,7 @@ use svm_model::lang::{Role, Source};
 use svm_model::spec::{Assumptions, Guest, Guests, ModelSpec, Reuse, TaskKind, TaskSpec, VCPU_THREAD};
 use svm_model::text::{POLICIES, default_kernel};
 use svm_model::timed::{
-    Access, Finished, GuestStream, Pace, Plan, Recorded, Run, TimedMemory, accept, replay_timed,
+    Access, Finished, GuestStream, Pace, Plan, Recorded, Run, Scheduler, TimedMemory, accept, replay_timed,
 };
 use svm_model::{Machine, MemoryKind};
 use workloads::check::{CheckCase, NamedText};
@@ -138,6 +138,9 @@ fn run(case: &Case) -> Option<(Machine, Finished)> {
         guest_pages: vec![case.pages],
         reclaim: vec![case.reclaim; 2],
         migrate: vec![case.migrate],
+        burst: vec![1; 2],
+        scheduler: Scheduler::Floating,
+        devices: Vec::new(),
         device_percent: 50,
         reuse_after: 3_000,
         record: true,

@@ -64,6 +64,31 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         self.check_directory(&held);
     }
 
+    /// Whether the copies of a line under one tag obey MOESI: one owner of dirty data at most, and who may write is
+    /// alone. Asserted after each fill and each probe, where debug assertions are on. An inclusive L3's copies are
+    /// stand-ins, and not looked at.
+    pub(super) fn obeys_moesi(&self, key: u32) -> bool {
+        if self.inclusive {
+            return true;
+        }
+        let sharers = self.sharers(key);
+        let (mut copies, mut dirty, mut writable) = (0, 0, 0);
+        let mut ccxs = sharers.ccxs | sharers.l3s;
+        while ccxs != 0 {
+            let ccx = ccxs.trailing_zeros() as usize;
+            ccxs &= ccxs - 1;
+            let cores = super::set::bits(sharers.cores[ccx]);
+            let private = cores.filter_map(|local| self.peek_private(self.core_at(ccx, local), key));
+            let shared = if sharers.l3s >> ccx & 1 != 0 { self.l3.peek(ccx, key) } else { None };
+            for state in private.chain(shared) {
+                copies += 1;
+                dirty += u32::from(state.dirty());
+                writable += u32::from(state.writable());
+            }
+        }
+        dirty <= 1 && (writable == 0 || copies == 1)
+    }
+
     fn check_copies(&self, copies: &BTreeMap<u32, Vec<Copy>>) {
         let mut tags: BTreeMap<u32, u64> = BTreeMap::new();
         for (key, copies) in copies {

@@ -248,6 +248,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             }
         }
         self.grant(core, key);
+        debug_assert!(self.obeys_moesi(key), "after a probe by core{core}: {:?}", LineRef::of_key(key));
         Served { cycles: self.latency(source) + self.timing.store, source }
     }
 
@@ -308,6 +309,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         if !self.inclusive {
             self.directory.store(key, &sharers);
         }
+        debug_assert!(self.verified(key).is_empty(), "after a probe that expels: {:?}", LineRef::of_key(key));
         (found, wait)
     }
 

@@ -5,6 +5,7 @@
 
 use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 
+use super::directory::PHYS_BITS;
 use super::machine::Machine;
 use super::pages::Table;
 use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
@@ -24,7 +25,10 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             debug_assert!(held, "an L2 includes its L1");
         });
         let two = self.topology.sockets() > 1;
-        l2.clean(core, |key| work.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1);
+        l2.clean(core, |key| {
+            work.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
+            work.tags |= 1 << (key >> PHYS_BITS);
+        });
         if self.effective(op) == FlushOp::Wbinvd {
             self.l1.wipe(core);
             work.invalidated = self.l2.invalidate_clean(core);
@@ -47,7 +51,10 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
         let mut own = FlushWork { lines_walked: self.l3.shape().lines(), ..FlushWork::default() };
         let two = self.topology.sockets() > 1;
-        self.l3.clean(ccx, |key| own.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1);
+        self.l3.clean(ccx, |key| {
+            own.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
+            own.tags |= 1 << (key >> PHYS_BITS);
+        });
         if op == FlushOp::Wbinvd {
             own.invalidated = self.l3.invalidate_clean(ccx);
             self.stats.invalidated_l3[Cause::Flush as usize] += own.invalidated;
@@ -138,8 +145,9 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
     }
 
-    pub(super) fn dma(&mut self, phys: u32, access: Access, now: u64) -> Found {
+    pub(super) fn dma(&mut self, phys: u32, access: Access, now: u64) -> (Found, u32) {
         let line = LineRef { phys, tag: Tag::HOST };
+        let home = self.home(line.key());
         match access {
             Access::Read => {
                 let found = self
@@ -148,10 +156,11 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
                     .map(|(_, held)| if held == Held::Dirty { Found::Dirty } else { Found::Clean })
                     .max()
                     .unwrap_or(Found::Absent);
-                if found != Found::Dirty {
-                    self.stats.dram_bytes_read += 64;
+                if found == Found::Dirty {
+                    return (found, 0);
                 }
-                found
+                self.stats.dram_bytes_read += 64;
+                (found, self.traffic.device(home, phys, access, now))
             }
             Access::Write => {
                 let found = match self.expel(line.key(), None, Cause::Coherence, now).0 {
@@ -160,7 +169,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
                     Some(true) => Found::Dirty,
                 };
                 self.stats.dram_bytes_written += 64;
-                found
+                (found, self.traffic.device(home, phys, access, now))
             }
         }
     }

@@ -293,6 +293,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             }
         }
         self.fill_l1(core, key, state.with_dirty(false));
+        debug_assert!(self.obeys_moesi(key), "after a fill by core{core}: {:?}", LineRef::of_key(key));
         Served { cycles, source: fetched.source }
     }
 

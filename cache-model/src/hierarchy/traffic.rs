@@ -3,7 +3,7 @@
 //!
 //! Requests arrive nearly in order of time; one that is late finds the queue as the last one left it.
 
-use sev_arch::FlushOp;
+use sev_arch::{Access, FlushOp};
 
 use super::words::FlushWork;
 use crate::part::{Timing, Topology};
@@ -123,6 +123,20 @@ impl Traffic {
         if way.far != way.socket {
             self.between[usize::from(way.far & 1)].take(now, self.costs.between);
         }
+    }
+
+    /// A line goes between a device at the first socket and DRAM: cycles of waiting.
+    pub(super) fn device(&mut self, home: u16, phys: u32, access: Access, now: u64) -> u32 {
+        let (cost, into) = match access {
+            Access::Read => (self.costs.channel_read, 0),
+            Access::Write => (self.costs.channel_write, home),
+        };
+        let channel = self.channel(home, phys);
+        let mut wait = self.channels[channel].take(now, cost);
+        if home != 0 {
+            wait = wait.max(self.between[usize::from(into & 1)].take(now, self.costs.between));
+        }
+        cycles(wait)
     }
 
     /// Lines of a flush leave from time `now` (cycles) on, spread over the channels; when the last one has (cycles).

@@ -106,6 +106,8 @@ pub struct FlushWork {
     pub written_back: [u64; 2],
     /// Lines invalidated.
     pub invalidated: u64,
+    /// The tags of the lines written back, one bit each.
+    pub tags: u64,
 }
 
 impl FlushWork {
@@ -122,6 +124,7 @@ impl FlushWork {
             *sum += n;
         }
         self.invalidated += other.invalidated;
+        self.tags |= other.tags;
     }
 }
 

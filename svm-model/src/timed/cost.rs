@@ -3,7 +3,7 @@
 use sev_arch::{CoreId, PcpuId};
 use svm_policy::{Op, Prim};
 
-use super::engine::Run;
+use super::engine::{Agent, Run};
 use super::plan::GuestStream;
 use crate::label::{Actor, What};
 
@@ -25,16 +25,56 @@ impl<G: GuestStream> Run<'_, G> {
             | What::Started { .. } => 0,
             What::Fault { .. } | What::Exit | What::Halted => {
                 self.out.cost.guest_exits += 1;
-                self.timing.vm_run_exit_sev / 2
+                self.run_exit_of(actor) / 2
             }
             What::Placed { .. } | What::Preempted => self.timing.context_switch / 2,
             What::Take { .. } => STEP,
         }
     }
 
+    /// VMRUN and #VMEXIT together of a task's VM.
+    fn run_exit_of(&self, actor: Actor) -> u64 {
+        let Actor::Task(t) = actor else { return 0 };
+        let vm = self.machine.tasks[usize::from(t)].vcpu.as_ref().map(|v| v.vm);
+        vm.map_or(0, |vm| self.run_exit[vm.index()])
+    }
+
+    /// Cycles of a line's way from one core to another.
+    pub(super) fn distance(&self, from: CoreId, to: CoreId) -> u64 {
+        if from == to {
+            return 0;
+        }
+        let (a, b) = (self.topology.ccx_of(from), self.topology.ccx_of(to));
+        u64::from(if a == b {
+            self.timing.same_ccx
+        } else if self.topology.socket_of(a) == self.topology.socket_of(b) {
+            self.timing.other_ccx
+        } else {
+            self.timing.other_socket
+        })
+    }
+
+    /// Cycles of an IPI from its send to the handler's begin, if nothing holds it up there.
+    pub(super) fn ipi_flight(&self, from: PcpuId, to: PcpuId) -> u64 {
+        let socket = |p| self.topology.socket_of(self.topology.ccx_of(self.topology.core_of(p)));
+        if socket(from) == socket(to) { self.timing.ipi_same_socket } else { self.timing.ipi_other_socket }
+    }
+
+    /// Cycles until a waiting sender sees that a pCPU has done what it was called for: the line that says so comes
+    /// from there.
+    pub(super) fn acknowledges(&self, p: u16, waiting: usize) -> u64 {
+        let Agent::Task(t) = self.agents[waiting] else { return 0 };
+        let Some(pcpu) = self.machine.pcpu_of(&self.store, Actor::Task(t)) else { return 0 };
+        self.distance(self.topology.core_of(PcpuId(p)), self.topology.core_of(pcpu))
+    }
+
     fn text_cost(&mut self, actor: Actor, op: Op, pcpu: Option<PcpuId>) -> u64 {
         let place = match op {
             Op::Load { place, .. } | Op::Store { place, .. } => Some((place, 0)),
+            // Half of what it takes to take and give back a lock for which a task may have to sleep.
+            Op::Lock { kind, place, .. } | Op::Unlock { kind, place, .. } if kind.sleeps() => {
+                Some((place, self.timing.mutex_uncontended / 2))
+            }
             Op::Rmw { place, .. } | Op::Lock { place, .. } | Op::Unlock { place, .. } => {
                 Some((place, u64::from(self.timing.atomic_rmw)))
             }
@@ -49,7 +89,12 @@ impl<G: GuestStream> Run<'_, G> {
                 if prim == Prim::FlushPrivate {
                     self.out.cost.pcpus_flushed += 1;
                 }
-                return if prim == Prim::VmRun { self.timing.vm_run_exit_sev / 2 } else { STEP };
+                if prim == Prim::VmRun {
+                    return self.run_exit_of(actor).div_ceil(2);
+                }
+                // The fence after the last line.
+                let fenced = matches!(prim, Prim::ClflushPage | Prim::VmPageFlush);
+                return STEP + if fenced { self.timing.clflush_drain } else { 0 };
             }
             Op::Set { .. }
             | Op::MaskPut { .. }
@@ -63,23 +108,11 @@ impl<G: GuestStream> Run<'_, G> {
         let Some((place, locked)) = place else { return STEP };
         // Where the variable's line was last written decides how far it comes.
         let var = &self.machine.vars[usize::from(place.var.0)];
-        let core = pcpu.map_or(0, |p| self.topology.core_of(p).0);
-        let last = &mut self.last_writer[var.base as usize];
-        let far = if *last == u16::MAX || *last == core {
-            0
-        } else {
-            let (a, b) = (self.topology.ccx_of(CoreId(*last)), self.topology.ccx_of(CoreId(core)));
-            let latency = if a == b {
-                self.timing.same_ccx
-            } else if self.topology.socket_of(a) == self.topology.socket_of(b) {
-                self.timing.other_ccx
-            } else {
-                self.timing.other_socket
-            };
-            u64::from(latency)
-        };
+        let core = pcpu.map_or(CoreId(0), |p| self.topology.core_of(p));
+        let last = self.last_writer[var.base as usize];
+        let far = if last == u16::MAX { 0 } else { self.distance(CoreId(last), core) };
         if !matches!(op, Op::Load { .. }) {
-            *last = core;
+            self.last_writer[var.base as usize] = core.0;
         }
         STEP + far + locked
     }

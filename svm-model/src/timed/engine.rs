@@ -3,26 +3,30 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cache_model::event::{Event, EventKind};
 use cache_model::part::{Timing, Topology};
-use sev_arch::{Access as Kind, PcpuId};
+use sev_arch::{Access as Kind, PcpuId, VmId};
 use sim_core::choice::Chooser;
 use sim_core::queue::Queue;
 use sim_core::random::Stream;
 use sim_core::state::{SlotId, Store as _};
 use svm_lang::VarKind;
 
-use super::guest::Vcpu;
+use super::device::Device;
+use super::guest::{Miss, Vcpu};
 use super::locks::LockWait;
+use super::lost::Books;
 use super::memory::TimedMemory;
 use super::plan::{Finished, GuestStream, Plan, Recorded, TimedError};
 use super::reclaim::{Due, Reclaimer};
-use super::stats::Outcome;
+use super::sched::Sched;
+use super::stats::{Newer, Outcome};
 use super::store::Watched;
 use crate::explore::ScheduledStep;
-use crate::label::{Actor, Notes, What};
+use crate::label::{Actor, NewOwner, Notes, What};
 use crate::machine::Machine;
 use crate::run::Stepped;
-use crate::spec::TaskKind;
+use crate::spec::{TaskKind, VmKind};
 
 /// Nanoseconds without an access of any guest after which a run is given up.
 const STARVED_NS: u64 = 200_000_000;
@@ -57,6 +61,7 @@ impl Chooser for Answers {
 pub(super) enum Agent {
     Task(u16),
     Irq(u16),
+    Device(u16),
     World,
 }
 
@@ -75,7 +80,6 @@ pub struct Run<'a, G> {
     pub(super) vcpus: Vec<Option<Vcpu<G>>>,
     pub(super) reclaimers: Vec<Option<Reclaimer>>,
     pub(super) waits: Vec<Option<LockWait>>,
-    pub(super) taken_at: Vec<(u64, bool)>,
     pub(super) ipi_at: Vec<u64>,
     pub(super) sender: Option<u16>,
     pub(super) frames: Vec<Vec<Option<u32>>>,
@@ -96,13 +100,27 @@ pub struct Run<'a, G> {
     pub(super) due: Vec<Due>,
     /// Reclaims that have come due by progress and are not done.
     pub(super) backlog: u64,
+    /// Whose cycles were lost to what.
+    pub(super) books: Books,
+    pub(super) devices: Vec<Device>,
+    /// Freed pages that somebody else has filled since.
+    pub(super) filled: BTreeMap<u32, Newer>,
+    pub(super) sched: Sched,
+    /// Accesses that a core's own L1 and L2 served without an event.
+    pub(super) fast_hits: [u64; 2],
+    /// Accesses of guests that were requests to the caches, and those that were steps of the machine.
+    pub(super) guest_requests: u64,
+    pub(super) guest_steps: u64,
+    /// VMRUN and #VMEXIT together, by VM.
+    pub(super) run_exit: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum SlotKind {
     Other,
     Pending(u16),
-    Call,
+    /// A call to this pCPU.
+    Call(u16),
     Lock,
 }
 
@@ -126,13 +144,19 @@ impl<'a, G: GuestStream> Run<'a, G> {
         let tasks = spec.tasks.len();
         let mut agents: Vec<Agent> = (0..spec.pcpus()).map(Agent::Irq).collect();
         agents.extend((0u16..).take(tasks).map(Agent::Task));
+        let devices: Vec<Device> =
+            (0u64..).zip(&plan.devices).map(|(i, load)| Device::new(plan.seed, i, *load)).collect();
+        agents.extend((0u16..).take(devices.len()).map(Agent::Device));
+        // The last one: `schedule_world` counts on it.
         agents.push(Agent::World);
         let mut slot_kinds = vec![SlotKind::Other; machine.layout().slots().len()];
         for (p, slots) in (0u16..).zip(&machine.pcpus) {
             slot_kinds[slots.pending.0 as usize] = SlotKind::Pending(p);
         }
-        for call in &machine.calls {
-            slot_kinds[call.0 as usize] = SlotKind::Call;
+        for calls in machine.calls.chunks(usize::from(spec.pcpus()).max(1)) {
+            for (p, call) in (0u16..).zip(calls) {
+                slot_kinds[call.0 as usize] = SlotKind::Call(p);
+            }
         }
         for (var, decl) in machine.vars.iter().zip(&machine.code().vars) {
             let lock = match decl.kind {
@@ -157,6 +181,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
         let mut vcpus = Vec::new();
         let mut reclaimers: Vec<Option<Reclaimer>> = Vec::new();
         let mut paces = plan.reclaim.iter();
+        let mut bursts = plan.burst.iter();
         for (t, task) in (0u16..).zip(&spec.tasks) {
             let vcpu = matches!(task.kind, TaskKind::Vcpu { .. }).then(|| {
                 let vm = machine.tasks[usize::from(t)].vcpu.as_ref().map_or(0, |v| v.vm.index());
@@ -166,18 +191,22 @@ impl<'a, G: GuestStream> Run<'a, G> {
                     left: plan.accesses.get(vm).copied().unwrap_or(0),
                     move_at: u64::MAX,
                     stop: 0,
-                    misses: vec![0; timing.outstanding_misses as usize],
+                    misses: vec![Miss::default(); timing.outstanding_misses as usize],
                     next_miss: 0,
                     milli: 0,
                     moves: Stream::new(plan.seed, u64::from(t), 1),
                     halted_at: None,
+                    episode: None,
+                    refilling: (0, 0),
+                    refilled: 0,
                 }
             });
             vcpus.push(vcpu);
             reclaimers.push(match task.kind {
                 TaskKind::Reclaimer { vm, .. } => {
                     let pace = paces.next().copied().unwrap_or_default();
-                    Some(Reclaimer::new(plan.seed, t, vm, pace))
+                    let burst = bursts.next().copied().unwrap_or(1);
+                    Some(Reclaimer::new(plan.seed, t, vm, (pace, burst)))
                 }
                 TaskKind::Vcpu { .. } | TaskKind::Host { .. } | TaskKind::Device { .. } => None,
             });
@@ -186,8 +215,17 @@ impl<'a, G: GuestStream> Run<'a, G> {
         let due = Due::by_vm(spec.vms, &reclaimers);
         let store = Watched::new(machine.layout().initial());
         let pcpus = usize::from(spec.pcpus());
+        let run_exit = (0..spec.vms).map(|vm| run_exit(&timing, spec.vm(VmId(vm)).kind)).collect();
         let mut run = Run {
             machine,
+            books: Books::new(pcpus, usize::from(spec.vms), tasks),
+            run_exit,
+            devices,
+            filled: BTreeMap::new(),
+            sched: Sched::new(tasks, pcpus),
+            fast_hits: [0; 2],
+            guest_requests: 0,
+            guest_steps: 0,
             timing,
             topology,
             queue: Queue::new(),
@@ -195,7 +233,6 @@ impl<'a, G: GuestStream> Run<'a, G> {
             vcpus,
             reclaimers,
             waits: vec![None; tasks],
-            taken_at: vec![(0, false); pcpus],
             ipi_at: vec![u64::MAX; pcpus],
             sender: None,
             frames,
@@ -206,7 +243,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             slot_kinds,
             notes: Notes::default(),
             answers: Answers::default(),
-            out: Outcome::default(),
+            out: Outcome { vcpu_cycles_by_vm: vec![0; usize::from(spec.vms)], ..Outcome::default() },
             recorded: Vec::new(),
             own_counts: BTreeMap::new(),
             error: None,
@@ -230,6 +267,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
                     let slot = machine.pcpus[usize::from(p)].pending;
                     run.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
                 }
+                Agent::Device(_) => run.schedule(agent, 0),
                 Agent::World => {}
             }
         }
@@ -291,6 +329,7 @@ impl<'a, G: GuestStream> Run<'a, G> {
             match self.agents[agent] {
                 Agent::Task(t) => self.task(agent, t, now),
                 Agent::Irq(p) => self.irq(agent, p, now),
+                Agent::Device(d) => self.device(agent, d, now),
                 Agent::World => self.world(agent, now),
             }
             if let Some(error) = self.error.take() {
@@ -301,12 +340,8 @@ impl<'a, G: GuestStream> Run<'a, G> {
         if let Some(fault) = self.vcpus.iter().flatten().find_map(|v| v.source.fault()) {
             return Err(TimedError::Source(fault));
         }
-        let stats = self.memory.caches.stats();
-        self.out.cost.refill_misses = stats.refill_misses;
-        self.out.cost.dram_bytes_written = stats.dram_bytes_written;
-        self.out.cost.lines_written_back = self.memory.flushed_lines;
-        self.out.cost.lines_invalidated = self.memory.invalidated_lines;
-        self.out.cost.lines_clflushed_at_hand_back = self.memory.handed_on_lines;
+        self.close_refills();
+        self.settle()?;
         Ok(Finished { outcome: self.out, recorded: self.recorded, memory: self.memory })
     }
 
@@ -326,24 +361,19 @@ impl<'a, G: GuestStream> Run<'a, G> {
         for (turn, (slot, id)) in (0u64..).zip(woken.drain(..)) {
             let delay = match self.slot_kinds[slot.0 as usize] {
                 SlotKind::Pending(p) => {
-                    let to = self.topology.ccx_of(self.topology.core_of(PcpuId(p)));
-                    let from = self.sender.and_then(|t| {
-                        let pcpu = self.machine.pcpu_of(&self.store, Actor::Task(t))?;
-                        Some(self.topology.ccx_of(self.topology.core_of(pcpu)))
-                    });
-                    let near = from.is_none_or(|f| self.topology.socket_of(f) == self.topology.socket_of(to));
-                    let flight =
-                        if near { self.timing.ipi_same_socket } else { self.timing.ipi_other_socket };
+                    let from = self.sender.and_then(|t| self.machine.pcpu_of(&self.store, Actor::Task(t)));
+                    let flight = self.ipi_flight(from.unwrap_or(PcpuId(p)), PcpuId(p));
                     self.ipi_at[usize::from(p)] = self.ipi_at[usize::from(p)].min(now + flight);
                     flight
                 }
-                SlotKind::Call => u64::from(self.timing.other_ccx),
+                SlotKind::Call(p) => self.acknowledges(p, id as usize),
                 // Who has waited longest goes first; the step that takes the lock pays for the hand-over.
                 SlotKind::Lock => turn,
                 SlotKind::Other => 0,
             };
             self.schedule(id as usize, now + delay);
         }
+        self.sender = None;
     }
 
     /// Makes a step of the machine and books it; the step's cycles if it was made.
@@ -364,8 +394,24 @@ impl<'a, G: GuestStream> Run<'a, G> {
         }
         let what = self.notes.what.unwrap_or(What::Exit);
         self.book_moves();
-        for event in &self.notes.events {
-            *self.out.events.entry(event.kind).or_insert(0) += 1;
+        let reused =
+            if let What::Reuse { page, by, access } = what { Some((page, by, access)) } else { None };
+        if let Some((page, by, Kind::Write)) = reused {
+            let newer = match by {
+                NewOwner::Host(_) => Some(Newer::Cpu),
+                NewOwner::Device => Some(Newer::Dma),
+                NewOwner::Vm => None,
+            };
+            if let Some(newer) = newer {
+                self.filled.insert(page, newer);
+            }
+        }
+        for i in 0..self.notes.events.len() {
+            let event = self.notes.events[i];
+            self.count_event(&event);
+        }
+        if let Some((page, NewOwner::Vm, _)) = reused {
+            self.filled.remove(&page);
         }
         if self.plan.record {
             self.recorded.push(Recorded::Step {
@@ -393,14 +439,26 @@ impl<'a, G: GuestStream> Run<'a, G> {
         Ok(cycles)
     }
 
+    fn count_event(&mut self, event: &Event) {
+        *self.out.events.entry(event.kind).or_insert(0) += 1;
+        if let (EventKind::Clobber, Some(line)) = (event.kind, event.line) {
+            // A page on its way back to its VM still holds what its last owner wrote.
+            let page = self.machine.page_of(line);
+            let newer = self.filled.get(&page).copied().unwrap_or(Newer::Vm);
+            *self.out.clobbered.entry(newer).or_insert(0) += 1;
+        }
+    }
+
     pub(super) fn book_moves(&mut self) {
         if self.memory.moved.is_empty() {
             return;
         }
-        for (m, mut events) in self.memory.moved.drain(..) {
+        for (m, mut events) in std::mem::take(&mut self.memory.moved) {
             for event in &mut events {
                 self.machine.blame(&self.store, event);
-                *self.out.events.entry(event.kind).or_insert(0) += 1;
+            }
+            for event in &events {
+                self.count_event(event);
             }
             if self.plan.record {
                 self.recorded.push(Recorded::Move(m, events));
@@ -418,14 +476,20 @@ impl<'a, G: GuestStream> Run<'a, G> {
             self.guest(agent, t, pcpu, now);
             return;
         }
-        if let Some(vcpu) = &self.vcpus[index]
-            && vcpu.moves(now)
+        if self.vcpus[index].as_ref().is_some_and(|vcpu| vcpu.moves(now))
+            && let Some(pcpu) = self.pcpu_of_vcpu(t)
+            && self.must_leave(t, pcpu, now)
             && let Ok(cycles) = self.step(Actor::Preempt(t), now, &[])
         {
+            self.leaves(t);
+            self.close_episode(t, now);
             self.schedule(agent, now + cycles);
             return;
         }
         if self.queues_behind_a_writer(agent, index, now) {
+            return;
+        }
+        if self.wants_pcpu(t) && !self.may_place(agent, t, now) {
             return;
         }
         let given = self.given(t);
@@ -436,7 +500,17 @@ impl<'a, G: GuestStream> Run<'a, G> {
         match self.step(Actor::Task(t), now, &given) {
             Ok(cycles) => {
                 let handed = self.took_lock(index, now);
-                self.after_task(agent, t, now, cycles + handed);
+                let cycles = cycles + handed;
+                if let Some(pcpu) = self.machine.pcpu_of(&self.store, Actor::Task(t)) {
+                    self.flushes(Actor::Task(t), pcpu.0, (now, cycles));
+                }
+                if self.sender == Some(t) {
+                    self.sent(t, now);
+                }
+                if self.machine.in_guest(&self.store, t) {
+                    self.close_episode(t, now + cycles);
+                }
+                self.after_task(agent, t, now, cycles);
             }
             Err(Stepped::Blocked(slot)) => {
                 self.blocked(agent, index, slot, now);
@@ -458,22 +532,21 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 None => return,
             }
         }
-        if let Some(vcpu) = &mut self.vcpus[index] {
-            if let Some(What::Placed { .. }) = self.notes.what
-                && self.machine.spec().tasks[index].pcpus.len() > 1
-            {
+        if let (Some(What::Placed { pcpu }), true) = (self.notes.what, self.vcpus[index].is_some()) {
+            self.placed(t, pcpu, now);
+        }
+        let idle = self.machine.tasks[index].main.idle(&self.store);
+        if let (Some(vcpu), true) = (&mut self.vcpus[index], idle) {
+            if vcpu.halted_at.is_none() {
+                vcpu.halted_at = Some(next);
+                self.running -= 1;
+                self.out.cycles = self.out.cycles.max(next);
+                self.out.vcpu_cycles += next;
                 let vm = self.machine.tasks[index].vcpu.as_ref().map_or(0, |v| v.vm.index());
-                vcpu.plan_move(self.plan.migrate.get(vm).copied().unwrap_or_default(), now);
+                self.out.vcpu_cycles_by_vm[vm] += next;
+                self.sched_halted(t, next);
             }
-            if self.machine.tasks[index].main.idle(&self.store) {
-                if vcpu.halted_at.is_none() {
-                    vcpu.halted_at = Some(next);
-                    self.running -= 1;
-                    self.out.cycles = self.out.cycles.max(next);
-                    self.out.vcpu_cycles += next;
-                }
-                return;
-            }
+            return;
         }
         self.schedule(agent, next);
     }
@@ -485,16 +558,12 @@ impl<'a, G: GuestStream> Run<'a, G> {
         match self.step(Actor::Irq(p), now, &[]) {
             Ok(cycles) => {
                 if fresh {
-                    let task = self.machine.current(&self.store, PcpuId(p));
-                    let stolen = task.is_some_and(|t| self.vcpus[usize::from(t)].is_some());
-                    self.taken_at[index] = (now, stolen);
+                    self.handler_begins(p, now);
                     self.ipi_at[index] = u64::MAX;
                 }
+                self.flushes(Actor::Irq(p), p, (now, cycles));
                 if self.store.get(handling) == 0 {
-                    let (since, stolen) = self.taken_at[index];
-                    if stolen {
-                        self.out.cost.stolen_cycles += now + cycles - since + self.timing.vm_run_exit_sev;
-                    }
+                    self.handler_ends(p, now + cycles);
                 }
                 self.schedule(agent, now + cycles);
             }
@@ -503,6 +572,16 @@ impl<'a, G: GuestStream> Run<'a, G> {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// VMRUN and #VMEXIT of a VM's vCPU together.
+fn run_exit(timing: &Timing, kind: VmKind) -> u64 {
+    match kind {
+        VmKind::Normal => timing.vm_run_exit,
+        VmKind::Sev => timing.vm_run_exit_sev,
+        VmKind::SevEs => timing.vm_run_exit_sev_es,
+        VmKind::SevSnp => timing.vm_run_exit_snp,
     }
 }
 

@@ -5,11 +5,20 @@ use sev_arch::{Access as Kind, PcpuId, Tag};
 use sim_core::random::Stream;
 
 use super::engine::{Run, span};
+use super::lost::Episode;
 use super::plan::{Access, GuestStream, Pace};
 use crate::label::{Actor, What};
 
 /// Accesses that a guest may make in one go before the queue is looked at again.
 const BATCH: u32 = 4096;
+
+/// An outstanding miss.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Miss {
+    served_at: u64,
+    /// Of a line that a flush had taken.
+    refill: bool,
+}
 
 /// A guest's running state.
 pub(super) struct Vcpu<G> {
@@ -21,11 +30,16 @@ pub(super) struct Vcpu<G> {
     /// It stops with this many accesses left, to move or because it has made them all.
     pub(super) stop: u64,
     /// When each outstanding miss is served; a ring.
-    pub(super) misses: Vec<u64>,
+    pub(super) misses: Vec<Miss>,
     pub(super) next_miss: usize,
     pub(super) milli: u64,
     pub(super) moves: Stream,
     pub(super) halted_at: Option<u64>,
+    /// An IPI has taken it out of its guest.
+    pub(super) episode: Option<Episode>,
+    /// The flush call since which it has waited for refills, and where, and for how long.
+    pub(super) refilling: (u64, u16),
+    pub(super) refilled: u64,
 }
 
 impl<G> Vcpu<G> {
@@ -70,11 +84,20 @@ impl<G: GuestStream> Run<'_, G> {
         let mut at = now;
         for _ in 0..BATCH.min(self.due[slots.vm.index()].until()) {
             let Some(vcpu) = self.vcpus[index].as_mut() else { return at };
-            if self.ipi_at[pcpu.index()] <= at || at >= vcpu.move_at || vcpu.left <= vcpu.stop {
-                let halt = vcpu.left == 0 && self.ipi_at[pcpu.index()] > at;
-                let drained = vcpu.misses.iter().copied().max().unwrap_or(0).max(at);
+            let moves = vcpu.moves(at);
+            if moves && self.ipi_at[pcpu.index()] > at && !self.must_leave(t, pcpu, at) {
+                continue;
+            }
+            let Some(vcpu) = self.vcpus[index].as_mut() else { return at };
+            if self.ipi_at[pcpu.index()] <= at || moves || vcpu.left <= vcpu.stop {
+                let forced = self.ipi_at[pcpu.index()] <= at;
+                let halt = vcpu.left == 0 && !forced;
+                let drained = vcpu.misses.iter().map(|m| m.served_at).max().unwrap_or(0).max(at);
                 match self.step(Actor::Task(t), drained, &[if halt { 2 } else { 1 }]) {
-                    Ok(cycles) => self.after_task(agent, t, drained, cycles),
+                    Ok(cycles) => {
+                        self.left_guest(t, (drained, drained + cycles), forced);
+                        self.after_task(agent, t, drained, cycles);
+                    }
                     Err(_) => self.schedule(agent, drained + 1),
                 }
                 return at;
@@ -121,6 +144,7 @@ impl<G: GuestStream> Run<'_, G> {
             }
             let request = LineRef { phys: line, tag };
             if let Some(cycles) = self.memory.caches.try_hit(core, request, access.kind) {
+                self.fast_hits[usize::from(cycles >= self.timing.l2_hit)] += 1;
                 // A hit's latency is hidden, but for the time to issue it.
                 at += u64::from(cycles > self.timing.l1_hit);
                 vcpu.pending = None;
@@ -134,13 +158,18 @@ impl<G: GuestStream> Run<'_, G> {
                 break;
             }
             let slot = &mut vcpu.misses[vcpu.next_miss];
-            at = at.max(*slot);
-            let served = self.memory.caches.access(core, request, access.kind, at);
-            *slot = at + u64::from(served.cycles);
+            let waited = if slot.refill { slot.served_at.saturating_sub(at) } else { 0 };
+            at = at.max(slot.served_at);
+            let (served, refill) = self.memory.request(core, request, access.kind, at);
+            self.guest_requests += 1;
+            *slot = Miss { served_at: at + u64::from(served.cycles), refill };
             vcpu.next_miss = (vcpu.next_miss + 1) % vcpu.misses.len();
             vcpu.pending = None;
             vcpu.left -= 1;
             at += 1;
+            if waited != 0 {
+                self.lost_to_refill(t, pcpu, waited);
+            }
             if !self.memory.tracks_nothing() {
                 self.memory.follow_moves();
                 self.book_moves();
@@ -172,15 +201,22 @@ impl<G: GuestStream> Run<'_, G> {
             given.push(access.line % per_page);
         }
         given.push(u32::from(access.kind == Kind::Write));
+        let refills = self.memory.refills;
         match self.step(Actor::Task(t), at, &given) {
             Ok(cycles) => {
+                let pcpu = self.machine.pcpu_of(&self.store, Actor::Task(t));
+                if let Some(pcpu) = pcpu.filter(|_| self.memory.refills != refills) {
+                    self.lost_to_refill(t, pcpu, self.notes.cycles);
+                }
                 if matches!(self.notes.what, Some(What::Guest { .. })) {
+                    self.guest_steps += 1;
                     if let Some(vcpu) = self.vcpus[usize::from(t)].as_mut() {
                         vcpu.pending = None;
                         vcpu.left -= 1;
                     }
                     return Some(at + cycles);
                 }
+                self.left_guest(t, (at, at + cycles), false);
                 self.after_task(agent, t, at, cycles);
                 None
             }

@@ -15,6 +15,8 @@ pub(super) struct LockWait {
     since: u64,
     /// The lock, if it is wanted for writing.
     writes: Option<SlotId>,
+    /// Whether it sleeps meanwhile.
+    sleeps: bool,
 }
 
 impl<G: GuestStream> Run<'_, G> {
@@ -39,10 +41,11 @@ impl<G: GuestStream> Run<'_, G> {
         if self.waits.iter().flatten().all(|w| w.writes.is_none()) {
             return false;
         }
-        let Some((slot, Lock::Read | Lock::DownRead)) = self.next_lock(task) else { return false };
+        let Some((slot, kind @ (Lock::Read | Lock::DownRead))) = self.next_lock(task) else { return false };
         let behind = self.waits.iter().flatten().any(|w| w.writes == Some(slot));
         if behind {
-            self.waits[task].get_or_insert(LockWait { since: now, writes: None });
+            let sleeps = kind.sleeps();
+            self.waits[task].get_or_insert(LockWait { since: now, writes: None, sleeps });
             self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
         }
         behind
@@ -51,17 +54,21 @@ impl<G: GuestStream> Run<'_, G> {
     /// A task cannot go on before a slot changes.
     pub(super) fn blocked(&mut self, agent: usize, task: usize, slot: SlotId, now: u64) {
         if self.slot_kinds[slot.0 as usize] == SlotKind::Lock {
-            let writes =
-                matches!(self.next_lock(task), Some((_, Lock::Write | Lock::DownWrite))).then_some(slot);
-            self.waits[task].get_or_insert(LockWait { since: now, writes });
+            let kind = self.next_lock(task).map(|lock| lock.1);
+            let writes = matches!(kind, Some(Lock::Write | Lock::DownWrite)).then_some(slot);
+            let sleeps = kind.is_some_and(Lock::sleeps);
+            self.waits[task].get_or_insert(LockWait { since: now, writes, sleeps });
         }
         self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
     }
 
-    /// Cycles of a hand-over, if the task's step took the lock that it waited for.
+    /// Cycles of a hand-over, if the task's step took the lock that it waited for: the wake-up of one that slept. One
+    /// that span waits for the lock's line only, which its step pays for.
     pub(super) fn took_lock(&mut self, task: usize, now: u64) -> u64 {
         let Some(wait) = self.waits[task].take() else { return 0 };
-        self.out.cost.lock_wait_cycles += now - wait.since + self.timing.mutex_hand_off;
-        self.timing.mutex_hand_off
+        let handed = if wait.sleeps { self.timing.mutex_hand_off } else { 0 };
+        self.out.cost.lock_wait_cycles += now - wait.since + handed;
+        self.lost_to_lock(u16::try_from(task).unwrap_or(u16::MAX), wait.since, now + handed);
+        handed
     }
 }

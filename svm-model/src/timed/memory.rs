@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cache_model::event::Event;
-use cache_model::hierarchy::{FlushWork, Found, Hierarchy, LineRef};
+use cache_model::hierarchy::{FlushWork, Found, Hierarchy, LineRef, Served, Source};
 use cache_model::lattice::{Copy, Dram, Held, Lines, Move, MoveKind, Place, Shape};
 use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 use sim_core::state::{SlotId, Store};
@@ -82,6 +82,20 @@ pub struct TimedMemory {
     pub invalidated_lines: u64,
     /// Lines that CLFLUSH found when pages were handed on.
     pub handed_on_lines: u64,
+    /// The tags of the lines that the last part of a whole-cache flush wrote back, one bit each.
+    pub flushed_tags: u64,
+    /// Misses of lines that a flush had taken.
+    pub refills: u64,
+    /// Of them, those that DRAM served.
+    pub refills_of_dram: u64,
+    /// Requests that left a core or may have, by what served them (indexed by [`Source`]).
+    pub served: [u64; 8],
+    /// Thousandths of a cycle of CLFLUSHes that have not made a whole one yet.
+    milli: u64,
+    /// Lines that devices wrote.
+    pub dma_writes: u64,
+    /// Lines that devices read from DRAM.
+    pub dma_reads: u64,
 }
 
 impl TimedMemory {
@@ -100,6 +114,13 @@ impl TimedMemory {
             flushed_lines: 0,
             invalidated_lines: 0,
             handed_on_lines: 0,
+            flushed_tags: 0,
+            refills: 0,
+            refills_of_dram: 0,
+            served: [0; 8],
+            milli: 0,
+            dma_writes: 0,
+            dma_reads: 0,
         };
         if track_all {
             for line in 0..lines {
@@ -108,6 +129,36 @@ impl TimedMemory {
             }
         }
         memory
+    }
+
+    /// An access carried out by the caches, and whether it is a refill: a miss of a line that a flush had taken.
+    #[inline]
+    pub fn request(&mut self, core: CoreId, line: LineRef, access: Access, now: u64) -> (Served, bool) {
+        let before = self.caches.stats().refill_misses;
+        let served = self.caches.access(core, line, access, now);
+        let refill = self.caches.stats().refill_misses != before;
+        self.served[served.source as usize] += 1;
+        self.refills += u64::from(refill);
+        self.refills_of_dram += u64::from(refill && served.source >= Source::DramLocal);
+        (served, refill)
+    }
+
+    /// A device reads or writes lines of its own buffers: when the last of them is there.
+    pub fn device(&mut self, lines: std::ops::Range<u32>, access: Access, now: u64) -> u64 {
+        let mut last = now;
+        for line in lines {
+            let (found, wait) = self.caches.dma_timed(line, access, now);
+            self.count_dma(found, access);
+            last = last.max(now + u64::from(wait));
+        }
+        last
+    }
+
+    fn count_dma(&mut self, found: Found, access: Access) {
+        match access {
+            Access::Write => self.dma_writes += 1,
+            Access::Read => self.dma_reads += u64::from(found != Found::Dirty),
+        }
     }
 
     /// Whether an event can concern the line, so that its accesses must be steps.
@@ -201,14 +252,22 @@ impl TimedMemory {
 
     fn evict(&mut self, line: u32, tag: Tag, fx: &mut Effects) {
         let found = self.caches.flush_tag(LineRef { phys: line, tag }, self.now + fx.cycles);
-        fx.cycles += self.caches.clflush_cycles_milli(found).div_ceil(1000);
+        self.take_clflush(found, fx);
         self.flushed_lines += u64::from(found == Found::Dirty);
         self.invalidated_lines += u64::from(found != Found::Absent);
+    }
+
+    /// The cycles of a CLFLUSH: most take a few and a fraction.
+    fn take_clflush(&mut self, found: Found, fx: &mut Effects) {
+        self.milli += self.caches.clflush_cycles_milli(found);
+        fx.cycles += self.milli / 1000;
+        self.milli %= 1000;
     }
 
     fn flush_cost(&mut self, core: CoreId, op: FlushOp, work: &FlushWork, fx: &mut Effects) {
         self.flushed_lines += work.lines_written_back();
         self.invalidated_lines += work.invalidated;
+        self.flushed_tags = work.tags;
         let ccx = self.shape.ccx_of_core[core.index()];
         fx.cycles += self.caches.flush_cycles(ccx, op, work, self.now + fx.cycles);
     }
@@ -259,7 +318,7 @@ impl<S: Store> Memory<S> for TimedMemory {
         fx: &mut Effects,
     ) {
         let now = self.now + fx.cycles;
-        let served = self.caches.access(core, LineRef { phys: line, tag }, access, now);
+        let (served, _) = self.request(core, LineRef { phys: line, tag }, access, now);
         fx.cycles += u64::from(served.cycles);
         self.follow_moves();
         if self.tracked(line) {
@@ -268,7 +327,8 @@ impl<S: Store> Memory<S> for TimedMemory {
     }
 
     fn dma(&mut self, _: &mut S, line: u32, access: Access, owner: bool, fx: &mut Effects) {
-        let _found: Found = self.caches.dma(line, access, self.now);
+        let found = self.caches.dma(line, access, self.now);
+        self.count_dma(found, access);
         self.follow_moves();
         if self.tracked(line) {
             self.shape.dma(&mut self.records, line, access, owner, &mut fx.events);
@@ -320,7 +380,7 @@ impl<S: Store> Memory<S> for TimedMemory {
 
     fn clflush(&mut self, _: &mut S, line: u32, fx: &mut Effects) {
         let found = self.caches.clflush(LineRef { phys: line, tag: Tag::HOST }, self.now);
-        fx.cycles += self.caches.clflush_cycles_milli(found).div_ceil(1000);
+        self.take_clflush(found, fx);
         if self.handing_on {
             self.handed_on_lines += u64::from(found != Found::Absent);
         } else {

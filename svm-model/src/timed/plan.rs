@@ -2,7 +2,7 @@
 
 use cache_model::event::Event;
 use cache_model::lattice::Move;
-use sev_arch::Access as Kind;
+use sev_arch::{Access as Kind, PcpuId};
 use svm_policy::Pc;
 
 use super::memory::TimedMemory;
@@ -50,6 +50,53 @@ pub enum Pace {
     Accesses(u64),
 }
 
+/// When something happens: at a time, or at a place of a vCPU's own progress.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Point {
+    /// A time in cycles.
+    Cycles(u64),
+    /// When the vCPU has made so many accesses.
+    Accesses(u64),
+}
+
+/// From when on a vCPU is on which pCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// When; of the first one it does not matter.
+    pub at: Point,
+    /// Where.
+    pub pcpu: PcpuId,
+}
+
+/// Who decides where vCPUs run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Scheduler {
+    /// Each vCPU takes any free pCPU that it may have, and moves as its VM's [`Plan::migrate`] says; one that may have
+    /// one only is pinned.
+    #[default]
+    Floating,
+    /// A fair scheduler with balancing, as the kernel's.
+    Fair {
+        /// Cycles that a vCPU may have a pCPU while another waits for it.
+        slice: u64,
+    },
+    /// A recorded schedule, by task; each vCPU's placements in order.
+    Recorded(Vec<Vec<Placement>>),
+}
+
+/// A device that reads and writes buffers of the host by DMA, one page after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceLoad {
+    /// The first line of its buffers, beyond the machine's pages.
+    pub first_line: u32,
+    /// Pages of 64 lines that it goes round.
+    pub pages: u32,
+    /// Thousandths of a cycle that a page takes at its bandwidth.
+    pub page_milli: u64,
+    /// Of a hundred pages, how many it writes; it reads the others.
+    pub write_percent: u64,
+}
+
 /// What a timed run does beside the machine's own description.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -64,6 +111,12 @@ pub struct Plan {
     pub reclaim: Vec<Pace>,
     /// From one move of a vCPU to another of its pCPUs to the next, by VM. Accesses are the vCPU's own.
     pub migrate: Vec<Pace>,
+    /// Pages that each reclaimer takes in a row, each time that one comes due; at least 1.
+    pub burst: Vec<u64>,
+    /// Who decides where vCPUs run.
+    pub scheduler: Scheduler,
+    /// Devices that load the fabric and the DRAM.
+    pub devices: Vec<DeviceLoad>,
     /// Of a hundred freed pages, how many go to a device; the others go to the host.
     pub device_percent: u64,
     /// Cycles from a page's release to its new owner's first write.
@@ -108,6 +161,8 @@ pub enum TimedError {
     },
     /// A text loops without an access.
     Runaway(Pc),
+    /// The books do not balance: an error of this program.
+    Unbalanced(String),
     /// A guest's source failed.
     Source(String),
     /// The guests hardly get on, or not at all.

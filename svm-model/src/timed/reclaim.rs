@@ -18,6 +18,9 @@ const LOOK_AGAIN: u64 = 1_000;
 pub(super) struct Reclaimer {
     vm: VmId,
     pace: Pace,
+    /// Pages that it takes in a row, and how many of them are left.
+    burst: u64,
+    left: u64,
     /// When it reclaims next: in cycles, or in accesses of its VM.
     next: u64,
     /// Reclaims that have come due by progress and are not done.
@@ -31,7 +34,7 @@ pub(super) struct Reclaimer {
 }
 
 impl Reclaimer {
-    pub(super) fn new(seed: u64, task: u16, vm: VmId, pace: Pace) -> Reclaimer {
+    pub(super) fn new(seed: u64, task: u16, vm: VmId, (pace, burst): (Pace, u64)) -> Reclaimer {
         let mut spans = Stream::new(seed, u64::from(task), 4);
         let (next, parked) = match pace {
             Pace::Never => (u64::MAX, true),
@@ -39,7 +42,20 @@ impl Reclaimer {
             Pace::Accesses(mean) => ((span(&mut spans, mean) / 2).max(1), true),
         };
         let frames = Stream::new(seed, u64::from(task), 2);
-        Reclaimer { vm, pace, next, due: 0, parked, spans, frames, writeback_since: None, page: 0 }
+        let burst = burst.max(1);
+        Reclaimer {
+            vm,
+            pace,
+            burst,
+            left: burst,
+            next,
+            due: 0,
+            parked,
+            spans,
+            frames,
+            writeback_since: None,
+            page: 0,
+        }
     }
 
     /// When it begins, if no guest must get on first.
@@ -87,8 +103,8 @@ impl<G: GuestStream> Run<'_, G> {
             let Pace::Accesses(mean) = r.pace else { continue };
             while r.vm == vm && r.next <= made {
                 r.next += span(&mut r.spans, mean);
-                r.due += 1;
-                self.backlog += 1;
+                r.due += r.burst;
+                self.backlog += r.burst;
             }
             if r.due > 0 && std::mem::take(&mut r.parked) {
                 self.schedule(self.machine.pcpus.len() + task, now);
@@ -107,6 +123,9 @@ impl<G: GuestStream> Run<'_, G> {
             let places = self.machine.placements(&self.store, t);
             if places.is_empty() {
                 return Some(Vec::new());
+            }
+            if let Some(pick) = self.granted_among(t, &places) {
+                return Some(vec![u32::try_from(pick).unwrap_or(0)]);
             }
             let count = spec.pcpus.len();
             let drawn = self.vcpus[index].as_mut().map_or(0, |v| v.moves.below(count as u64));
@@ -174,7 +193,12 @@ impl<G: GuestStream> Run<'_, G> {
         let Some(reclaimer) = reclaimer else { return Some(next) };
         match reclaimer.pace {
             Pace::Never => None,
+            Pace::Cycles(_) if reclaimer.left > 1 => {
+                reclaimer.left -= 1;
+                Some(next)
+            }
             Pace::Cycles(mean) => {
+                reclaimer.left = reclaimer.burst;
                 reclaimer.next = next.max(reclaimer.next + span(&mut reclaimer.spans, mean));
                 Some(reclaimer.next)
             }
