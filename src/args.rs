@@ -80,6 +80,10 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Measure this host and write a profile for --profile
     Calibrate(CalibrateArgs),
+    /// Run policies for real: guests that move, write-backs by the program, through the helper module
+    Native(NativeArgs),
+    /// Write the sources of the kernel module that executes WBINVD and runs policies, to be built on the host
+    Module(ModuleArgs),
     /// List what is built in
     List(ListArgs),
     /// Print a built-in text, to read it or to change a copy
@@ -561,6 +565,9 @@ pub(crate) struct CalibrateArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Load this file as the helper module (`sevsim module`), and unload it at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load_module: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }
@@ -591,6 +598,68 @@ impl What {
             What::Scenarios => Kind::Scenario,
         }
     }
+}
+
+/// `native`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example, as root on a host of one's own:
+  sevsim module flush --policy sticky-wbnoinvd && sh flush/build.sh
+  sevsim native --policy sticky-wbnoinvd --load-module flush/sevsim_flush.ko
+
+Exit codes: 0 done, 3 a pCPU where a VM was entered was not written back, 6 this host cannot, 2 bad input,
+1 the module did not do what the program asks for, 75 interrupted; what was done is printed.")]
+pub(crate) struct NativeArgs {
+    /// Policy; may be given several times [default: those that the module has]
+    #[arg(long = "policy", value_name = "POLICY")]
+    pub(crate) policies: Vec<String>,
+    /// Load this file as the helper module, and unload it at the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load_module: Option<PathBuf>,
+    /// VMs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) vms: u16,
+    /// vCPUs of each VM
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4))]
+    pub(crate) vcpus: u16,
+    /// Reclaims while all vCPUs stand still, each compared with where its VM ran
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) held: u32,
+    /// Moves of a vCPU between two of them
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    pub(crate) moves: u32,
+    /// Reclaims while all vCPUs run and move
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) moving: u32,
+    /// Threads that reclaim then
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) flushers: u16,
+    /// Lines that a guest dirties in each run
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) lines: u32,
+    /// Of where vCPUs move
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Flush whole caches although VMs of others run on this host
+    #[arg(long)]
+    pub(crate) yes_flush_this_host: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatArg,
+}
+
+/// `module`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example, as root on a host of one's own:
+  sevsim module flush --policy sticky-wbnoinvd --policy ./mine.c && sh flush/build.sh")]
+pub(crate) struct ModuleArgs {
+    /// Folder to write to
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Policy to compile into it; may be given several times [default: every built-in one that can run for real]
+    #[arg(long = "policy", value_name = "POLICY")]
+    pub(crate) policies: Vec<String>,
 }
 
 /// `list`.

@@ -19,6 +19,9 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         for step in STEPS {
             out.print(&format!("L{} {:13}{}\n", step.level, step.name, step.does));
         }
+        if let Some(path) = &args.load_module {
+            out.print(&format!("loads {} into the kernel, and unloads it at the end\n", path.display()));
+        }
         let target = args.out.as_ref().map_or("standard output".to_owned(), |p| p.display().to_string());
         out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
         return Ok(Exit::Done);
@@ -26,6 +29,14 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
     if let Some(path) = &args.out {
         writable(path).map_err(Failure::input)?;
     }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    let _loaded = match &args.load_module {
+        Some(path) => {
+            let loaded = svm_native::helper::Loaded::load(path);
+            Some(loaded.map_err(|why| Failure { exit: Exit::Unable, message: why })?)
+        }
+        None => None,
+    };
     let kept = std::cell::RefCell::new(None);
     let mut tell = |step: &svm_native::calibrate::Step| out.log(&format!("{}: {}", step.name, step.does));
     let mut keep = |profile: &Profile| {

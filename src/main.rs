@@ -11,8 +11,10 @@ mod exit;
 mod export;
 mod interrupt;
 mod list;
+mod module;
 mod mutate;
 mod names;
+mod native;
 mod output;
 mod probe;
 mod progress;
@@ -53,6 +55,8 @@ fn run(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Some(Command::Replay(args)) => replay::replay(&args, out),
         Some(Command::Probe(args)) => probe::probe(&args, out),
         Some(Command::Calibrate(args)) => calibrate::calibrate(&args, out),
+        Some(Command::Native(args)) => native::native(&args, out),
+        Some(Command::Module(args)) => module::module(&args, out),
         Some(Command::Validate(args)) => validate::validate(&args, out),
         Some(Command::List(args)) => list::list(&args, out),
         Some(Command::Show(args)) => show::show(&args, out),

@@ -4,6 +4,7 @@ mod bad_input;
 mod checks;
 mod docs;
 mod goldens;
+mod module;
 mod names;
 mod native;
 mod output;

@@ -18,8 +18,13 @@ pub struct Step {
 }
 
 /// The steps in their order.
-pub const STEPS: [Step; 10] = [
+pub const STEPS: [Step; 11] = [
     Step { name: "clock", level: 0, does: "runs additions on one pCPU" },
+    Step {
+        name: "write-backs",
+        level: 2,
+        does: "executes WBINVD and WBNOINVD on one pCPU, and on all of an L3, with lines of its own made dirty",
+    },
     Step { name: "atomics", level: 0, does: "runs locked additions on one pCPU" },
     Step {
         name: "ladder",
@@ -107,6 +112,7 @@ pub fn calibrate(
         tell(step);
         let done = match step.name {
             "clock" => measure::clock(&mut bench),
+            "write-backs" => crate::flushes::measure(&mut bench),
             "atomics" => measure::atomics(&mut bench),
             "ladder" => measure::ladder(&mut bench),
             "core-to-core" => measure::core_to_core(&mut bench),

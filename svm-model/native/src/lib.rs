@@ -11,11 +11,15 @@
 //! missing, and probe and calibration say so.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod admit;
 pub mod calibrate;
 pub mod cpuid;
 pub mod probe;
 pub mod profile;
+pub mod program;
+pub mod sources;
 pub mod stats;
+pub mod stepper;
 pub mod topology;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -23,7 +27,15 @@ pub mod buffer;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod cpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod entries;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod flushes;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod guest;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod helper;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod live;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod measure;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -57,9 +57,32 @@ pub fn affinity() -> io::Result<CpuSet> {
 /// # Errors
 /// The kernel's: no such pCPU, or not for this process.
 pub fn set_affinity(set: &CpuSet) -> io::Result<()> {
+    set_affinity_of(0, set)
+}
+
+/// Lets a thread of this process run on these pCPUs only; 0 is the calling one.
+///
+/// # Errors
+/// The kernel's: no such pCPU, or not for this process.
+pub fn set_affinity_of(thread: i32, set: &CpuSet) -> io::Result<()> {
     // SAFETY: the kernel reads as many bytes as the vector has.
-    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, set.0.len() * 8, set.0.as_ptr()) };
+    let done = unsafe { libc::syscall(libc::SYS_sched_setaffinity, thread, set.0.len() * 8, set.0.as_ptr()) };
     result(done).map(drop)
+}
+
+/// The kernel's number of the calling thread.
+#[must_use]
+pub fn thread_id() -> i32 {
+    // SAFETY: reads a number, no arguments.
+    unsafe { libc::gettid() }
+}
+
+/// What a thread of this process is doing, by the kernel's letter: `R` runs or may, `S` sleeps.
+#[must_use]
+pub fn thread_state(thread: i32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).ok()?;
+    // The name before it may hold anything, a bracket too.
+    text.rsplit_once(") ")?.1.chars().next()
 }
 
 /// The calling thread kept on one pCPU; where it was allowed before is restored at the end of this value.

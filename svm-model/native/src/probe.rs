@@ -172,11 +172,14 @@ impl Place {
             return level(false, UNSUPPORTED.to_owned(), "build it on x86-64 Linux");
         }
         let topology = self.topology();
-        if !self.cpuid.invariant_tsc() {
+        // QEMU's emulation does not say so, but its TSC is the clock of the machine below.
+        let emulated = self.cpuid.hypervisor().is_some_and(|name| name.contains("TCG"));
+        if !self.cpuid.invariant_tsc() && !emulated {
             let why = "the TSC does not run at one rate (CPUID 8000_0007 EDX[8] is 0)".to_owned();
             return level(false, why, "a host, or a VM type, with an invariant TSC");
         }
-        let mut why = format!("x86-64 Linux, invariant TSC, pCPUs {}", topology.pcpus.len());
+        let clock = if emulated { "EMULATED: its times mean nothing" } else { "invariant TSC" };
+        let mut why = format!("x86-64 Linux, {clock}, pCPUs {}", topology.pcpus.len());
         if let Some(name) = self.cpuid.hypervisor() {
             why.push_str(&format!("; in a VM ({name}): its numbers are a guest's"));
         }
@@ -244,7 +247,11 @@ impl Place {
             let why = format!("{why}, and the kernel is locked down ({lock}): only signed modules load");
             return level(false, why, "sign it with a key that the kernel trusts, or boot without lockdown");
         }
-        level(false, why, "build svm-model/native/kmod against this kernel's headers and insmod it, as root")
+        level(
+            false,
+            why,
+            "`sevsim module DIR`, `sh DIR/build.sh`, then --load-module DIR/sevsim_flush.ko, as root",
+        )
     }
 
     /// The first missing link of the chain that an encrypted guest hangs on.

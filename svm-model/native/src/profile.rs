@@ -15,6 +15,8 @@ pub enum Unit {
     GbPerS,
     /// Clock: values are MHz.
     Ghz,
+    /// Percent: values are thousandths of one.
+    Percent,
 }
 
 impl Unit {
@@ -25,6 +27,7 @@ impl Unit {
             Unit::Ns => "ns",
             Unit::GbPerS => "GB/s",
             Unit::Ghz => "GHz",
+            Unit::Percent => "percent",
         }
     }
 }

@@ -71,6 +71,13 @@ pub trait Platform {
     fn load(&mut self, place: Place, instance: i64, word: i64) -> i64;
     /// Writes a shared variable, wrapping the value into its domain.
     fn store(&mut self, place: Place, instance: i64, word: i64, value: i64);
+    /// Second half of an indivisible access: writes `new` where `old` was loaded, unless something else is there by now;
+    /// whether it did. Where nothing can come between the two halves, it always does.
+    fn replace(&mut self, place: Place, instance: i64, word: i64, old: i64, new: i64) -> bool {
+        let _ = old;
+        self.store(place, instance, word, new);
+        true
+    }
     /// A plain load. Where stores are buffered, the pCPU's own unseen ones come first.
     fn load_plain(&mut self, place: Place, instance: i64, word: i64) -> i64 {
         self.load(place, instance, word)
@@ -259,42 +266,50 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                 regs[usize::from(dst)] = old;
                 return Answer::Done(0);
             }
-            let old = platform.load(place, i, w);
-            let new = match op {
-                RmwOp::Or => old | s,
-                RmwOp::AndNot => old & !s,
-                RmwOp::And => old & s,
-                RmwOp::Add => old.wrapping_add(s),
-                RmwOp::Xchg => s,
-                RmwOp::CmpXchg => {
-                    if old == value(regs, expected) {
-                        s
-                    } else {
-                        old
+            regs[usize::from(dst)] = loop {
+                let old = platform.load(place, i, w);
+                let new = match op {
+                    RmwOp::Or => old | s,
+                    RmwOp::AndNot => old & !s,
+                    RmwOp::And => old & s,
+                    RmwOp::Add => old.wrapping_add(s),
+                    RmwOp::Xchg => s,
+                    RmwOp::CmpXchg => {
+                        if old == value(regs, expected) {
+                            s
+                        } else {
+                            old
+                        }
                     }
+                    RmwOp::AddUnless if old == value(regs, expected) => old,
+                    RmwOp::AddUnless => old.wrapping_add(s),
+                    RmwOp::TryLock(kind) => take(kind, old, platform.holder()).unwrap_or(old),
+                };
+                if platform.replace(place, i, w, old, new) {
+                    break old;
                 }
-                RmwOp::AddUnless if old == value(regs, expected) => old,
-                RmwOp::AddUnless => old.wrapping_add(s),
-                RmwOp::TryLock(kind) => take(kind, old, platform.holder()).unwrap_or(old),
             };
-            platform.store(place, i, w, new);
-            regs[usize::from(dst)] = old;
         }
         Op::Lock { kind, place } => {
             if let Some(on) = platform.unseen() {
                 return Answer::Blocked(on);
             }
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
-            let held = platform.load(place, i, w);
-            match take(kind, held, platform.holder()) {
-                Some(new) => {
-                    platform.lock_event(kind, LockEvent::Taken);
-                    platform.store(place, i, w, new);
+            loop {
+                let held = platform.load(place, i, w);
+                match take(kind, held, platform.holder()) {
+                    Some(new) => {
+                        if platform.replace(place, i, w, held, new) {
+                            platform.lock_event(kind, LockEvent::Taken);
+                            break;
+                        }
+                    }
+                    None if platform.waits_in_vain(holder(kind, held)) => {
+                        platform.lock_event(kind, LockEvent::Vain);
+                        break;
+                    }
+                    None => return Answer::Blocked(platform.slot(place, i, w)),
                 }
-                None if platform.waits_in_vain(holder(kind, held)) => {
-                    platform.lock_event(kind, LockEvent::Vain)
-                }
-                None => return Answer::Blocked(platform.slot(place, i, w)),
             }
         }
         Op::Unlock { kind, place } => {
@@ -315,10 +330,19 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
             if let Some(on) = platform.unseen() {
                 return Answer::Blocked(on);
             }
-            let held = platform.load(place, i, w);
-            match give(kind, held, platform.holder()) {
-                Some(new) => platform.store(place, i, w, new),
-                None => platform.lock_event(kind, LockEvent::NotHeld),
+            loop {
+                let held = platform.load(place, i, w);
+                match give(kind, held, platform.holder()) {
+                    Some(new) => {
+                        if platform.replace(place, i, w, held, new) {
+                            break;
+                        }
+                    }
+                    None => {
+                        platform.lock_event(kind, LockEvent::NotHeld);
+                        break;
+                    }
+                }
             }
         }
         Op::Prim { prim, dst, args } => {

@@ -1,0 +1,80 @@
+//! The stepper's own cost on real memory: the hooks of policies over atomics, per operation that touches shared state.
+//! The goal is below 100 ns an operation.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use svm_model::lang::{Config, Features, Role, Source, VmTables, compile};
+use svm_model::text;
+use svm_native::program::{Program, Shape};
+use svm_native::stepper::{Delivery, Host};
+
+const PCPUS: u16 = 192;
+
+fn program(policy: &str) -> Program {
+    let config = Config {
+        pcpus: PCPUS,
+        vms: 1,
+        asids: 2,
+        tables: VmTables::default(),
+        features: Features::default(),
+        vcpu_vm: vec![0],
+        pages: 1,
+        word_bits: 64,
+        store_buffers: false,
+        constants: Vec::new(),
+        defines: Vec::new(),
+    };
+    let policy = text::POLICIES.iter().find(|t| t.name == policy).expect("built in");
+    let kernel = text::default_kernel();
+    let sources = [
+        Source { file: kernel.file, text: kernel.text, role: Role::Kernel },
+        Source { file: policy.file, text: policy.text, role: Role::Policy },
+    ];
+    let hooks = ["pre_sev_run", "sev_writeback_caches"];
+    let code = compile(&sources, &text::find, &hooks, &config).expect("compiles");
+    Program::of(&code, PCPUS)
+}
+
+fn stepper(c: &mut Criterion) {
+    let shape = Shape {
+        core: (0..u32::from(PCPUS)).collect(),
+        llc: (0..u32::from(PCPUS)).map(|p| p / 8).collect(),
+        vms: 1,
+        vcpu_vm: vec![0],
+    };
+    let mut group = c.benchmark_group("stepper");
+    // At each entry: one load if the mark is there; one locked OR always.
+    for (policy, ops) in [("sticky-wbnoinvd", 1), ("clear-in-handler", 1)] {
+        let program = program(policy);
+        let host = Host::new(&program, &shape, Delivery::Inline);
+        let entry = program.entry("pre_sev_run").expect("a hook");
+        let mut actor = host.actor(5, 0);
+        actor.call(entry, &[0, 5]);
+        group.throughput(Throughput::Elements(ops));
+        group.bench_function(format!("{policy}/pre_sev_run"), |b| {
+            b.iter(|| actor.call(black_box(entry), black_box(&[0, 5])));
+        });
+    }
+    // A reclaim with every pCPU marked: 3 loads of the mask's words, and for each of 191 others the call, the write-back's
+    // three steps; those of the own pCPU, and the wait. The cost of an operation is the time over their number.
+    let program = program("sticky-wbnoinvd");
+    let host = Host::new(&program, &shape, Delivery::Inline);
+    let mark = program.entry("pre_sev_run").expect("a hook");
+    for pcpu in 0..usize::from(PCPUS) {
+        host.actor(pcpu, 0).call(mark, &[0, i64::try_from(pcpu).unwrap_or(0)]);
+    }
+    let entry = program.entry("sev_writeback_caches").expect("a hook");
+    let mut actor = host.actor(0, 1);
+    group.throughput(Throughput::Elements(3 + 191 * 4 + 3 + 1));
+    group.bench_function("sticky-wbnoinvd/sev_writeback_caches", |b| {
+        b.iter(|| {
+            actor.call(entry, &[0]);
+            black_box(actor.take_flushes())
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, stepper);
+criterion_main!(benches);

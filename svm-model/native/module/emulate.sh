@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Boots a stock Debian kernel in QEMU (software emulation, 4 pCPUs, SVM on), builds the helper module for it with policies,
+# and runs the cases of guest.sh there. What they printed is left in DIR/results; times in it mean nothing.
+#
+#   emulate.sh SEVSIM [DIR]
+#
+# SEVSIM: the built program. DIR: where to work, kept for the next time [target/emulated]. SELFTEST, if set: a test program
+# of the svm-native package, to be run in there too. Debian's packages are downloaded and unpacked into DIR (about 60 MB);
+# nothing is installed, and nothing is loaded into this machine's kernel. Needs apt-get, dpkg-deb, gcc, make.
+# Where that cannot be had it says so and ends with 77, or with 1 if CI is set: there it must not be left out.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+sevsim=$(realpath "${1:?usage: emulate.sh SEVSIM [DIR]}")
+selftest=${SELFTEST:+$(realpath "$SELFTEST")}
+dir=${2:-$here/../../../target/emulated}
+mkdir -p "$dir"
+dir=$(realpath "$dir")
+cd "$dir"
+
+begin=$(date +%s)
+say() { printf '[%3d s] %s\n' "$(($(date +%s) - begin))" "$*"; }
+skip() {
+	if [ -n "${CI:-}" ]; then
+		echo "the emulated run cannot be made, and in CI it must: $*" >&2
+		exit 1
+	fi
+	echo "the emulated run is left out: $*"
+	exit 77
+}
+
+for tool in apt-get apt-cache dpkg-deb gcc make ldd; do
+	command -v $tool >/dev/null || skip "$tool is missing"
+done
+
+meta=linux-image-cloud-amd64
+version() { apt-cache depends $meta 2>/dev/null | sed -n 's/.*Depends: linux-image-\(.*\)-cloud-amd64.*/\1/p' | head -n 1; }
+if [ ! -e fetched ]; then
+	apt-get update -qq || true
+	kernel=$(version)
+	[ -n "$kernel" ] || skip "there is no package $meta here: Debian's package lists are needed"
+	rm -rf deb root
+	mkdir -p deb root
+	headers=linux-headers-$kernel-cloud-amd64
+	# What QEMU needs beside what is here, as a dry run of an installation says.
+	emulator=$(apt-get install -s --no-install-recommends qemu-system-x86 | sed -n 's/^Inst \([^ ]*\).*/\1/p')
+	build=$(apt-cache depends "$headers" | sed -n 's/.*Depends: \(linux-[^ ]*\).*/\1/p' | grep -v '^linux-image' | sort -u)
+	# Compilers come with versions that the headers' package names through an alternative.
+	(cd deb && apt-get download -qq $emulator busybox-static cpio linux-image-$kernel-cloud-amd64 "$headers" $build) \
+		2> >(grep -v 'unsandboxed' >&2) || skip "the packages cannot be downloaded"
+	for package in deb/*.deb; do dpkg-deb -x "$package" root; done
+	# The headers name their own place.
+	sed -i "s#/usr/src/#$dir/root/usr/src/#" "root/usr/src/$headers/Makefile"
+	rm -rf deb
+	echo "$kernel" >fetched
+	say "fetched and unpacked, kernel $kernel"
+fi
+kernel=$(cat fetched)
+
+rm -rf module
+"$sevsim" module module >/dev/null 2>&1
+KDIR=$dir/root/usr/src/linux-headers-$kernel-cloud-amd64 sh module/build.sh >build.log 2>&1 || { cat build.log; exit 1; }
+! grep -E 'warning:' build.log || { echo "the module's build warns"; exit 1; }
+say "module built: $(ls module/policy_*.c | wc -l) policies"
+
+# The initial file system: busybox, the program with its libraries, the modules.
+rm -rf init
+mkdir -p init/{bin,dev,proc,sys,etc,tmp,root,lib}
+find root -path '*bin/busybox' -exec cp {} init/bin/ \;
+cp "$here/guest.sh" init/init
+chmod +x init/init
+strip -o init/bin/sevsim "$sevsim"
+programs=$sevsim
+if [ -n "$selftest" ]; then
+	strip -o init/bin/selftest "$selftest"
+	programs="$programs $selftest"
+fi
+ldd $programs | grep -o '/[^ ]* (0x' | cut -d' ' -f1 | sort -u | while read -r library; do
+	mkdir -p "init$(dirname "$library")"
+	cp -L "$library" "init$library"
+done
+mkdir init/policies
+"$sevsim" show policy sticky-wbnoinvd >init/policies/sticky-wbnoinvd.c
+cp module/sevsim_flush.ko init/
+strip --strip-debug init/sevsim_flush.ko
+for name in irqbypass kvm ccp kvm-amd; do
+	find root -path "*/modules/*" -name "$name.ko*" -exec cp {} init/ \;
+done
+export LD_LIBRARY_PATH=$dir/root/usr/lib/x86_64-linux-gnu:$dir/root/lib/x86_64-linux-gnu
+cpio=$(find "$dir/root" -path '*bin/cpio')
+(cd init && find . | "$cpio" -o -H newc --quiet) >initrd
+say "initial file system: $(du -k initrd | cut -f1) KiB"
+
+rm -f results console
+timeout "${LIMIT:-240}" root/usr/bin/qemu-system-x86_64 -L root/usr/share/qemu -L root/usr/share/seabios \
+	-nodefaults -nographic -no-reboot -M q35 -accel tcg,thread=single -cpu "${CPU:-EPYC-Milan,+svm}" -smp "${SMP:-4}" -m 1024 \
+	-serial file:console -serial file:results -kernel "root/boot/vmlinuz-$kernel-cloud-amd64" -initrd initrd \
+	-append "console=ttyS0 panic=-1 quiet" </dev/null 2>emulator.log || true
+unset LD_LIBRARY_PATH
+say "booted, ran, powered off"
+# A panic ends QEMU with 0 too: the guest's last line is the verdict.
+if ! tail -n 1 results 2>/dev/null | tr -d '\r' | grep -qx 'END'; then
+	echo "the guest did not come to its end; its console:" >&2
+	tail -n 30 console >&2
+	exit 1
+fi

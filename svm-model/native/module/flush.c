@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+/* SEVSIM_FLUSH: one write-back on a mask, after dirtying what the request says, timed on every pCPU. */
+#include <linux/cpu.h>
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/uaccess.h>
+#include <asm/tsc.h>
+
+#include "internal.h"
+
+#define LINE 64
+#define LINES_MAX (256ULL << 20 >> 6)	/* of one pCPU's buffer: 256 MiB */
+#define BYTES_MAX (1ULL << 30)		/* of all buffers of a request */
+#define CHUNK_ORDER 9			/* 2 MiB, so that the direct map's large pages serve */
+/* Dirtying a line and reading it again, each at most: in order, at 2.5 GB/s. */
+#define LINE_NS 25
+
+/* A pCPU's lines, in pieces that are contiguous. */
+struct buffer {
+	u64 lines;
+	unsigned int order;
+	unsigned int chunks;
+	u8 *chunk[];
+};
+
+struct job {
+	u32 op;
+	u32 flags;
+	atomic_t order;
+	atomic_t missing;	/* pCPUs that have not dirtied their lines */
+	u64 patience;		/* cycles that one waits for the others at most */
+	bool dirty_here;	/* not by another pCPU before */
+	struct sevsim_cpu *cpus;
+	struct buffer **buffers;
+};
+
+static DEFINE_MUTEX(one_at_a_time);
+static u64 sink;
+
+static void free_buffer(struct buffer *buffer)
+{
+	unsigned int n;
+
+	if (!buffer)
+		return;
+	for (n = 0; n < buffer->chunks; n++)
+		free_pages((unsigned long)buffer->chunk[n], buffer->order);
+	kfree(buffer);
+}
+
+static struct buffer *new_buffer(u64 lines, int node)
+{
+	u64 bytes = lines * LINE;
+	unsigned int order = min_t(unsigned int, get_order(bytes), CHUNK_ORDER);
+	u64 chunk = PAGE_SIZE << order;
+	unsigned int chunks = div64_u64(bytes + chunk - 1, chunk);
+	struct buffer *buffer = kzalloc(struct_size(buffer, chunk, chunks), GFP_KERNEL);
+
+	if (!buffer)
+		return NULL;
+	buffer->lines = lines;
+	buffer->order = order;
+	for (; buffer->chunks < chunks; buffer->chunks++) {
+		struct page *page = alloc_pages_node(node, GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_THISNODE, order);
+
+		if (!page) {
+			free_buffer(buffer);
+			return NULL;
+		}
+		buffer->chunk[buffer->chunks] = page_address(page);
+	}
+	return buffer;
+}
+
+static u8 *line_of(const struct buffer *buffer, u64 n)
+{
+	u64 at = n * LINE;
+
+	return buffer->chunk[at >> (PAGE_SHIFT + buffer->order)] + (at & ((PAGE_SIZE << buffer->order) - 1));
+}
+
+static void dirty(struct buffer *buffer)
+{
+	u64 n;
+
+	for (n = 0; n < buffer->lines; n++)
+		WRITE_ONCE(*line_of(buffer, n), (u8)n);
+	mb();
+}
+
+static void dirty_for_another(void *arg)
+{
+	dirty(arg);
+}
+
+static u64 refill(const struct buffer *buffer)
+{
+	u64 n, sum = 0, begin = sevsim_tsc();
+
+	for (n = 0; n < buffer->lines; n++)
+		sum += READ_ONCE(*line_of(buffer, n));
+	WRITE_ONCE(sink, sum);
+	return sevsim_tsc() - begin;
+}
+
+/* On each pCPU of the mask, interrupts off. */
+static void flush_here(void *arg)
+{
+	struct job *job = arg;
+	int cpu = smp_processor_id();
+	struct sevsim_cpu *result = &job->cpus[cpu];
+	struct buffer *buffer = job->buffers ? job->buffers[cpu] : NULL;
+	u64 in, out, begin;
+
+	if (job->flags & SEVSIM_PREWARM)
+		sevsim_execute(SEVSIM_WBINVD, &in, &out);
+	if (buffer && job->dirty_here)
+		dirty(buffer);
+	/* All begin together, so that they load the memory together. */
+	begin = sevsim_tsc();
+	atomic_dec(&job->missing);
+	while (atomic_read(&job->missing) > 0 && sevsim_tsc() - begin < job->patience)
+		cpu_relax();
+
+	sevsim_execute(job->op, &result->tsc_in, &result->tsc_out);
+	if (buffer && job->flags & SEVSIM_REFILL)
+		result->refill = refill(buffer);
+	result->cpu = cpu;
+	result->order = atomic_inc_return(&job->order);
+}
+
+/* How long a pCPU may be kept from all else, in us: what the request asks for, each part at its worst. */
+static u64 stall_of(const struct sevsim_flush *ask)
+{
+	u64 one = max(sevsim_stall_us(), sevsim_stall_seen_us());
+	u64 us = 0;
+
+	if (ask->op != SEVSIM_NOP)
+		us += one;
+	if (ask->flags & SEVSIM_PREWARM)
+		us += one;
+	us += div_u64(ask->dirty_lines * LINE_NS, 1000);
+	if (ask->flags & SEVSIM_REFILL)
+		us += div_u64(ask->dirty_lines * LINE_NS, 1000);
+	return us;
+}
+
+static int check(const struct sevsim_flush *ask)
+{
+	if (ask->size != sizeof(*ask) || ask->op > SEVSIM_WBNOINVD || ask->how > SEVSIM_SERIAL)
+		return -EINVAL;
+	if (ask->flags & ~(SEVSIM_STRICT | SEVSIM_PREWARM | SEVSIM_REFILL))
+		return -EINVAL;
+	if (ask->dirty_by < -1 || ask->dirty_node < -1)
+		return -EINVAL;
+	if (ask->flags & SEVSIM_REFILL && !ask->dirty_lines)
+		return -EINVAL;
+	if (ask->op == SEVSIM_WBNOINVD && ask->flags & SEVSIM_STRICT && !sevsim_has_wbnoinvd())
+		return -EOPNOTSUPP;
+	if (ask->dirty_lines > LINES_MAX)
+		return -E2BIG;
+	if (stall_of(ask) > sevsim_stall_limit_us())
+		return -ETIME;
+	return 0;
+}
+
+/* The pCPUs asked for; every one must be there. Hotplug is held off. */
+static int mask_of(const struct sevsim_flush *ask, struct cpumask *mask)
+{
+	unsigned int bit;
+
+	for (bit = 0; bit < SEVSIM_MASK_WORDS * 64; bit++) {
+		if (!(ask->mask[bit / 64] >> (bit % 64) & 1))
+			continue;
+		if (bit >= nr_cpu_ids || !cpu_online(bit))
+			return -EINVAL;
+		cpumask_set_cpu(bit, mask);
+	}
+	if (cpumask_empty(mask))
+		return -EINVAL;
+	if (ask->dirty_by >= 0 &&
+	    (cpumask_weight(mask) != 1 || ask->dirty_by >= nr_cpu_ids || !cpu_online(ask->dirty_by)))
+		return -EINVAL;
+	if (ask->dirty_node >= 0 && (ask->dirty_node >= nr_node_ids || !node_online(ask->dirty_node)))
+		return -EINVAL;
+	if (ask->dirty_lines * LINE * cpumask_weight(mask) > BYTES_MAX)
+		return -E2BIG;
+	return 0;
+}
+
+static int make_buffers(const struct sevsim_flush *ask, const struct cpumask *mask, struct job *job)
+{
+	int cpu;
+
+	if (!ask->dirty_lines)
+		return 0;
+	job->buffers = kvcalloc(nr_cpu_ids, sizeof(*job->buffers), GFP_KERNEL);
+	if (!job->buffers)
+		return -ENOMEM;
+	for_each_cpu(cpu, mask) {
+		int node = ask->dirty_node >= 0 ? ask->dirty_node : cpu_to_node(cpu);
+
+		job->buffers[cpu] = new_buffer(ask->dirty_lines, node);
+		if (!job->buffers[cpu])
+			return -ENOMEM;
+		if (fatal_signal_pending(current))
+			return -EINTR;
+	}
+	return 0;
+}
+
+static void run(struct sevsim_flush *ask, const struct cpumask *mask, struct job *job)
+{
+	u64 one = max(sevsim_stall_us(), sevsim_stall_seen_us());
+	int cpu;
+
+	job->patience = 2 * (one + div_u64(ask->dirty_lines * LINE_NS, 1000)) * max_t(u64, tsc_khz / 1000, 1);
+	if (!job->dirty_here)
+		smp_call_function_single(ask->dirty_by, dirty_for_another, job->buffers[cpumask_first(mask)], true);
+
+	if (ask->how == SEVSIM_PARALLEL) {
+		atomic_set(&job->missing, cpumask_weight(mask));
+		preempt_disable();
+		ask->caller_cpu = smp_processor_id();
+		ask->tsc_begin = sevsim_tsc();
+		on_each_cpu_mask(mask, flush_here, job, true);
+		ask->tsc_end = sevsim_tsc();
+		preempt_enable();
+		return;
+	}
+	ask->caller_cpu = raw_smp_processor_id();
+	ask->tsc_begin = sevsim_tsc();
+	for_each_cpu(cpu, mask) {
+		atomic_set(&job->missing, 1);
+		smp_call_function_single(cpu, flush_here, job, true);
+		cond_resched();
+	}
+	ask->tsc_end = sevsim_tsc();
+}
+
+static long answer(struct sevsim_flush __user *to, struct sevsim_flush *ask, const struct cpumask *mask,
+		   const struct job *job)
+{
+	struct sevsim_cpu __user *results = u64_to_user_ptr(ask->results);
+	int cpu;
+
+	ask->results_len = 0;
+	for_each_cpu(cpu, mask) {
+		if (ask->results_len >= ask->results_max)
+			break;
+		if (copy_to_user(&results[ask->results_len++], &job->cpus[cpu], sizeof(*results)))
+			return -EFAULT;
+	}
+	return copy_to_user(to, ask, sizeof(*ask)) ? -EFAULT : 0;
+}
+
+long sevsim_flush(struct sevsim_flush __user *to)
+{
+	struct sevsim_flush *ask = memdup_user(to, sizeof(*ask));
+	struct job job = { };
+	cpumask_var_t mask;
+	long ret;
+	int cpu;
+
+	if (IS_ERR(ask))
+		return PTR_ERR(ask);
+	ret = -ENOMEM;
+	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
+		goto free_ask;
+	ret = check(ask);
+	if (ret)
+		goto free_mask;
+	ret = mutex_lock_interruptible(&one_at_a_time);
+	if (ret)
+		goto free_mask;
+	cpus_read_lock();
+	ret = mask_of(ask, mask);
+	if (ret)
+		goto unlock;
+	ret = -ENOMEM;
+	job.cpus = kvcalloc(nr_cpu_ids, sizeof(*job.cpus), GFP_KERNEL);
+	if (!job.cpus)
+		goto unlock;
+	job.op = ask->op;
+	job.flags = ask->flags;
+	job.dirty_here = ask->dirty_by < 0;
+	ret = make_buffers(ask, mask, &job);
+	if (ret)
+		goto unlock;
+	ret = sevsim_wait_turn();
+	if (ret)
+		goto unlock;
+	run(ask, mask, &job);
+	if (ask->op != SEVSIM_NOP || ask->flags & SEVSIM_PREWARM)
+		sevsim_turn_over(ask->tsc_end - ask->tsc_begin);
+	ask->op_used = ask->op == SEVSIM_WBNOINVD && !sevsim_has_wbnoinvd() ? SEVSIM_WBINVD : ask->op;
+	ret = answer(to, ask, mask, &job);
+unlock:
+	cpus_read_unlock();
+	mutex_unlock(&one_at_a_time);
+	if (job.buffers)
+		for_each_possible_cpu(cpu)
+			free_buffer(job.buffers[cpu]);
+	kvfree(job.buffers);
+	kvfree(job.cpus);
+free_mask:
+	free_cpumask_var(mask);
+free_ask:
+	kfree(ask);
+	return ret;
+}

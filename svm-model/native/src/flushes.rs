@@ -1,0 +1,287 @@
+//! What writing back whole caches costs on this host, through the helper module: WBINVD and WBNOINVD on clean caches and
+//! with dirty lines in them, alone and together, what the lines cost again afterwards, and the IPI alone.
+//!
+//! Times are between two time stamps of the pCPU that executes, taken with interrupts off; the IPI's are the caller's.
+//! WBINVD before each sample leaves nothing dirty but what the sample dirties itself.
+
+use std::collections::BTreeSet;
+
+use crate::helper::{Ask, Flushed, Helper, Instruction};
+use crate::measure::Bench;
+use crate::os::Pinned;
+use crate::profile::Unit;
+use crate::stats::{Samples, fit};
+use crate::topology::Distance;
+
+/// Dirty lines of a sample, in eighths of the L2 and of the L3.
+const EIGHTHS_L2: [u64; 4] = [1, 2, 4, 8];
+const EIGHTHS_L3: [u64; 3] = [1, 2, 4];
+const LINE: u64 = 64;
+
+/// What is asked of the module again and again.
+struct Module<'a, 'b> {
+    helper: &'a Helper,
+    bench: &'a Bench<'b>,
+}
+
+impl Module<'_, '_> {
+    fn ps(&self, cycles: u64) -> u64 {
+        let ps = u128::from(cycles) * 1_000_000_000 / u128::from(self.bench.tsc_khz.max(1));
+        u64::try_from(ps).unwrap_or(u64::MAX)
+    }
+
+    /// So many samples of an ask, by what is read of each answer, in picoseconds.
+    fn sample(
+        &self,
+        ask: &Ask,
+        count: usize,
+        read: impl Fn(&Flushed) -> Vec<u64>,
+    ) -> Result<Samples, String> {
+        let mut samples = Samples::default();
+        for _ in 0..if self.bench.quick { count } else { count * 5 } {
+            if self.bench.stopped() {
+                break;
+            }
+            let answer = self.helper.flush(ask).map_err(|e| refused(ask, &e))?;
+            for cycles in read(&answer) {
+                // Interrupts are off where it is measured: nothing but the hypervisor can come between.
+                samples.add(self.ps(cycles), false);
+            }
+        }
+        Ok(samples)
+    }
+}
+
+fn refused(ask: &Ask, error: &std::io::Error) -> String {
+    let what = format!("{} with {} dirty lines", ask.instruction.name(), ask.dirty_lines);
+    match error.raw_os_error() {
+        Some(libc::ETIME) => format!(
+            "{what}: the module refuses what may stop a pCPU for longer than its parameter stall_limit_us"
+        ),
+        Some(libc::ENOMEM) => format!("{what}: no memory in pieces of 2 MiB"),
+        _ => format!("{what}: {error}"),
+    }
+}
+
+/// Of each pCPU, from before the instruction to after it.
+fn instruction(answer: &Flushed) -> Vec<u64> {
+    answer.pcpus.iter().map(|p| p.tsc_out - p.tsc_in).collect()
+}
+
+/// `flush.wbinvd_fixed`, `flush.wbnoinvd_factor`, and beside a part's numbers what a dirty line and its refill cost, several
+/// pCPUs at once, other cores' lines, lines of another node, and the IPI.
+///
+/// # Errors
+/// The module is not there, or refuses all of it.
+pub fn measure(bench: &mut Bench<'_>) -> Result<(), String> {
+    let helper = Helper::open()?;
+    let info = helper.info().map_err(|e| e.to_string())?;
+    let home = bench.home_cpu();
+    let found = {
+        let _pinned = Pinned::to(home).map_err(|e| format!("sched_setaffinity to pCPU {home}: {e}"))?;
+        let module = Module { helper: &helper, bench };
+        let mut found = Found::default();
+        found.ipis(&module, home)?;
+        found.alone(&module, home, Instruction::Wbinvd)?;
+        if info.has_wbnoinvd() {
+            found.alone(&module, home, Instruction::Wbnoinvd)?;
+            found.factor();
+        } else {
+            found.missing.push((
+                "flush.wbnoinvd_factor".to_owned(),
+                "this CPU has no WBNOINVD (CPUID 8000_0008 EBX[9] is 0), and executes it as WBINVD"
+                    .to_owned(),
+            ));
+        }
+        found.others(&module, home)?;
+        found
+    };
+    let known: Vec<String> = found.readings.iter().map(|r| r.0.clone()).collect();
+    bench.missing.retain(|(name, _)| {
+        !known.contains(name) && name != "flush.wbinvd_walk" && !found.missing.iter().any(|m| m.0 == *name)
+    });
+    bench.missing.extend(found.missing);
+    let walk =
+        "part of flush.wbinvd_fixed: on one host the walk over the lines cannot be told from what is fixed";
+    bench.missing.push(("flush.wbinvd_walk".to_owned(), walk.to_owned()));
+    for (name, unit, samples, method) in found.readings {
+        bench.readings.extend(crate::profile::Reading::of(&name, unit, &samples, method));
+    }
+    Ok(())
+}
+
+/// What there is so far.
+#[derive(Default)]
+struct Found {
+    readings: Vec<(String, Unit, Samples, String)>,
+    missing: Vec<(String, String)>,
+    /// Of clean caches, by instruction.
+    clean: Vec<(Instruction, Samples)>,
+}
+
+impl Found {
+    fn keep(&mut self, name: &str, samples: Samples, method: impl Into<String>) {
+        self.readings.push((name.to_owned(), Unit::Ns, samples, method.into()));
+    }
+
+    /// The IPI alone: to one pCPU of each distance, and to all.
+    fn ipis(&mut self, module: &Module<'_, '_>, home: usize) -> Result<(), String> {
+        let whole = |answer: &Flushed| vec![answer.end - answer.begin];
+        let pcpus = &module.bench.topology.pcpus;
+        let Some(here) = pcpus.iter().find(|p| p.id == home) else { return Ok(()) };
+        let distances = [
+            (Distance::Sibling, "sibling"),
+            (Distance::SameCcx, "same_ccx"),
+            (Distance::OtherCcx, "other_ccx"),
+            (Distance::OtherSocket, "other_socket"),
+        ];
+        for (distance, name) in distances {
+            let other = pcpus
+                .iter()
+                .find(|p| p.id != home && crate::topology::Topology::distance(here, p) == distance);
+            let Some(other) = other else { continue };
+            let samples = module.sample(&Ask::of(Instruction::Nop, &[other.id]), 200, whole)?;
+            let method =
+                format!("smp_call_function of nothing from pCPU {home} to {} and its answer", other.id);
+            self.keep(&format!("other.ipi_round_trip_{name}"), samples, method);
+        }
+        let all: Vec<usize> = pcpus.iter().map(|p| p.id).collect();
+        let samples = module.sample(&Ask::of(Instruction::Nop, &all), 200, whole)?;
+        self.keep(
+            "other.ipi_round_trip_all",
+            samples,
+            format!("the same to all {} pCPUs at once, its own included", all.len()),
+        );
+        Ok(())
+    }
+
+    /// One pCPU alone: clean caches, then more and more dirty lines of its own.
+    fn alone(&mut self, module: &Module<'_, '_>, home: usize, op: Instruction) -> Result<(), String> {
+        let name = op.name().to_ascii_lowercase();
+        let ask = Ask { prewarm: true, ..Ask::of(op, &[home]) };
+        let clean = module.sample(&ask, 30, instruction)?;
+        if op == Instruction::Wbinvd {
+            let method = "WBINVD on caches that a WBINVD has just cleaned, interrupts off: fixed part and walk together";
+            self.keep("flush.wbinvd_fixed", clean.clone(), method);
+        } else {
+            self.keep(
+                "other.wbnoinvd_clean",
+                clean.clone(),
+                "WBNOINVD on caches that a WBINVD has just cleaned",
+            );
+        }
+        let mut points: Vec<(u64, u64)> = clean.spread().map(|s| (0, s.p50)).into_iter().collect();
+        self.clean.push((op, clean));
+        let mut refill = Samples::default();
+        for lines in sizes(module.bench) {
+            let ask = Ask { dirty_lines: lines, refill: true, ..ask.clone() };
+            let again = std::cell::RefCell::new(Samples::default());
+            let samples = module.sample(&ask, 10, |answer| {
+                for p in &answer.pcpus {
+                    again.borrow_mut().add(module.ps(p.refill) / lines, false);
+                }
+                instruction(answer)
+            });
+            match samples {
+                Ok(samples) => {
+                    points.extend(samples.spread().map(|s| (lines, s.p50)));
+                    refill = again.into_inner();
+                    self.keep(
+                        &format!("other.{name}_dirty_{lines}"),
+                        samples,
+                        format!("{} after {lines} lines were dirtied", op.name()),
+                    );
+                }
+                Err(why) => self.missing.push((format!("other.{name}_dirty_{lines}"), why)),
+            }
+        }
+        if let Some(line) = fit(&points) {
+            let mut slope = Samples::default();
+            slope.add(u64::try_from(line.slope_milli / 1000).unwrap_or(0), false);
+            let method = format!(
+                "slope of {} against dirty lines, {} sizes; standard error {}.{:03} ps; at none {} ps",
+                op.name(),
+                points.len(),
+                line.slope_error_milli / 1000,
+                line.slope_error_milli % 1000,
+                line.fixed
+            );
+            self.keep(&format!("other.{name}_dirty_line"), slope, method);
+        }
+        if !refill.is_empty() {
+            let method = format!("reading a line again after {}, the largest set, in order", op.name());
+            self.keep(&format!("other.{name}_refill_line"), refill, method);
+        }
+        Ok(())
+    }
+
+    /// What of WBINVD's time WBNOINVD takes, on clean caches.
+    fn factor(&mut self) {
+        let median = |op| self.clean.iter().find(|c| c.0 == op).and_then(|c| c.1.spread()).map(|s| s.p50);
+        let (Some(all), Some((_, keeps))) = (
+            median(Instruction::Wbinvd).filter(|n| *n > 0),
+            self.clean.iter().find(|c| c.0 == Instruction::Wbnoinvd),
+        ) else {
+            return;
+        };
+        let mut factor = Samples::default();
+        for ps in keeps.clone().sorted() {
+            factor.add(u64::try_from(u128::from(ps) * 100_000 / u128::from(all)).unwrap_or(u64::MAX), false);
+        }
+        let method = "WBNOINVD against the median of WBINVD, both on clean caches".to_owned();
+        self.readings.push(("flush.wbnoinvd_factor".to_owned(), Unit::Percent, factor, method));
+    }
+
+    /// All pCPUs of one L3 at once, one of each L3 at once, another core's lines, lines of another node.
+    fn others(&mut self, module: &Module<'_, '_>, home: usize) -> Result<(), String> {
+        let pcpus = &module.bench.topology.pcpus;
+        let Some(here) = pcpus.iter().find(|p| p.id == home) else { return Ok(()) };
+        let lines = sizes(module.bench).first().copied().unwrap_or(64);
+        let base = Ask { prewarm: true, dirty_lines: lines, ..Ask::of(Instruction::Wbinvd, &[home]) };
+        let mut series = Vec::new();
+        if here.l3.len() > 1 {
+            let all: Vec<usize> = here.l3.iter().copied().collect();
+            series.push(("other.wbinvd_ccx_at_once", Ask { pcpus: all, ..base.clone() }));
+        }
+        let firsts: BTreeSet<usize> = pcpus.iter().filter_map(|p| p.l3.first().copied()).collect();
+        if firsts.len() > 1 {
+            let pcpus = firsts.into_iter().collect();
+            series.push(("other.wbinvd_one_per_ccx_at_once", Ask { pcpus, ..base.clone() }));
+        }
+        let near = pcpus.iter().find(|p| here.l3.contains(&p.id) && !here.core.contains(&p.id));
+        if let Some(near) = near {
+            series.push(("other.wbinvd_other_cores_lines", Ask { dirty_by: Some(near.id), ..base.clone() }));
+        }
+        if pcpus.iter().any(|p| p.package != here.package) {
+            // Node 0 or 1, whichever is not the pCPU's: with two sockets these are the sockets', or parts of them.
+            let node = usize::from(here.package == 0);
+            series.push(("other.wbinvd_remote_lines", Ask { dirty_node: Some(node), ..base }));
+        }
+        for (name, ask) in series {
+            match module.sample(&ask, 10, instruction) {
+                Ok(samples) => {
+                    let method = format!(
+                        "WBINVD on {} pCPUs, each with {lines} dirty lines: each pCPU's own time",
+                        ask.pcpus.len()
+                    );
+                    self.keep(name, samples, method);
+                }
+                Err(why) => self.missing.push((name.to_owned(), why)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Dirty lines of the samples: parts of the L2, then of the L3.
+fn sizes(bench: &Bench<'_>) -> Vec<u64> {
+    let caches = bench.cpuid.caches();
+    let lines = |level: u32| caches.iter().find(|c| c.level == level && c.data).map_or(0, |c| c.bytes / LINE);
+    let of = |lines: u64, eighths: &[u64]| eighths.iter().map(|n| lines * n / 8).collect::<Vec<_>>();
+    let mut sizes = of(lines(2), &EIGHTHS_L2);
+    sizes.extend(of(lines(3), &EIGHTHS_L3));
+    sizes.retain(|n| *n > 0);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}

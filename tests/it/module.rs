@@ -1,0 +1,91 @@
+//! Policies for real hardware, as far as any machine can show it: the module's sources, and what is refused and why.
+
+use crate::program::{Folder, sevsim, sevsim_in};
+
+#[test]
+fn the_sources_hold_the_policies_as_they_were_given() {
+    let folder = Folder::new();
+    let mine = "/* Mine. */\nvoid sev_writeback_caches(struct kvm *kvm)\n{\n\twbinvd_on_all_cpus();\n}\n";
+    folder.file("mine.c", mine);
+    let args = ["module", "out", "--policy", "test-and-clear", "--policy", "./mine.c"];
+    let ran = sevsim_in(&folder, &args).ends(0);
+    assert!(ran.out.contains("test-and-clear, ./mine.c\nnext: sh out/build.sh\n"), "{}", ran.out);
+    let file = |name: &str| std::fs::read_to_string(folder.path.join("out").join(name)).expect("written");
+    let policy = file("policy_0.c");
+    // What C writes elsewhere: fields that every vCPU has, and what fields start as.
+    for part in [
+        "#define pre_sev_run SEVSIM_OF(0, pre_sev_run)",
+        "#line 1 \"policies/test-and-clear.c\"",
+        "struct kvm_vcpu { struct kvm *kvm; int vcpu_idx;\n\tint last_vmentry_cpu ;\n};",
+        "\tvcpu->last_vmentry_cpu = -1;\n\tvcpu->kvm = kvm;",
+        "memset(per_cpu_ptr(&sev_vmcb, cpu), 0, sizeof(sev_vmcb));",
+        "\t.pre_sev_run = SEVSIM_OF(0, pre_sev_run),",
+        "\t.sev_writeback_caches = SEVSIM_OF(0, sev_writeback_caches),",
+    ] {
+        assert!(policy.contains(part), "{part}\n{policy}");
+    }
+    assert!(!policy.contains(".sev_vcpu_load ="));
+    let mine = file("policy_1.c");
+    assert!(
+        mine.contains("struct kvm { int no_field; };") && mine.contains("\"/* Mine. */\\012\""),
+        "{mine}"
+    );
+    assert!(file("policies.c").contains("sevsim_nr_policies = 2;"));
+    // A second time, with fewer: none of the first time's stays.
+    sevsim_in(&folder, &["module", "out", "--policy", "no-flush"]).ends(0);
+    assert!(!folder.path.join("out/policy_1.c").exists());
+    for name in ["Makefile", "build.sh", "main.c", "cpu.c", "flush.c", "session.c", "sevsim_flush.h"] {
+        assert!(folder.path.join("out").join(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_run_for_real_is_refused_with_the_reason_and_the_place() {
+    let folder = Folder::new();
+    let hook = |body: &str| format!("struct kvm {{ struct mutex m; cpumask_var_t c; }};\n{body}");
+    let refused = |name: &str, text: &str, said: &[&str]| {
+        folder.file(name, text);
+        let path = format!("./{name}");
+        for args in
+            [["module", "out", "--policy", path.as_str()], ["native", "--dry-run", "--policy", path.as_str()]]
+        {
+            sevsim_in(&folder, &args).ends(2).says(said);
+        }
+        assert!(!folder.path.join("out").exists(), "nothing is written");
+    };
+    sevsim_in(&folder, &["module", "out", "--policy", "oracle"])
+        .ends(2)
+        .says(&["policies/oracle.c:16:2: `oracle_update(kvm);`", "no hardware tells"]);
+    sevsim_in(&folder, &["module", "out", "--policy", "clflush-host"])
+        .ends(2)
+        .says(&["`sev_writeback_page`", "does not know the page's address"]);
+    let sleeps = hook(
+        "void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\tmutex_lock(&vcpu->kvm->m);\n\tmutex_unlock(&vcpu->kvm->m);\n}\n",
+    );
+    refused("sleeps.c", &sleeps, &["sleeps.c:4:2", "may sleep here, where interrupts are off"]);
+    let ipi = hook("void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\twbinvd_on_all_cpus();\n}\n");
+    refused("ipi.c", &ipi, &["two that do so wait for each other for ever"]);
+    let unwaited = hook(
+        "static void f(void *info)\n{\n\twbinvd();\n}\nvoid sev_writeback_caches(struct kvm *kvm)\n{\n\ton_each_cpu_mask(kvm->c, f, NULL, false);\n}\n",
+    );
+    refused("unwaited.c", &unwaited, &["a call that is not waited for"]);
+    let invd = hook("void sev_writeback_caches(struct kvm *kvm)\n{\n\tinvd();\n}\n");
+    refused("invd.c", &invd, &["invd.c:4:2", "throws away what is dirty"]);
+    let any =
+        hook("void sev_writeback_caches(struct kvm *kvm)\n{\n\tif (maybe())\n\t\twbinvd_on_all_cpus();\n}\n");
+    refused("any.c", &any, &["a choice of any way belongs to the model"]);
+    let exit = hook("void sev_vcpu_exit(struct kvm_vcpu *vcpu, int cpu)\n{\n}\n");
+    refused("exit.c", &exit, &["`sev_vcpu_exit`", "no kernel tells a module of a guest's exit"]);
+}
+
+#[test]
+fn a_host_without_the_module_is_told_how_to_get_it() {
+    if std::path::Path::new("/dev/sevsim_flush").exists() {
+        return;
+    }
+    let said = ["sevsim module DIR", "--load-module"];
+    sevsim(&["native", "--policy", "sticky-wbnoinvd", "--yes-flush-this-host"]).ends(6).says(&said);
+    sevsim(&["native", "--policy", "nonsense"]).ends(2).says(&["there is no policy `nonsense`"]);
+    let dry = sevsim(&["native", "--dry-run", "--load-module", "x.ko"]).ends(0);
+    assert!(dry.out.contains("loads x.ko into the kernel, and unloads it at the end"), "{}", dry.out);
+}
