@@ -195,7 +195,9 @@ fn the_emulated_run() {
     };
     case("profile").says(&[
         complete,
-        "wbinvd_fixed = {",
+        "wbinvd_clean = {",
+        "wbinvd_walk = {",
+        "wbinvd_fixed = { value = 0.000",
         "wbinvd_other_cores_lines = {",
         "wbinvd_ccx_at_once = {",
         "wbinvd_refill_line = {",

@@ -39,34 +39,36 @@ if [ ! -e fetched ]; then
 	apt-get update -qq || true
 	kernel=$(version)
 	[ -n "$kernel" ] || skip "there is no package $meta here: Debian's package lists are needed"
-	rm -rf deb root
-	mkdir -p deb root
+	rm -rf deb unpacked
+	mkdir -p deb unpacked
 	headers=linux-headers-$kernel-cloud-amd64
 	# What QEMU needs beside what is here, as a dry run of an installation says.
 	emulator=$(apt-get install -s --no-install-recommends qemu-system-x86 | sed -n 's/^Inst \([^ ]*\).*/\1/p')
 	build=$(apt-cache depends "$headers" | sed -n 's/.*Depends: \(linux-[^ ]*\).*/\1/p' | grep -v '^linux-image' | sort -u)
-	# Compilers come with versions that the headers' package names through an alternative.
 	(cd deb && apt-get download -qq $emulator busybox-static cpio linux-image-$kernel-cloud-amd64 "$headers" $build) \
 		2> >(grep -v 'unsandboxed' >&2) || skip "the packages cannot be downloaded"
-	for package in deb/*.deb; do dpkg-deb -x "$package" root; done
-	# The headers name their own place.
-	sed -i "s#/usr/src/#$dir/root/usr/src/#" "root/usr/src/$headers/Makefile"
+	for package in deb/*.deb; do dpkg-deb -x "$package" unpacked; done
 	rm -rf deb
 	echo "$kernel" >fetched
 	say "fetched and unpacked, kernel $kernel"
 fi
 kernel=$(cat fetched)
+# The headers name their own place, which is below this folder, wherever that was last time.
+sed -i "s#[^ ]*/usr/src/#$dir/unpacked/usr/src/#" "unpacked/usr/src/linux-headers-$kernel-cloud-amd64/Makefile"
+# An emulator that is installed needs no unpacking, and the dry run did not name it.
+qemu="unpacked/usr/bin/qemu-system-x86_64 -L unpacked/usr/share/qemu -L unpacked/usr/share/seabios"
+[ -e unpacked/usr/bin/qemu-system-x86_64 ] || qemu=qemu-system-x86_64
 
-rm -rf module
+rm -rf module results console
 "$sevsim" module module >/dev/null 2>&1
-KDIR=$dir/root/usr/src/linux-headers-$kernel-cloud-amd64 sh module/build.sh >build.log 2>&1 || { cat build.log; exit 1; }
+KDIR=$dir/unpacked/usr/src/linux-headers-$kernel-cloud-amd64 sh module/build.sh >build.log 2>&1 || { cat build.log; exit 1; }
 ! grep -E 'warning:' build.log || { echo "the module's build warns"; exit 1; }
 say "module built: $(ls module/policy_*.c | wc -l) policies"
 
 # The initial file system: busybox, the program with its libraries, the modules.
 rm -rf init
 mkdir -p init/{bin,dev,proc,sys,etc,tmp,root,lib}
-find root -path '*bin/busybox' -exec cp {} init/bin/ \;
+find unpacked -path '*bin/busybox' -exec cp {} init/bin/ \;
 cp "$here/guest.sh" init/init
 chmod +x init/init
 strip -o init/bin/sevsim "$sevsim"
@@ -84,23 +86,26 @@ mkdir init/policies
 cp module/sevsim_flush.ko init/
 strip --strip-debug init/sevsim_flush.ko
 for name in irqbypass kvm ccp kvm-amd; do
-	find root -path "*/modules/*" -name "$name.ko*" -exec cp {} init/ \;
+	find unpacked -path "*/modules/*" -name "$name.ko*" -exec cp {} init/ \;
 done
-export LD_LIBRARY_PATH=$dir/root/usr/lib/x86_64-linux-gnu:$dir/root/lib/x86_64-linux-gnu
-cpio=$(find "$dir/root" -path '*bin/cpio')
-(cd init && find . | "$cpio" -o -H newc --quiet) >initrd
+libraries=$dir/unpacked/usr/lib/x86_64-linux-gnu:$dir/unpacked/lib/x86_64-linux-gnu
+cpio=$(find "$dir/unpacked" -path '*bin/cpio')
+(cd init && find . | LD_LIBRARY_PATH=$libraries "$cpio" -o -H newc --quiet) >initrd
 say "initial file system: $(du -k initrd | cut -f1) KiB"
 
-rm -f results console
-timeout "${LIMIT:-240}" root/usr/bin/qemu-system-x86_64 -L root/usr/share/qemu -L root/usr/share/seabios \
-	-nodefaults -nographic -no-reboot -M q35 -accel tcg,thread=single -cpu "${CPU:-EPYC-Milan,+svm}" -smp "${SMP:-4}" -m 1024 \
-	-serial file:console -serial file:results -kernel "root/boot/vmlinuz-$kernel-cloud-amd64" -initrd initrd \
-	-append "console=ttyS0 panic=-1 quiet" </dev/null 2>emulator.log || true
-unset LD_LIBRARY_PATH
-say "booted, ran, powered off"
-# A panic ends QEMU with 0 too: the guest's last line is the verdict.
-if ! tail -n 1 results 2>/dev/null | tr -d '\r' | grep -qx 'END'; then
+# One thread for all pCPUs: with one each, this QEMU has left a pCPU with nested guests stuck.
+boot() {
+	rm -f results console
+	LD_LIBRARY_PATH=$libraries timeout "${LIMIT:-240}" $qemu -nodefaults -nographic -no-reboot -M q35 \
+		-accel tcg,thread=single -cpu "${CPU:-EPYC-Milan,+svm}" -smp "${SMP:-4}" -m 1024 \
+		-serial file:console -serial file:results -kernel "unpacked/boot/vmlinuz-$kernel-cloud-amd64" -initrd initrd \
+		-append "console=ttyS0 panic=-1 quiet" </dev/null 2>emulator.log || true
+	# A panic ends QEMU with 0 too: the guest's last line is the verdict.
+	tail -n 1 results 2>/dev/null | tr -d '\r' | grep -qx END
+}
+if ! boot; then
 	echo "the guest did not come to its end; its console:" >&2
 	tail -n 30 console >&2
 	exit 1
 fi
+say "booted, ran, powered off: $dir/results"

@@ -68,7 +68,7 @@ fn instruction(answer: &Flushed) -> Vec<u64> {
     answer.pcpus.iter().map(|p| p.tsc_out - p.tsc_in).collect()
 }
 
-/// `flush.wbinvd_fixed`, `flush.wbnoinvd_factor`, and beside a part's numbers what a dirty line and its refill cost, several
+/// `flush.wbinvd_walk`, `flush.wbnoinvd_factor`, and beside a part's numbers what a dirty line and its refill cost, several
 /// pCPUs at once, other cores' lines, lines of another node, and the IPI.
 ///
 /// # Errors
@@ -96,14 +96,10 @@ pub fn measure(bench: &mut Bench<'_>) -> Result<(), String> {
         found.others(&module, home)?;
         found
     };
-    let known: Vec<String> = found.readings.iter().map(|r| r.0.clone()).collect();
-    bench.missing.retain(|(name, _)| {
-        !known.contains(name) && name != "flush.wbinvd_walk" && !found.missing.iter().any(|m| m.0 == *name)
-    });
+    let known: BTreeSet<String> =
+        found.readings.iter().map(|r| r.0.clone()).chain(found.missing.iter().map(|m| m.0.clone())).collect();
+    bench.missing.retain(|(name, _)| !known.contains(name));
     bench.missing.extend(found.missing);
-    let walk =
-        "part of flush.wbinvd_fixed: on one host the walk over the lines cannot be told from what is fixed";
-    bench.missing.push(("flush.wbinvd_walk".to_owned(), walk.to_owned()));
     for (name, unit, samples, method) in found.readings {
         bench.readings.extend(crate::profile::Reading::of(&name, unit, &samples, method));
     }
@@ -160,15 +156,13 @@ impl Found {
         let name = op.name().to_ascii_lowercase();
         let ask = Ask { prewarm: true, ..Ask::of(op, &[home]) };
         let clean = module.sample(&ask, 30, instruction)?;
+        self.keep(
+            &format!("other.{name}_clean"),
+            clean.clone(),
+            format!("{} on caches that a WBINVD has just cleaned, interrupts off", op.name()),
+        );
         if op == Instruction::Wbinvd {
-            let method = "WBINVD on caches that a WBINVD has just cleaned, interrupts off: fixed part and walk together";
-            self.keep("flush.wbinvd_fixed", clean.clone(), method);
-        } else {
-            self.keep(
-                "other.wbnoinvd_clean",
-                clean.clone(),
-                "WBNOINVD on caches that a WBINVD has just cleaned",
-            );
+            self.walk(&clean, capacity(module.bench));
         }
         let mut points: Vec<(u64, u64)> = clean.spread().map(|s| (0, s.p50)).into_iter().collect();
         self.clean.push((op, clean));
@@ -213,6 +207,29 @@ impl Found {
             self.keep(&format!("other.{name}_refill_line"), refill, method);
         }
         Ok(())
+    }
+
+    /// On one host, whose caches have one size, what is fixed cannot be told from the walk over the lines: all of it is taken
+    /// as walk, so that a simulation adds nothing of its own.
+    fn walk(&mut self, clean: &Samples, lines: u64) {
+        if lines == 0 {
+            let why = "CPUID does not tell how many lines WBINVD walks; the whole is other.wbinvd_clean";
+            self.missing.push(("flush.wbinvd_walk".to_owned(), why.to_owned()));
+            return;
+        }
+        let (mut walk, mut fixed) = (Samples::default(), Samples::default());
+        for ps in clean.clone().sorted() {
+            walk.add(ps / lines, false);
+        }
+        fixed.add(0, false);
+        let method =
+            format!("other.wbinvd_clean over the {lines} lines of one L2 and the L3, what is fixed included");
+        self.keep("flush.wbinvd_walk", walk, method);
+        self.keep(
+            "flush.wbinvd_fixed",
+            fixed,
+            "none: it cannot be told from the walk on one host, and is in flush.wbinvd_walk",
+        );
     }
 
     /// What of WBINVD's time WBNOINVD takes, on clean caches.
@@ -273,13 +290,20 @@ impl Found {
     }
 }
 
+fn cache_lines(bench: &Bench<'_>, level: u32) -> u64 {
+    bench.cpuid.caches().iter().find(|c| c.level == level && c.data).map_or(0, |c| c.bytes / LINE)
+}
+
+/// Lines of one L2 and the L3.
+fn capacity(bench: &Bench<'_>) -> u64 {
+    cache_lines(bench, 2) + cache_lines(bench, 3)
+}
+
 /// Dirty lines of the samples: parts of the L2, then of the L3.
 fn sizes(bench: &Bench<'_>) -> Vec<u64> {
-    let caches = bench.cpuid.caches();
-    let lines = |level: u32| caches.iter().find(|c| c.level == level && c.data).map_or(0, |c| c.bytes / LINE);
     let of = |lines: u64, eighths: &[u64]| eighths.iter().map(|n| lines * n / 8).collect::<Vec<_>>();
-    let mut sizes = of(lines(2), &EIGHTHS_L2);
-    sizes.extend(of(lines(3), &EIGHTHS_L3));
+    let mut sizes = of(cache_lines(bench, 2), &EIGHTHS_L2);
+    sizes.extend(of(cache_lines(bench, 3), &EIGHTHS_L3));
     sizes.retain(|n| *n > 0);
     sizes.sort_unstable();
     sizes.dedup();

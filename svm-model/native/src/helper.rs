@@ -1,17 +1,16 @@
-//! The helper module: loading it, and asking it. `svm-model/native/module/sevsim_flush.h` is the other side.
-#![allow(unsafe_code, reason = "ioctls and two system calls; each block says why it is sound")]
+//! The helper module: asking it. `svm-model/native/module/sevsim_flush.h` is the other side.
+#![allow(unsafe_code, reason = "ioctls; each block says why it is sound")]
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
 use crate::probe::HELPER_DEVICE;
 
-/// The module's name, as /proc/modules has it.
-pub const MODULE: &str = "sevsim_flush";
+mod load;
+
+pub use load::{Loaded, loaded};
+
 const ABI: u32 = 1;
 const MASK_WORDS: usize = 128;
 /// The largest pCPU that a request can name, and one.
@@ -527,75 +526,6 @@ impl Helper {
 
 fn size_of_u32<T>() -> u32 {
     u32::try_from(size_of::<T>()).unwrap_or(0)
-}
-
-/// Whether the module is loaded.
-#[must_use]
-pub fn loaded() -> bool {
-    let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
-    modules.lines().any(|l| l.split(' ').next() == Some(MODULE))
-}
-
-/// The module, if this program loaded it; unloaded at the end of this value.
-#[derive(Debug)]
-pub struct Loaded {
-    ours: bool,
-}
-
-impl Loaded {
-    /// Loads a file as the module, unless it is loaded already: then that one is used, and stays.
-    ///
-    /// # Errors
-    /// The kernel's, with what it may mean.
-    pub fn load(path: &Path) -> Result<Loaded, String> {
-        if loaded() {
-            return Ok(Loaded { ours: false });
-        }
-        let said = |e: io::Error| {
-            let hint = match e.raw_os_error() {
-                Some(libc::EPERM) => ": only root (CAP_SYS_MODULE) may, and not under lockdown",
-                Some(libc::ENOEXEC) => {
-                    ": it was built for another kernel; build it again against this one's headers"
-                }
-                Some(libc::ENOKEY | libc::EKEYREJECTED) => {
-                    ": this kernel wants modules signed with a key it knows"
-                }
-                Some(libc::ENOSYS) => ": this kernel loads no modules",
-                _ => "",
-            };
-            format!("--load-module {}: {e}{hint}", path.display())
-        };
-        let file = File::open(path).map_err(said)?;
-        // SAFETY: the descriptor is open, the parameters are an empty C string that lives through the call, no flags.
-        let done = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
-        if done != 0 {
-            return Err(said(io::Error::last_os_error()));
-        }
-        let loaded = Loaded { ours: true };
-        // The device appears when devtmpfs, or udev, comes to it.
-        let begin = Instant::now();
-        while !Path::new("/").join(HELPER_DEVICE).exists() && begin.elapsed() < Duration::from_secs(2) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(loaded)
-    }
-
-    /// Whether this program loaded it.
-    #[must_use]
-    pub fn ours(&self) -> bool {
-        self.ours
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        if !self.ours {
-            return;
-        }
-        let Ok(name) = CString::new(MODULE) else { return };
-        // SAFETY: a C string that lives through the call, and a flag: the kernel refuses while the module is in use.
-        unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) };
-    }
 }
 
 #[cfg(test)]

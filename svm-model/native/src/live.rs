@@ -339,6 +339,12 @@ fn work(
         live.entries.0 += vcpu.entries()?.iter().map(|e| e.1).sum::<u64>();
     }
     live.moving.entries = live.entries.1;
+    let ran = plan.moves > 0 && !live.held.is_empty() || live.moving.reclaims > 0;
+    if ran && live.entries.0 == 0 {
+        return Err(
+            "guests ran, and KVM's tracepoint kvm_entry never fired: this KVM does not tell where".to_owned()
+        );
+    }
     live.complete = !stopped();
     Ok(live)
 }

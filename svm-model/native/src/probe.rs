@@ -250,7 +250,7 @@ impl Place {
         level(
             false,
             why,
-            "`sevsim module DIR`, `sh DIR/build.sh`, then --load-module DIR/sevsim_flush.ko, as root",
+            "`sevsim module DIR`, `sh DIR/build.sh`, then --load-module DIR/sevsim_flush.ko or insmod, as root",
         )
     }
 

@@ -1,6 +1,8 @@
 //! Tests against the module itself: they run where it is loaded (`SEVSIM_MODULE` set: it must be), as in the emulated
 //! machine of `module/emulate.sh`, and say elsewhere that they are left out.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[expect(clippy::print_stderr, reason = "a test that is left out says so")]
