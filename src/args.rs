@@ -502,9 +502,10 @@ pub(crate) enum Language {
 #[command(after_help = "Examples:
   sevsim calibrate --quick --out p.toml
   sevsim validate p.toml --part genoa
+  sevsim validate p.toml --against q.toml
 
-Exit codes: 0 every prediction is within 15 % of a quiet measurement, 3 one is not, 5 all are too noisy to say,
-2 bad input.")]
+Exit codes: 0 no prediction misses its measurement by more than 15 %, 3 one does, 5 all are too noisy to say,
+2 bad input. With --against: 0 the median number differs by 5 % at most, 3 by more, 5 by more on hosts that were not quiet.")]
 pub(crate) struct ValidateArgs {
     /// Profile of `sevsim calibrate`
     #[arg(value_name = "PROFILE")]
@@ -512,6 +513,9 @@ pub(crate) struct ValidateArgs {
     /// Processor of the host that was measured
     #[arg(long, value_name = "PART", default_value = "genoa")]
     pub(crate) part: String,
+    /// Instead of predicting: how far the numbers of this other calibration agree
+    #[arg(long, value_name = "PROFILE", conflicts_with = "part")]
+    pub(crate) against: Option<String>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }
@@ -562,12 +566,21 @@ pub(crate) struct CalibrateArgs {
     /// Write the profile here, again after each step [default: standard output, at the end]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Say what would be done, and do nothing
+    /// Say what would be done, what is refused and why, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// Load this file as the helper module (`sevsim module`), and unload it at the end
     #[arg(long, value_name = "FILE")]
     pub(crate) load_module: Option<PathBuf>,
+    /// Flush whole caches (L2, L3) although VMs of others run on this host, or may
+    #[arg(long)]
+    pub(crate) yes_flush_this_host: bool,
+    /// Set this governor on the measured pCPUs, and give back what was set before
+    #[arg(long, value_name = "NAME")]
+    pub(crate) governor: Option<String>,
+    /// Write what was asked of the kernel about encrypted guests, and its answers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record_sev: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) format: FormatArg,
 }

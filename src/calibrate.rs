@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use svm_native::calibrate::{STEPS, calibrate as measure};
+use svm_native::calibrate::{Options, calibrate as measure, plan};
+use svm_native::noise;
 use svm_native::profile::{Profile, Reading};
 
 use crate::args::{CalibrateArgs, Format};
@@ -15,9 +16,15 @@ use crate::report::{json, style, verdicts};
 
 /// Does it.
 pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let options = Options {
+        quick: args.quick,
+        stop: interrupt::flag(),
+        yes_flush: args.yes_flush_this_host,
+        governor: args.governor.as_deref(),
+    };
     if args.dry_run {
-        for step in STEPS {
-            out.print(&format!("L{} {:13}{}\n", step.level, step.name, step.does));
+        for line in plan(&options) {
+            out.print(&format!("{line}\n"));
         }
         if let Some(path) = &args.load_module {
             out.print(&format!("loads {} into the kernel, and unloads it at the end\n", path.display()));
@@ -26,8 +33,10 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
         return Ok(Exit::Done);
     }
-    if let Some(path) = &args.out {
-        writable(path).map_err(Failure::input)?;
+    for (option, path) in [("--out", &args.out), ("--record-sev", &args.record_sev)] {
+        if let Some(path) = path {
+            writable(option, path).map_err(Failure::input)?;
+        }
     }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     let _loaded = match &args.load_module {
@@ -41,10 +50,13 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
     let mut tell = |step: &svm_native::calibrate::Step| out.log(&format!("{}: {}", step.name, step.does));
     let mut keep = |profile: &Profile| {
         *kept.borrow_mut() = Some(profile.clone());
-        args.out.as_ref().map_or(Ok(()), |path| write(path, &profile.toml()))
+        args.out.as_ref().map_or(Ok(()), |path| write("--out", path, &profile.toml()))
     };
-    let done = measure(args.quick, interrupt::flag(), &mut tell, &mut keep);
-    done.map_err(|why| Failure { exit: Exit::Unable, message: why })?;
+    let done = measure(&options, &mut tell, &mut keep);
+    let done = done.map_err(|why| Failure { exit: Exit::Unable, message: why })?;
+    if let Some(path) = &args.record_sev {
+        write("--record-sev", path, &done.exchange).map_err(Failure::internal)?;
+    }
     let Some(profile) = kept.into_inner() else {
         out.log("interrupted before a step was done");
         return Err(Failure::interrupted());
@@ -76,6 +88,7 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
             }
         }
     }
+    out.log(&noise::sum(&profile.noise).said());
     if let Some(name) = &profile.host.hypervisor {
         out.log(&format!("IN A VM ({name}): these are a guest's numbers, not the processor's"));
     }
@@ -98,19 +111,19 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// Writes beside the file and moves it there, so that a profile is never half written.
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    let wrong = |e: std::io::Error| format!("--out {}: cannot be written: {e}", path.display());
+fn write(option: &str, path: &Path, text: &str) -> Result<(), String> {
+    let wrong = |e: std::io::Error| format!("{option} {}: cannot be written: {e}", path.display());
     std::fs::write(beside(path), text).map_err(wrong)?;
     std::fs::rename(beside(path), path).map_err(wrong)
 }
 
 /// Fails before a measurement, not after it.
-fn writable(path: &Path) -> Result<(), String> {
+fn writable(option: &str, path: &Path) -> Result<(), String> {
     if path.is_dir() {
-        return Err(format!("--out {}: this is a directory", path.display()));
+        return Err(format!("{option} {}: this is a directory", path.display()));
     }
     let made = std::fs::write(beside(path), "").and_then(|()| std::fs::remove_file(beside(path)));
-    made.map_err(|e| format!("--out {}: cannot be written: {e}", path.display()))
+    made.map_err(|e| format!("{option} {}: cannot be written: {e}", path.display()))
 }
 
 fn text(profile: &Profile, width: usize) -> String {

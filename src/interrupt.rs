@@ -27,6 +27,8 @@ pub(crate) fn install() {
 
 #[expect(clippy::exit, reason = "whoever asks twice does not want to wait for anything")]
 fn leave() -> ! {
+    // What a calibration has changed on the host. Nobody who leaves like this reads what could not be put back.
+    drop(svm_native::safety::undo_all());
     if let Ok(left) = LEFT.lock()
         && let Some(path) = left.as_ref()
     {

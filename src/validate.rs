@@ -1,7 +1,10 @@
 //! `sevsim validate`: what the simulation predicts of measurements that no number of a profile was taken from.
 
 use serde::Serialize;
-use workloads::validate::{BOUND_PERCENT, NOISY_PERCENT, Outcome, Prediction, validate as predictions};
+use workloads::validate::agree::{AGREE_PERCENT, Pair, agree};
+use workloads::validate::{
+    BOUND_PERCENT, NOISY_PERCENT, Outcome, Prediction, Validation, validate as predictions,
+};
 
 use crate::args::{Format, ValidateArgs};
 use crate::exit::{Exit, Failure};
@@ -20,6 +23,8 @@ struct Line<'a> {
     part: &'a str,
     what: &'a str,
     predicted_ps: u64,
+    predicted_low_ps: u64,
+    predicted_high_ps: u64,
     measured_ps: u64,
     low_ps: u64,
     high_ps: u64,
@@ -32,14 +37,19 @@ const fn name(outcome: Outcome) -> &'static str {
         Outcome::Met => "met",
         Outcome::Missed => "missed",
         Outcome::Noisy => "noisy",
+        Outcome::Unsure => "unsure",
     }
 }
 
 /// Does it.
 pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Failure> {
+    if let Some(other) = &args.against {
+        return agreement(args, other, out);
+    }
     let measured = names::measured_part(&args.part, Some(&args.profile))?;
     let text = names::read(&args.profile).map_err(Failure::input)?;
-    let all = predictions(&measured, &args.profile, &text).map_err(Failure::input)?;
+    let Validation { predictions: all, with } =
+        predictions(&measured, &args.profile, &text).map_err(Failure::input)?;
     if all.is_empty() {
         return Err(Failure::input(format!(
             "{}: it has no held-out measurements; `sevsim calibrate` writes them",
@@ -49,6 +59,10 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
     match args.format.format {
         Format::Table => {
             out.print(&in_words(&all, out.width()));
+            out.print(&format!(
+                "{}\n",
+                wrap(&format!("Simulated with {}.", with.join("; ")), out.width(), 0)
+            ));
             if let Some(m) = measured.measured() {
                 out.print(&format!(
                     "{}\n",
@@ -58,14 +72,24 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
         }
         Format::Json => all.iter().for_each(|p| out.print(&json::line(&line(args, p)))),
         Format::Csv => {
-            let heads =
-                ["what", "predicted_ps", "measured_ps", "low_ps", "high_ps", "error_permille", "outcome"];
+            let heads = [
+                "what",
+                "predicted_ps",
+                "predicted_low_ps",
+                "predicted_high_ps",
+                "measured_ps",
+                "low_ps",
+                "high_ps",
+                "error_permille",
+                "outcome",
+            ];
             out.print(&csv_line(&heads.map(str::to_owned)));
             for p in &all {
-                let numbers = [p.predicted, p.measured, p.spread.0, p.spread.1].map(|n| n.to_string());
-                let [predicted, measured, low, high] = numbers;
-                let (error, outcome) = (p.error_permille().to_string(), name(p.outcome()).to_owned());
-                out.print(&csv_line(&[p.what.clone(), predicted, measured, low, high, error, outcome]));
+                let numbers = [p.predicted, p.range.0, p.range.1, p.measured, p.spread.0, p.spread.1];
+                let mut row = vec![p.what.clone()];
+                row.extend(numbers.map(|n| n.to_string()));
+                row.extend([p.error_permille().to_string(), name(p.outcome()).to_owned()]);
+                out.print(&csv_line(&row));
             }
         }
     }
@@ -86,6 +110,8 @@ fn line<'a>(args: &'a ValidateArgs, p: &'a Prediction) -> Line<'a> {
         part: &args.part,
         what: &p.what,
         predicted_ps: p.predicted,
+        predicted_low_ps: p.range.0,
+        predicted_high_ps: p.range.1,
         measured_ps: p.measured,
         low_ps: p.spread.0,
         high_ps: p.spread.1,
@@ -114,6 +140,7 @@ fn in_words(all: &[Prediction], width: usize) -> String {
                 Outcome::Met => (style::good(), "met"),
                 Outcome::Missed => (style::bad(), "MISSED"),
                 Outcome::Noisy => (style::unsure(), "too noisy to say"),
+                Outcome::Unsure => (style::unsure(), "profile too unsure to say"),
             };
             vec![
                 Cell::from(p.what.as_str()),
@@ -128,13 +155,94 @@ fn in_words(all: &[Prediction], width: usize) -> String {
         .collect();
     let mut text = table(&heads, &rows, width);
     let said = format!(
-        "met: within {BOUND_PERCENT} % of the median; too noisy to say: more than {NOISY_PERCENT} % of it between p10 and p90"
+        "met: within {BOUND_PERCENT} % of the median; too noisy to say: more than {NOISY_PERCENT} % of it between p10 and p90; \
+         profile too unsure to say: within {BOUND_PERCENT} % of what the low and high values of the profile give"
     );
     text.push_str(&format!("{}\n", wrap(&said, width, 0)));
-    if all.iter().any(|p| p.is_chase && p.outcome() == Outcome::Missed && p.error_permille() < 0) {
-        let said = "The model has no TLB. A chase that took longer than predicted may have been slowed by its misses, \
-                    the more so in a VM, where a page can be 4 KiB to the host whatever the guest makes of it.";
-        text.push_str(&format!("{}\n", wrap(said, width, 0)));
-    }
     text
+}
+
+/// `sevsim.agree/1`.
+#[derive(Serialize)]
+struct PairLine<'a> {
+    schema: &'static str,
+    name: &'a str,
+    unit: &'a str,
+    first_thousandths: u64,
+    second_thousandths: u64,
+    difference_permille: i64,
+}
+
+/// How far two calibrations agree.
+fn agreement(args: &ValidateArgs, other: &str, out: &mut Output) -> Result<Exit, Failure> {
+    let read = |file: &str| names::read(file).map_err(Failure::input);
+    let (first, second) = (read(&args.profile)?, read(other)?);
+    let found = agree((&args.profile, &first), (other, &second)).map_err(Failure::input)?;
+    let signed = |permille: i64| {
+        let sign = if permille < 0 { "-" } else { "+" };
+        format!("{sign}{}.{}%", permille.unsigned_abs() / 10, permille.unsigned_abs() % 10)
+    };
+    match args.format.format {
+        Format::Table => {
+            let heads = [
+                Head::left("", "number"),
+                Head::right("", "first"),
+                Head::right("", "second"),
+                Head::left("", "unit"),
+                Head::right("", "difference"),
+            ];
+            let row = |p: &Pair| {
+                let (first, second) = (thousandths(p.first), thousandths(p.second));
+                [p.name.clone(), first, second, p.unit.clone(), signed(p.difference_permille())]
+                    .map(Cell::from)
+                    .to_vec()
+            };
+            let rows: Vec<Vec<Cell>> = found.pairs.iter().map(row).collect();
+            out.print(&table(&heads, &rows, out.width()));
+            let median = found.median_permille;
+            let said = format!(
+                "median difference {}.{} %, of {} numbers",
+                median / 10,
+                median % 10,
+                found.pairs.len()
+            );
+            out.print(&format!("{}\n", styled(&said, style::strong())));
+            for (which, said) in ["first", "second"].iter().zip(&found.said) {
+                out.print(&format!("{}\n", wrap(&format!("{which}: {said}"), out.width(), 0)));
+            }
+        }
+        Format::Json => {
+            for p in &found.pairs {
+                out.print(&json::line(&PairLine {
+                    schema: "sevsim.agree/1",
+                    name: &p.name,
+                    unit: &p.unit,
+                    first_thousandths: p.first,
+                    second_thousandths: p.second,
+                    difference_permille: p.difference_permille(),
+                }));
+            }
+        }
+        Format::Csv => {
+            out.print("name,unit,first,second,difference_permille\n");
+            for p in &found.pairs {
+                let (first, second) = (thousandths(p.first), thousandths(p.second));
+                out.print(&csv_line(&[
+                    p.name.clone(),
+                    p.unit.clone(),
+                    first,
+                    second,
+                    p.difference_permille().to_string(),
+                ]));
+            }
+        }
+    }
+    Ok(if found.median_permille <= AGREE_PERCENT * 10 {
+        Exit::Done
+    } else if found.quiet {
+        Exit::Violated
+    } else {
+        // Of hosts that were not quiet nothing follows.
+        Exit::Inconclusive
+    })
 }

@@ -1,6 +1,8 @@
 //! Probe and calibration: scripted hosts for every level, and whatever host this runs on.
 
-use crate::program::{Folder, sevsim, sevsim_in};
+use std::process::{Command, Stdio};
+
+use crate::program::{Folder, command, ran, sevsim, sevsim_in};
 
 /// CPUID of a Milan part without a hypervisor.
 const MILAN: &str = "
@@ -227,4 +229,104 @@ fn predictions_are_compared_with_what_was_held_out() {
         folder.file("bad.toml", format!("{PROFILE}{bad}"));
         sevsim_in(&folder, &["validate", "bad.toml"]).ends(2).says(&["bad.toml", said]);
     }
+}
+
+#[test]
+fn a_dry_run_says_what_is_done_what_is_not_and_why_and_measures_nothing() {
+    let folder = Folder::new();
+    let ran = sevsim_in(&folder, &["calibrate", "--dry-run", "--out", "p.toml"]).ends(0);
+    for said in ["L0 clock", "L1 guests", "L3 sev", "affinity ", "governor ", "profile to p.toml"] {
+        assert!(ran.out.contains(said), "{}", ran.out);
+    }
+    // A level that the probe does not find is said not to be there, with the probe's words.
+    let probe = sevsim(&["probe", "--format", "json"]).ends(0).json();
+    let level = &probe[0]["levels"][3];
+    let sev = ran.out.lines().find(|l| l.starts_with("L3 sev")).expect("its line");
+    let why = level["why"].as_str().expect("a text");
+    assert_eq!(sev.contains(&format!("HERE NOT: {why}")), level["have"] == false, "{sev}");
+    assert!(!folder.path.join("p.toml").exists());
+}
+
+#[test]
+fn what_a_calibration_may_not_do_ends_it_before_it_begins() {
+    let folder = Folder::new();
+    let refused = |args: &[&str], code: i32, said: &str| {
+        let ran = sevsim_in(&folder, &[&["calibrate", "--quick"], args].concat());
+        ran.ends(code).says(&[said]);
+    };
+    refused(&["--governor", "no-such-governor"], 6, "--governor");
+    refused(&["--out", "."], 2, "--out .: this is a directory");
+    refused(&["--out", "none/p.toml"], 2, "--out none/p.toml: cannot be written");
+    refused(&["--record-sev", "."], 2, "--record-sev .: this is a directory");
+}
+
+#[test]
+fn calibrations_are_compared_with_each_other() {
+    let folder = Folder::new();
+    let profile = |quiet: bool, dirty: &str| {
+        let noise = format!("[noise]\nquiet = {quiet}\nsaid = \"as it was\"\n\n[flush]");
+        PROFILE.replace("[flush]", &noise).replace("value = 3.5", &format!("value = {dirty}"))
+    };
+    folder.file("a.toml", profile(true, "3.5"));
+    folder.file("near.toml", profile(true, "3.6"));
+    folder.file("far.toml", profile(true, "4.2").replace("value = 2, low", "value = 1, low"));
+    folder.file("noisy.toml", profile(false, "4.2").replace("value = 2, low", "value = 1, low"));
+    let against = |other: &str, code: i32| {
+        sevsim_in(&folder, &["validate", "a.toml", "--against", other]).ends(code).out
+    };
+    assert!(against("near.toml", 0).contains("median difference 2.8 %, of 2 numbers"));
+    let far = against("far.toml", 3);
+    assert!(far.contains("+20.0%") && far.contains("-50.0%") && far.contains("second: as it was"), "{far}");
+    against("noisy.toml", 5);
+    let args = ["validate", "a.toml", "--against", "near.toml", "--format", "json"];
+    let json = sevsim_in(&folder, &args).ends(0).json();
+    assert_eq!((&json[0]["schema"], &json[0]["difference_permille"]), (&"sevsim.agree/1".into(), &28.into()));
+    assert_eq!(sevsim_in(&folder, &[&args[..5], &["csv"]].concat()).ends(0).out.lines().count(), 3);
+    folder.file("other.toml", "schema = \"x\"");
+    sevsim_in(&folder, &["validate", "a.toml", "--against", "other.toml"])
+        .ends(2)
+        .says(&["other.toml", "sevsim.profile/1"]);
+}
+
+#[test]
+fn a_profile_that_does_not_know_its_numbers_well_is_unsure_and_not_wrong() {
+    let folder = Folder::new();
+    let held = "\n[[held_out]]\ndirty = 4000\nvalue = 20000\nlow = 19900\nhigh = 20100\nunit = \"ns\"\n";
+    let wide = PROFILE.replace("high = 4.25", "high = 5.25");
+    let outcome = |text: String, code: i32| {
+        folder.file("p.toml", text);
+        sevsim_in(&folder, &["validate", "p.toml", "--format", "json"]).ends(code).json()[0]["outcome"]
+            .clone()
+    };
+    // 4000 lines at 3.5 ns are 14 us, at 5.25 ns 21 us.
+    assert_eq!(outcome(format!("{PROFILE}{held}"), 3), "missed");
+    assert_eq!(outcome(format!("{wide}{held}"), 5), "unsure");
+}
+
+#[test]
+fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
+    if sevsim(&["probe", "--format", "json"]).ends(0).json()[0]["levels"][0]["have"] == false {
+        return;
+    }
+    let folder = Folder::new();
+    let mut command = command(&["calibrate", "--out", "p.toml"]);
+    command.current_dir(&folder.path).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program starts");
+    // The profile is written after the first step; a full calibration goes on for minutes.
+    for _ in 0..600 {
+        if folder.path.join("p.toml").exists() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+    let ran = ran(child.wait_with_output().expect("the program ends"))
+        .ends(75)
+        .says(&["interrupted; what was measured is kept"]);
+    assert!(ran.out.contains("core.clock"), "{}", ran.out);
+    let text = folder.read("p.toml");
+    assert!(text.contains("complete = false") && text.contains("[core]") && !text.contains("[os]"), "{text}");
+    assert!(!folder.path.join("p.toml.part").exists());
+    sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0);
 }

@@ -29,7 +29,49 @@ impl Buffer {
     /// # Errors
     /// The kernel has no memory for it.
     pub fn new(bytes: usize) -> io::Result<Buffer> {
+        Buffer::on(None, bytes)
+    }
+
+    /// The same on one NUMA node.
+    ///
+    /// # Errors
+    /// The kernel has no such node, or no memory there.
+    pub fn on_node(node: usize, bytes: usize) -> io::Result<Buffer> {
+        Buffer::on(Some(node), bytes)
+    }
+
+    fn on(node: Option<usize>, bytes: usize) -> io::Result<Buffer> {
+        let mut buffer = Buffer::mapped(bytes)?;
+        let memory = buffer.bytes_mut();
+        // SAFETY: the range lies in the mapping just made; the call only advises.
+        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) };
+        if let Some(node) = node {
+            crate::os::bind_to_node(memory, node)?;
+        }
+        // Not its first bytes: those are links.
+        for page in memory.chunks_mut(4096) {
+            page[8] = 1;
+        }
+        Ok(buffer)
+    }
+
+    /// Maps `bytes`, rounded up to 2 MiB, in small pages of which none is there before it is touched.
+    ///
+    /// # Errors
+    /// The kernel has no room for it.
+    pub fn untouched(bytes: usize) -> io::Result<Buffer> {
+        let mut buffer = Buffer::mapped(bytes)?;
+        let memory = buffer.bytes_mut();
+        // SAFETY: as above.
+        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_NOHUGEPAGE) };
+        Ok(buffer)
+    }
+
+    fn mapped(bytes: usize) -> io::Result<Buffer> {
         let bytes = bytes.max(1).next_multiple_of(HUGE);
+        if u32::try_from(bytes).is_err() {
+            return Err(io::Error::other("more than a link of four bytes can reach"));
+        }
         let mapped = bytes + HUGE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new anonymous mapping at a place of the kernel's choice; no existing memory is touched.
@@ -41,13 +83,7 @@ impl Buffer {
         }
         let map = NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("mapped at null"))?;
         let offset = map.as_ptr().align_offset(HUGE);
-        let mut buffer = Buffer { map, mapped, offset, bytes };
-        // SAFETY: the range lies in the mapping just made; the call only advises.
-        unsafe { libc::madvise(buffer.bytes_mut().as_mut_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-        for page in buffer.bytes_mut().chunks_mut(4096) {
-            page[0] = 1;
-        }
-        Ok(buffer)
+        Ok(Buffer { map, mapped, offset, bytes })
     }
 
     /// The memory.
@@ -94,18 +130,16 @@ impl Buffer {
         }
     }
 
-    /// Links the first `bytes` into one random cycle of lines, each holding the next one's offset.
-    pub fn link(&mut self, bytes: usize, random: &mut Random) {
-        let lines = bytes / LINE;
-        let mut order: Vec<u32> = (0..u32::try_from(lines).unwrap_or(u32::MAX)).collect();
-        // Sattolo: one cycle through all.
-        for i in (1..order.len()).rev() {
-            order.swap(i, random.below(i));
+    /// Links lines into one random cycle, each holding where the next one begins; none may be named twice.
+    pub fn link(&mut self, lines: &[u32], random: &mut Random) {
+        let mut order = lines.to_vec();
+        for last in (1..order.len()).rev() {
+            order.swap(last, random.below(last + 1));
         }
         let memory = self.bytes_mut();
-        for (line, next) in order.iter().enumerate() {
-            let at = line * LINE;
-            memory[at..at + 4].copy_from_slice(&next.to_ne_bytes());
+        for (line, next) in order.iter().zip(order.iter().cycle().skip(1)) {
+            let at = *line as usize * LINE;
+            memory[at..at + 4].copy_from_slice(&(next * LINE as u32).to_ne_bytes());
         }
     }
 
@@ -115,13 +149,14 @@ impl Buffer {
     pub fn chase(&self, from: u32, steps: usize) -> u32 {
         let base = self.bytes().as_ptr();
         let lines = u32::try_from(self.bytes / LINE).unwrap_or(u32::MAX);
-        let mut line = from.min(lines - 1);
+        let mut at = from.min(lines - 1) * LINE as u32;
         for _ in 0..steps {
-            // SAFETY: `line` is below the number of lines: at first by `min`, then because `link` wrote only such
-            // numbers and nothing else writes bytes 0 to 3 of a line (unlinked lines hold 0 or 1). Lines are aligned.
-            line = unsafe { std::ptr::read_volatile(base.add(line as usize * LINE).cast::<u32>()) };
+            // SAFETY: `at` is where a line of the buffer begins: at first by `min`, then because `link` wrote only the
+            // beginnings of lines that it could index itself, and nothing else in the crate writes bytes 0 to 3 of a line that
+            // is chased (unlinked lines hold 0). Lines are aligned.
+            at = unsafe { std::ptr::read_volatile(base.add(at as usize).cast::<u32>()) };
         }
-        line
+        at / LINE as u32
     }
 }
 
@@ -139,11 +174,11 @@ mod tests {
     #[test]
     fn links_make_one_cycle_through_every_line() {
         let mut buffer = Buffer::new(HUGE).unwrap();
-        let lines = 1000;
-        buffer.link(lines * LINE, &mut Random::new(1));
-        for steps in 1..lines {
-            assert_ne!(buffer.chase(0, steps), 0, "back after {steps}");
+        let lines: Vec<u32> = (0..1000).map(|n| 7 + 3 * n).collect();
+        buffer.link(&lines, &mut Random::new(1));
+        for steps in 1..lines.len() {
+            assert_ne!(buffer.chase(7, steps), 7, "back after {steps}");
         }
-        assert_eq!(buffer.chase(0, lines), 0);
+        assert_eq!(buffer.chase(7, lines.len()), 7);
     }
 }

@@ -1,10 +1,14 @@
 //! The calibration: its steps in order, what it keeps after each, and what it says when it cannot.
 
-use std::fs;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use std::sync::atomic::Ordering;
 
+use crate::noise::Counts;
 use crate::probe::Place;
-use crate::profile::{Noise, Profile, now};
+use crate::profile::{Profile, now};
+use crate::safety::{governor, other_vms};
 
 /// One step of a calibration.
 #[derive(Clone, Copy, Debug)]
@@ -15,41 +19,71 @@ pub struct Step {
     pub level: u8,
     /// What it does to the host.
     pub does: &'static str,
+    /// Whether whole caches are flushed, which others on the host notice.
+    pub flushes: bool,
 }
 
 /// The steps in their order.
-pub const STEPS: [Step; 11] = [
-    Step { name: "clock", level: 0, does: "runs additions on one pCPU" },
+pub const STEPS: [Step; 13] = [
+    Step { name: "clock", level: 0, does: "runs additions on one pCPU", flushes: false },
     Step {
         name: "write-backs",
         level: 2,
         does: "executes WBINVD and WBNOINVD on one pCPU, and on all of an L3, with lines of its own made dirty",
+        flushes: true,
     },
-    Step { name: "atomics", level: 0, does: "runs locked additions on one pCPU" },
+    Step { name: "atomics", level: 0, does: "runs locked additions on one pCPU", flushes: false },
     Step {
         name: "ladder",
         level: 0,
-        does: "maps four times the L3's size and reads it in random order on one pCPU",
+        does: "reads memory of its own in random order on one pCPU, after CLFLUSH or reading other memory of its own",
+        flushes: false,
     },
     Step {
         name: "core-to-core",
         level: 0,
         does: "sends a line to and fro between two pCPUs of each distance",
+        flushes: false,
     },
     Step {
         name: "flush",
         level: 0,
         does: "does CLFLUSH, CLFLUSHOPT and CLWB on lines of its own, on one pCPU",
+        flushes: false,
     },
     Step {
         name: "write-back",
         level: 0,
         does: "writes back lines of its own, on one core and on all cores of an L3 at once",
+        flushes: false,
     },
-    Step { name: "syscall", level: 0, does: "makes empty system calls" },
-    Step { name: "locks", level: 0, does: "lets two threads wake each other, on two pCPUs and on one" },
-    Step { name: "ipi", level: 0, does: "sends IPIs to a thread of its own by membarrier" },
-    Step { name: "guests", level: 1, does: "makes a VM of one vCPU, runs it, moves it, takes its memory" },
+    Step {
+        name: "dirty",
+        level: 0,
+        does: "dirties up to the L3's size of its own memory, on one pCPU and on another, and does CLFLUSH on it",
+        flushes: false,
+    },
+    Step { name: "syscall", level: 0, does: "makes empty system calls", flushes: false },
+    Step {
+        name: "locks",
+        level: 0,
+        does: "lets two threads wake each other, on two pCPUs and on one",
+        flushes: false,
+    },
+    Step { name: "ipi", level: 0, does: "sends IPIs to a thread of its own by membarrier", flushes: false },
+    Step {
+        name: "guests",
+        level: 1,
+        does: "makes a VM of one vCPU, runs it, moves it, takes its memory",
+        flushes: false,
+    },
+    Step {
+        name: "sev",
+        level: 3,
+        does: "launches SEV, SEV-ES and SEV-SNP guests, takes their memory, destroys them, and others until ASIDs are \
+               recycled: the kernel flushes the caches of all pCPUs about a hundred times",
+        flushes: true,
+    },
 ];
 
 /// What no version measures without the helper module or SEV.
@@ -63,53 +97,116 @@ const NEEDS_MORE: [(&str, &str); 7] = [
     ("vm.snp_run_exit", "needs an encrypted guest (L3)"),
 ];
 
-/// Milliseconds that the hypervisor has taken from all pCPUs so far.
-fn steal_ms() -> u64 {
-    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let ticks = text.lines().next().and_then(|l| l.split_whitespace().nth(8)?.parse::<u64>().ok());
-    // The kernel's tick for user space is a hundredth of a second.
-    ticks.unwrap_or(0) * 10
+/// How a calibration is to be done.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// Fewer samples.
+    pub quick: bool,
+    /// Set when somebody wants an end.
+    pub stop: &'a AtomicBool,
+    /// Whole caches may be flushed although other users' VMs run, or may run, here.
+    pub yes_flush: bool,
+    /// The governor of the clocks meanwhile.
+    pub governor: Option<&'a str>,
 }
 
-/// Does all steps; `tell` hears each step's name before it, `keep` gets what there is after it.
+/// What a calibration gives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The profile.
+    pub profile: Profile,
+    /// The exchange with the kernel about encrypted guests, as text that can be played back.
+    pub exchange: String,
+}
+
+/// What a calibration would do here that it may not, or what it changes: a line each.
+#[must_use]
+pub fn plan(options: &Options<'_>) -> Vec<String> {
+    let report = Place::here().probe();
+    let mut plan = Vec::new();
+    for step in &STEPS {
+        let level = &report.levels[usize::from(step.level)];
+        let mut line = format!("L{} {:13}{}", step.level, step.name, step.does);
+        if !level.have {
+            line.push_str(&format!("; HERE NOT: {}", level.why));
+        } else if step.flushes
+            && let Err(why) = other_vms(Path::new("/"), std::process::id()).may_flush(options.yes_flush)
+        {
+            line.push_str(&format!("; REFUSED: {why}"));
+        }
+        plan.push(line);
+    }
+    let affinity = "moves its threads from pCPU to pCPU; its own affinity is given back after each step";
+    plan.push(format!("affinity        {affinity}"));
+    let home = report.topology.pcpus.first().map_or(0, |p| p.id);
+    let now = governor(Path::new("/"), home);
+    plan.push(match (options.governor, now) {
+        (None, Some(now)) => format!("governor        stays {now}; --governor performance sets it meanwhile"),
+        (None, None) => "governor        none to set".to_owned(),
+        (Some(wanted), Some(now)) => {
+            format!("governor        {now} becomes {wanted}, and {now} again in the end")
+        }
+        (Some(_), None) => {
+            "governor        REFUSED: this kernel sets no clock (in a VM the host does)".to_owned()
+        }
+    });
+    plan
+}
+
+/// Does all steps; `tell` hears each step before it, `keep` gets what there is after it.
 ///
 /// # Errors
-/// This host cannot do even the first level; the reason.
+/// This host cannot do even the first level, or may not do what was asked for; the reason.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub fn calibrate(
-    quick: bool,
-    stop: &AtomicBool,
+    options: &Options<'_>,
     tell: &mut dyn FnMut(&Step),
     keep: &mut dyn FnMut(&Profile) -> Result<(), String>,
-) -> Result<Profile, String> {
+) -> Result<Outcome, String> {
     use crate::measure::{self, Bench};
+    use crate::{os, safety};
 
+    let root = Path::new("/");
     let report = Place::here().probe();
     let user = &report.levels[0];
     if !user.have {
         return Err(format!("{}; {}", user.why, user.how));
     }
-    let steal = steal_ms();
-    let mut bench = Bench::new(report.topology, report.cpuid, quick, stop)?;
+    let title = format!("{}, Linux {}, {}", report.host.cpu, report.host.kernel, now());
+    let sev_there = report.levels[3].have;
+    let mut bench = Bench::new(report.topology, report.cpuid, options.quick, options.stop)?;
+    let _governor = match options.governor {
+        Some(wanted) => safety::set_governor(root, &bench.allowed, wanted)?,
+        None => vec![],
+    };
     bench.missing = NEEDS_MORE.iter().map(|(name, why)| ((*name).to_owned(), (*why).to_owned())).collect();
+    if let Err(why) = &bench.interrupts {
+        let why =
+            format!("{why}; samples are tagged by context switches only, interrupts are counted by step");
+        bench.missing.push(("interrupts of each sample".to_owned(), why));
+    }
     let mut profile = Profile {
         host: report.host,
         date: now(),
         tsc_khz: bench.tsc_khz,
         overhead: bench.overhead,
-        kind: if quick { "quick" } else { "full" },
+        governor: safety::governor(root, bench.home_cpu()),
+        kind: if options.quick { "quick" } else { "full" },
         complete: false,
-        noise: Noise::default(),
+        noise: Vec::new(),
         levels: report.levels.to_vec(),
         readings: Vec::new(),
+        experiments: Vec::new(),
         held_out: Vec::new(),
         missing: Vec::new(),
     };
+    let mut exchange = String::new();
     for (n, step) in STEPS.iter().enumerate() {
         if bench.stopped() {
             break;
         }
         tell(step);
+        let (before, tagged) = (Counts::now(os::own_time()), bench.tagged.load(Ordering::Relaxed));
         let done = match step.name {
             "clock" => measure::clock(&mut bench),
             "write-backs" => crate::flushes::measure(&mut bench),
@@ -118,23 +215,30 @@ pub fn calibrate(
             "core-to-core" => measure::core_to_core(&mut bench),
             "flush" => measure::flush(&mut bench),
             "write-back" => measure::write_back(&mut bench),
+            "dirty" => measure::dirty(&mut bench),
             "syscall" => measure::syscall(&mut bench),
             "locks" => measure::locks(&mut bench),
             "ipi" => measure::ipi(&mut bench),
-            _ => measure::guests(&mut bench),
+            "guests" => measure::guests(&mut bench),
+            _ => {
+                let may = other_vms(root, std::process::id()).may_flush(options.yes_flush);
+                measure::sev(&mut bench, sev_there, may, &title).map(|text| exchange = text)
+            }
         };
         if let Err(why) = done {
             bench.missing.push((format!("step {}", step.name), why));
         }
         profile.complete = n + 1 == STEPS.len() && !bench.stopped();
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        profile.noise = Noise { steal_ms: steal_ms().saturating_sub(steal), load: load.trim().to_owned() };
+        let tagged = bench.tagged.load(Ordering::Relaxed) - tagged;
+        let clock = measure::clock_now(&bench);
+        profile.noise.push(before.until(&Counts::now(os::own_time()), step.name, tagged, clock));
         profile.readings.clone_from(&bench.readings);
+        profile.experiments.clone_from(&bench.experiments);
         profile.held_out.clone_from(&bench.held_out);
         profile.missing.clone_from(&bench.missing);
         keep(&profile)?;
     }
-    Ok(profile)
+    Ok(Outcome { profile, exchange })
 }
 
 /// Says that this build cannot.
@@ -143,10 +247,9 @@ pub fn calibrate(
 /// Always.
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub fn calibrate(
-    _quick: bool,
-    _stop: &AtomicBool,
+    _options: &Options<'_>,
     _tell: &mut dyn FnMut(&Step),
     _keep: &mut dyn FnMut(&Profile) -> Result<(), String>,
-) -> Result<Profile, String> {
+) -> Result<Outcome, String> {
     Err(crate::UNSUPPORTED.to_owned())
 }

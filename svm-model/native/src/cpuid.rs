@@ -63,8 +63,10 @@ pub struct EncryptionLeaf {
     pub sme_coherent: bool,
     /// EBX\[5:0\].
     pub c_bit: u32,
-    /// ECX.
+    /// ECX: ASIDs of encrypted guests are 1 to this.
     pub asids: u32,
+    /// EDX: the first ASID of a SEV guest; those below are of SEV-ES and SEV-SNP guests.
+    pub first_sev_asid: u32,
 }
 
 impl Cpuid {
@@ -221,7 +223,7 @@ impl Cpuid {
     /// Leaf `8000_001F`.
     #[must_use]
     pub fn encryption(&self) -> Option<EncryptionLeaf> {
-        let [eax, ebx, ecx, _] = self.leaf(0x8000_001f, 0)?;
+        let [eax, ebx, ecx, edx] = self.leaf(0x8000_001f, 0)?;
         let bit = |n: u32| eax >> n & 1 == 1;
         Some(EncryptionLeaf {
             eax,
@@ -231,6 +233,7 @@ impl Cpuid {
             sme_coherent: bit(10),
             c_bit: ebx & 63,
             asids: ecx,
+            first_sev_asid: edx,
         })
     }
 }
@@ -253,7 +256,7 @@ mod tests {
         let cpuid = Cpuid::parse(MILAN).unwrap();
         let sev = cpuid.encryption().unwrap();
         assert!(sev.sev && sev.sev_es && sev.sev_snp && sev.sme_coherent);
-        assert_eq!((sev.c_bit, sev.asids), (51, 509));
+        assert_eq!((sev.c_bit, sev.asids, sev.first_sev_asid), (51, 509, 1));
         assert_eq!((cpuid.family(), cpuid.vendor().as_str()), ((25, 1, 1), "AuthenticAMD"));
         assert!(cpuid.wbnoinvd() && cpuid.int_wbinvd() && cpuid.hypervisor().is_none());
         let caches = cpuid.caches();

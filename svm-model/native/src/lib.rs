@@ -1,22 +1,25 @@
 //! The native backend: what this host offers ([`probe`]), and what its caches, IPIs and system calls cost
 //! ([`calibrate`]).
 //!
-//! *Promise*: depends on nothing simulated. Nothing here writes back a whole cache: user space cannot, and the
-//! kernel is asked only for what any program may ask. Whatever cannot be done is said with its reason.
+//! *Promise*: depends on nothing simulated. Whatever cannot be done is said with its reason. Whole caches are written back only by
+//! the kernel's own flush sites ([`sev`]), and only where [`safety`] allows it; what is changed on a host is put back.
 //!
 //! *Not here*: printing, and reading profiles (`cache-model/src/part/profile.rs`).
 //!
-//! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), mapped memory (`buffer`) and the
-//! guest's memory (`guest`), each in its module and nowhere else. Elsewhere than on x86-64 Linux these modules are
+//! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), counters (`perf`), mapped memory
+//! (`buffer`) and guests' memory (`guest`, `sev::real`), each in its module and nowhere else. Elsewhere than on x86-64 Linux these modules are
 //! missing, and probe and calibration say so.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod admit;
 pub mod calibrate;
 pub mod cpuid;
+pub mod noise;
 pub mod probe;
 pub mod profile;
 pub mod program;
+pub mod safety;
+pub mod sev;
 pub mod sources;
 pub mod stats;
 pub mod stepper;
@@ -40,6 +43,8 @@ pub mod live;
 pub mod measure;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod os;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod perf;
 
 /// Whether this build can measure at all.
 pub const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));

@@ -1,24 +1,48 @@
 //! The measurements: each a function of a [`Bench`] that gives readings or says why not.
 //!
-//! *Promise*: the timer's own cost is subtracted; a sample in which the thread was switched away is tagged, not
-//! dropped; a request to stop is honoured within a sample.
+//! *Promise*: the timer's own cost is subtracted; a sample in which the thread was switched away, or took an interrupt if
+//! that can be counted, is tagged, not dropped; a request to stop is honoured within a sample.
 
-mod caches;
+mod core;
+mod dirty;
 mod guests;
+mod latency;
+mod lines;
+mod sev;
 mod system;
+mod write_back;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cpuid::Cpuid;
-use crate::profile::{HeldOut, Reading, Unit};
+use crate::perf::Counter;
+use crate::profile::{Experiment, HeldOut, Reading, Unit};
 use crate::stats::Samples;
 use crate::topology::Topology;
 use crate::{cpu, os};
 
-pub use caches::{atomics, clock, core_to_core, flush, ladder, write_back};
+pub use self::core::{atomics, clock, clock_now};
+pub use dirty::dirty;
 pub use guests::guests;
+pub use latency::{core_to_core, ladder};
+pub use lines::flush;
+pub use sev::sev;
 pub use system::{ipi, locks, syscall};
+pub use write_back::write_back;
+
+/// A word on a line of its own.
+#[repr(align(128))]
+struct Alone<T>(T);
+
+/// Interrupts, as the kernel's tracepoints name them.
+const INTERRUPTS: [&str; 5] = [
+    "irq_vectors/local_timer_entry",
+    "irq_vectors/reschedule_entry",
+    "irq_vectors/call_function_entry",
+    "irq_vectors/call_function_single_entry",
+    "irq/irq_handler_entry",
+];
 
 /// What a measurement works with.
 #[derive(Debug)]
@@ -37,8 +61,14 @@ pub struct Bench<'a> {
     pub quick: bool,
     /// Set when somebody wants an end.
     pub stop: &'a AtomicBool,
+    /// Interrupts of the thread that measures, or why they cannot be counted.
+    pub interrupts: Result<Counter, String>,
+    /// Samples tagged so far.
+    pub tagged: AtomicUsize,
     /// What was found.
     pub readings: Vec<Reading>,
+    /// Series.
+    pub experiments: Vec<Experiment>,
     /// What was found and not used.
     pub held_out: Vec<HeldOut>,
     /// What was not found, and why.
@@ -65,7 +95,10 @@ impl<'a> Bench<'a> {
             cpuid,
             quick,
             stop,
+            interrupts: Counter::of(&INTERRUPTS),
+            tagged: AtomicUsize::new(0),
             readings: Vec::new(),
+            experiments: Vec::new(),
             held_out: Vec::new(),
             missing: Vec::new(),
         };
@@ -83,6 +116,18 @@ impl<'a> Bench<'a> {
     #[must_use]
     pub fn home_cpu(&self) -> usize {
         self.allowed.last().copied().unwrap_or(0)
+    }
+
+    /// Bytes of the data cache of a level.
+    fn cache(&self, level: u32, default: u64) -> usize {
+        let caches = self.cpuid.caches();
+        let bytes = caches.iter().find(|c| c.level == level && c.data).map_or(default, |c| c.bytes);
+        usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// What has disturbed this thread so far.
+    fn disturbances(&self) -> u64 {
+        os::preemptions() + self.interrupts.as_ref().map_or(0, Counter::get)
     }
 
     fn home(&self) -> Result<os::Pinned, String> {
@@ -116,10 +161,11 @@ impl<'a> Bench<'a> {
             if self.stopped() || begin.elapsed() > limit {
                 break;
             }
-            let before = os::switches();
+            let before = self.disturbances();
             let cycles = one();
-            samples.add(self.ps(cycles, ops), os::switches() != before);
+            samples.add(self.ps(cycles, ops), self.disturbances() != before);
         }
+        self.tagged.fetch_add(samples.tagged(), Ordering::Relaxed);
         samples
     }
 

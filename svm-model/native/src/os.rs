@@ -163,14 +163,53 @@ pub fn futex_wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
 }
 
-/// Context switches of the calling thread so far, wanted and not.
-#[must_use]
-pub fn switches() -> u64 {
+fn usage(whose: libc::c_int) -> libc::rusage {
     // SAFETY: all zeros is a value of this plain structure.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes one `rusage` to the one given.
-    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
-    u64::try_from(usage.ru_nivcsw + usage.ru_nvcsw).unwrap_or(0)
+    unsafe { libc::getrusage(whose, &raw mut usage) };
+    usage
+}
+
+/// How often the calling thread was switched away so far without having asked for it.
+#[must_use]
+pub fn preemptions() -> u64 {
+    u64::try_from(usage(libc::RUSAGE_THREAD).ru_nivcsw).unwrap_or(0)
+}
+
+/// Time on pCPUs that this process has used so far.
+#[must_use]
+pub fn own_time() -> Duration {
+    let usage = usage(libc::RUSAGE_SELF);
+    let time = |t: libc::timeval| {
+        let (s, us) = (u64::try_from(t.tv_sec).unwrap_or(0), u64::try_from(t.tv_usec).unwrap_or(0));
+        Duration::from_secs(s) + Duration::from_micros(us)
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+/// Whether the process may do everything: its effective user is root.
+#[must_use]
+pub fn is_root() -> bool {
+    // SAFETY: takes nothing, changes nothing.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Lets the pages of `memory` come from one NUMA node only; for memory that nobody has touched.
+///
+/// # Errors
+/// The kernel's: no such node, or no NUMA.
+pub fn bind_to_node(memory: &mut [u8], node: usize) -> io::Result<()> {
+    const BIND: libc::c_long = 2;
+    let mut words = vec![0_u64; node / 64 + 1];
+    words[node / 64] = 1 << (node % 64);
+    let bits = words.len() * 64 + 1;
+    // SAFETY: the range is a slice, so it is mapped; the call decides where its pages will lie, not what they hold. The
+    // kernel reads `bits - 1` bits of the node mask, which has as many.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mbind, memory.as_mut_ptr(), memory.len(), BIND, words.as_ptr(), bits, 0)
+    };
+    result(done).map(drop)
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::noise::{self, Noise};
 use crate::probe::{Host, Level};
-use crate::stats::{Samples, Spread};
+use crate::stats::{Fit, Samples, Spread, fit};
 
 /// The unit of a reading; values are in thousandths of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,10 @@ pub enum Unit {
     Ghz,
     /// Percent: values are thousandths of one.
     Percent,
+    /// Things.
+    Count,
+    /// 1024 bytes.
+    KiB,
 }
 
 impl Unit {
@@ -28,6 +33,8 @@ impl Unit {
             Unit::GbPerS => "GB/s",
             Unit::Ghz => "GHz",
             Unit::Percent => "percent",
+            Unit::Count => "count",
+            Unit::KiB => "KiB",
         }
     }
 }
@@ -43,7 +50,7 @@ pub struct Reading {
     pub spread: Spread,
     /// How many samples.
     pub samples: usize,
-    /// How many of them were disturbed by a context switch.
+    /// How many of them were disturbed.
     pub tagged: usize,
     /// How it was measured.
     pub method: String,
@@ -95,13 +102,30 @@ pub struct HeldOut {
     pub samples: usize,
 }
 
-/// What disturbed the calibration.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub struct Noise {
-    /// Milliseconds that the hypervisor took from the pCPUs meanwhile.
-    pub steal_ms: u64,
-    /// Load average at the end, as the kernel prints it.
-    pub load: String,
+/// Points of an experiment, and the line through their medians.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Experiment {
+    /// A word.
+    pub name: String,
+    /// What was done.
+    pub method: String,
+    /// What x counts.
+    pub x: &'static str,
+    /// x, percentiles in picoseconds, samples, disturbed samples.
+    pub points: Vec<(u64, Spread, usize, usize)>,
+    /// None with fewer than three points.
+    pub fit: Option<Fit>,
+}
+
+impl Experiment {
+    /// Fits the medians.
+    #[must_use]
+    pub fn of(name: &str, method: String, x: &'static str, points: &[(u64, Samples)]) -> Experiment {
+        let point = |(x, s): &(u64, Samples)| Some((*x, s.spread()?, s.len(), s.tagged()));
+        let points: Vec<_> = points.iter().filter_map(point).collect();
+        let medians: Vec<(u64, u64)> = points.iter().map(|p| (p.0, p.1.p50)).collect();
+        Experiment { name: name.to_owned(), method, x, fit: fit(&medians), points }
+    }
 }
 
 /// A calibration's result.
@@ -115,16 +139,20 @@ pub struct Profile {
     pub tsc_khz: u64,
     /// Cycles that reading the clock takes; subtracted everywhere.
     pub overhead: u64,
+    /// The governor of the clock of the pCPU that measures alone, if there is one.
+    pub governor: Option<String>,
     /// `quick` or `full`.
     pub kind: &'static str,
     /// Whether every step was done.
     pub complete: bool,
-    /// What disturbed it.
-    pub noise: Noise,
+    /// What disturbed each step.
+    pub noise: Vec<Noise>,
     /// The levels of the host.
     pub levels: Vec<Level>,
     /// What was measured.
     pub readings: Vec<Reading>,
+    /// Series of measurements, and the lines through them.
+    pub experiments: Vec<Experiment>,
     /// Held back from the numbers.
     pub held_out: Vec<HeldOut>,
     /// What was not, and why.
@@ -134,6 +162,12 @@ pub struct Profile {
 /// A number in thousandths as a decimal.
 fn decimal(thousandths: u64) -> String {
     format!("{}.{:03}", thousandths / 1000, thousandths % 1000)
+}
+
+/// The same of one that may be negative.
+fn signed(thousandths: i64) -> String {
+    let sign = if thousandths < 0 { "-" } else { "" };
+    format!("{sign}{}", decimal(thousandths.unsigned_abs()))
 }
 
 /// A text as TOML has it.
@@ -203,13 +237,25 @@ impl std::fmt::Display for Profile {
             ("microcode", &host.microcode),
             ("date", &self.date),
             ("under_hypervisor", hypervisor),
+            ("governor", self.governor.as_deref().unwrap_or("none")),
         ] {
             writeln!(out, "{key} = {}", quoted(value))?;
         }
         writeln!(out, "tsc = {{ value = {}, unit = \"MHz\" }}", decimal(self.tsc_khz))?;
         let overhead = "a fenced pair of time stamps with nothing between; subtracted from every sample";
         writeln!(out, "timer = {{ value = {}, unit = \"cycles\", method = \"{overhead}\" }}", self.overhead)?;
-        writeln!(out, "\n[noise]\nsteal_ms = {}\nload = {}", self.noise.steal_ms, quoted(&self.noise.load))?;
+        let all = noise::sum(&self.noise);
+        writeln!(out, "\n[noise]\nquiet = {}\nsaid = {}", all.quiet().is_ok(), quoted(&all.said()))?;
+        for step in &self.noise {
+            let Noise { step, wall_ms, steal_ms, others_ms, interrupts, tagged, load, clock_mhz, .. } = step;
+            let clock = clock_mhz.map_or(0, |c| c.0);
+            writeln!(
+                out,
+                "step.{step} = {{ wall_ms = {wall_ms}, steal_ms = {steal_ms}, others_ms = {others_ms}, interrupts = \
+                 {interrupts}, tagged = {tagged}, clock_mhz = {clock}, load = {} }}",
+                quoted(load)
+            )?;
+        }
         writeln!(out, "\n[levels]")?;
         for level in &self.levels {
             let have = if level.have { "have" } else { "have not" };
@@ -242,6 +288,9 @@ impl std::fmt::Display for Profile {
         for (name, why) in &self.missing {
             writeln!(out, "{} = {}", quoted(name), quoted(why))?;
         }
+        for experiment in &self.experiments {
+            write!(out, "{experiment}")?;
+        }
         for held in &self.held_out {
             let HeldOut { work, spread, samples } = held;
             writeln!(out, "\n[[held_out]]")?;
@@ -255,6 +304,31 @@ impl std::fmt::Display for Profile {
             writeln!(out, "value = {p50}\nlow = {p10}\nhigh = {p90}\nunit = \"ns\"\nsamples = {samples}")?;
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Display for Experiment {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Experiment { name, method, x, points, fit } = self;
+        writeln!(out, "\n[[experiment]]\nname = {}\nmethod = {}", quoted(name), quoted(method))?;
+        writeln!(out, "x = \"{x}\"\nunit = \"ns\"")?;
+        if let Some(fit) = fit {
+            let (fixed, fixed_error) = (signed(fit.fixed), signed(fit.fixed_error));
+            writeln!(out, "fixed = {{ value = {fixed}, error = {fixed_error} }}")?;
+            let (slope, error) = (signed(fit.slope_milli / 1000), signed(fit.slope_error_milli / 1000));
+            writeln!(out, "slope = {{ value = {slope}, error = {error} }}")?;
+        }
+        writeln!(out, "points = [")?;
+        for (x, spread, samples, tagged) in points {
+            let [p50, p10, p90] = [spread.p50, spread.p10, spread.p90].map(decimal);
+            let residual =
+                fit.map_or(String::new(), |f| format!(", residual = {}", signed(f.residual(*x, spread.p50))));
+            writeln!(
+                out,
+                "  {{ x = {x}, value = {p50}, low = {p10}, high = {p90}, samples = {samples}, tagged = {tagged}{residual} }},"
+            )?;
+        }
+        writeln!(out, "]")
     }
 }
 
@@ -273,5 +347,6 @@ mod tests {
     fn texts_are_quoted() {
         assert_eq!(quoted("a \"b\"\\\n"), r#""a \"b\"\\ ""#);
         assert_eq!(decimal(12_005), "12.005");
+        assert_eq!((signed(-5), signed(1200)), ("-0.005".to_owned(), "1.200".to_owned()));
     }
 }

@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Samples of one quantity, all in one unit. Disturbed ones are marked, and count like the others.
+/// Samples of one quantity, all in one unit. Disturbed ones are tagged, and count like the others.
 #[derive(Clone, Default, Debug)]
 pub struct Samples {
     values: Vec<u64>,
@@ -34,7 +34,7 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// Adds one; `disturbed` if the thread was interrupted by another meanwhile.
+    /// Adds one; `disturbed` if another thread or an interrupt came between.
     pub fn add(&mut self, value: u64, disturbed: bool) {
         self.values.push(value);
         self.tagged += usize::from(disturbed);
@@ -56,6 +56,25 @@ impl Samples {
     #[must_use]
     pub fn tagged(&self) -> usize {
         self.tagged
+    }
+
+    /// Without tags: what they say is what was to be measured.
+    #[must_use]
+    pub fn untagged(mut self) -> Samples {
+        self.tagged = 0;
+        self
+    }
+
+    /// Adds those of another.
+    pub fn extend(&mut self, other: &Samples) {
+        self.values.extend(&other.values);
+        self.tagged += other.tagged;
+    }
+
+    /// Each value changed; the tags stay.
+    #[must_use]
+    pub fn map(&self, f: impl Fn(u64) -> u64) -> Samples {
+        Samples { values: self.values.iter().map(|v| f(*v)).collect(), tagged: self.tagged }
     }
 
     /// The values, sorted.
@@ -100,12 +119,21 @@ impl Spread {
 pub struct Fit {
     /// At x = 0.
     pub fixed: i64,
+    /// Standard error of that.
+    pub fixed_error: i64,
     /// Per unit of x, in thousandths.
     pub slope_milli: i64,
     /// Standard error of the slope, in thousandths.
     pub slope_error_milli: i64,
-    /// The largest distance of a point from the line.
-    pub residual: i64,
+}
+
+impl Fit {
+    /// By how much a point lies above the line.
+    #[must_use]
+    pub fn residual(&self, x: u64, y: u64) -> i64 {
+        let line = i128::from(self.fixed) + i128::from(self.slope_milli) * i128::from(x) / 1000;
+        i64::try_from(i128::from(y) - line).unwrap_or(i64::MAX)
+    }
 }
 
 /// Fits `y = fixed + slope * x`; at least three points with two different x.
@@ -125,15 +153,18 @@ pub fn fit(points: &[(u64, u64)]) -> Option<Fit> {
     let fixed = (sy * 1000 - slope_milli * sx) / (n * 1000);
     let off = |x: i128, y: i128| y - fixed - slope_milli * x / 1000;
     let squares = sum(&|x, y| off(x, y) * off(x, y));
-    // The slope's variance is (squares / (n - 2)) / (sxx / n).
-    let variance =
-        squares.unsigned_abs() * 1_000_000 * n.unsigned_abs() / (n - 2).unsigned_abs() / sxx.unsigned_abs();
+    // With s2 = squares / (n - 2): the slope's variance is s2 / (sxx / n), that of the fixed part s2 * mean(x^2) / (sxx / n).
+    let per_degree = |scale: i128| {
+        // Two steps, because the product of all of it may not fit.
+        let scaled = squares.checked_mul(scale).map(|s| s / (n - 2) / sxx);
+        scaled.unwrap_or_else(|| squares / (n - 2) * (scale / sxx.max(1))).unsigned_abs().isqrt()
+    };
     let narrow = |v: i128| i64::try_from(v).unwrap_or(i64::MAX);
     Some(Fit {
         fixed: narrow(fixed),
+        fixed_error: i64::try_from(per_degree(sum(&|x, _| x * x))).unwrap_or(i64::MAX),
         slope_milli: narrow(slope_milli),
-        slope_error_milli: i64::try_from(variance.isqrt()).unwrap_or(i64::MAX),
-        residual: narrow(points.iter().map(wide).map(|(x, y)| off(x, y).abs()).max().unwrap_or(0)),
+        slope_error_milli: i64::try_from(per_degree(n * 1_000_000)).unwrap_or(i64::MAX),
     })
 }
 
@@ -144,13 +175,16 @@ mod tests {
     #[test]
     fn a_line_is_found_and_its_error_is_zero_only_if_it_is_one() {
         let exact: Vec<(u64, u64)> = [1, 2, 5, 9].map(|x| (x, 40 + 7 * x)).to_vec();
-        let line = Fit { fixed: 40, slope_milli: 7000, slope_error_milli: 0, residual: 0 };
+        let line = Fit { fixed: 40, fixed_error: 0, slope_milli: 7000, slope_error_milli: 0 };
         assert_eq!(fit(&exact), Some(line));
         assert_eq!(fit(&exact[..2]), None);
-        // By hand: x 0, 1, 2; y 0, 0, 3: slope 1.5, fixed -0.5, squares 1.5 over 1 degree, sxx 2: error 0.866.
-        let bent = fit(&[(0, 0), (1000, 0), (2000, 3000)]).unwrap();
-        assert_eq!((bent.slope_milli, bent.fixed, bent.residual), (1500, -500, 1000));
-        assert_eq!(bent.slope_error_milli, 866);
+        // By hand: x 0, 1, 2; y 0, 0, 3: slope 1.5, fixed -0.5, squares 0.25 + 1 + 0.25 over 1 degree; sum of squares about
+        // the mean of x 2: error of the slope sqrt(1.5 / 2) = 0.866, of the fixed part sqrt(1.5 * (5 / 3) / 2) = 1.118.
+        let points = [(0, 0), (1000, 0), (2000, 3000)];
+        let bent = fit(&points).unwrap();
+        assert_eq!((bent.slope_milli, bent.fixed), (1500, -500));
+        assert_eq!((bent.slope_error_milli, bent.fixed_error), (866, 1118));
+        assert_eq!(points.map(|(x, y)| bent.residual(x, y)), [500, -1000, 500]);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub enum Distance {
 pub struct Topology {
     /// In the order of their numbers.
     pub pcpus: Vec<Pcpu>,
+    /// NUMA nodes: number and pCPUs; empty on a kernel without.
+    pub nodes: Vec<(usize, BTreeSet<usize>)>,
 }
 
 /// `0-2,8` as numbers.
@@ -66,7 +68,39 @@ impl Topology {
             let package = package.and_then(|t| t.trim().parse().ok()).unwrap_or(0);
             Pcpu { id, package, l3: l3.unwrap_or_else(|| core.clone()), core }
         };
-        Topology { pcpus: online.into_iter().map(pcpu).collect() }
+        let nodes = root.join("sys/devices/system/node");
+        let known = text(&nodes.join("online")).map_or_else(BTreeSet::new, |t| list(&t));
+        let node = |id: usize| {
+            let cpus =
+                text(&nodes.join(format!("node{id}/cpulist"))).map_or_else(BTreeSet::new, |t| list(&t));
+            (id, cpus)
+        };
+        Topology {
+            pcpus: online.into_iter().map(pcpu).collect(),
+            nodes: known.into_iter().map(node).collect(),
+        }
+    }
+
+    /// One of the pCPUs.
+    #[must_use]
+    pub fn pcpu(&self, id: usize) -> Option<&Pcpu> {
+        self.pcpus.iter().find(|p| p.id == id)
+    }
+
+    /// A NUMA node with pCPUs of another socket than `id`'s.
+    #[must_use]
+    pub fn remote_node(&self, id: usize) -> Option<usize> {
+        let home = self.pcpu(id)?.package;
+        let other =
+            |cpus: &BTreeSet<usize>| cpus.iter().any(|c| self.pcpu(*c).is_some_and(|p| p.package != home));
+        self.nodes.iter().find(|(_, cpus)| other(cpus)).map(|(node, _)| *node)
+    }
+
+    /// The first thread of each core among `allowed` for which `wanted` holds.
+    #[must_use]
+    pub fn one_a_core(&self, allowed: &[usize], wanted: impl Fn(&Pcpu) -> bool) -> Vec<usize> {
+        let first = |p: &&Pcpu| p.core.iter().find(|c| allowed.contains(c)) == Some(&p.id);
+        self.pcpus.iter().filter(first).filter(|p| wanted(p)).map(|p| p.id).collect()
     }
 
     /// How two pCPUs are to each other.
@@ -137,11 +171,18 @@ mod tests {
                 pcpu(3, 0, &[3], &[3]),
                 pcpu(4, 1, &[4], &[4]),
             ],
+            nodes: vec![(0, set(&[0, 1, 2, 3])), (1, set(&[4]))],
         };
         assert_eq!(topology.pair(Distance::Sibling, &all), Some((0, 1)));
         assert_eq!(topology.pair(Distance::SameCcx, &all), Some((0, 2)));
         assert_eq!(topology.pair(Distance::OtherCcx, &all), Some((0, 3)));
         assert_eq!(topology.pair(Distance::OtherSocket, &[0, 1]), None);
         assert_eq!((topology.l3s(), topology.cores(), topology.sockets()), (3, 4, 2));
+        assert_eq!(
+            (topology.remote_node(2), topology.remote_node(4), topology.remote_node(9)),
+            (Some(1), Some(0), None)
+        );
+        assert_eq!(topology.one_a_core(&all, |p| p.package == 0), [0, 2, 3]);
+        assert_eq!(topology.one_a_core(&[1, 2], |_| true), [1, 2], "its first thread is not ours to use");
     }
 }

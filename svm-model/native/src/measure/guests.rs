@@ -57,9 +57,9 @@ pub fn guests(bench: &mut Bench<'_>) -> Result<(), String> {
                 let to = if n % 2 == 0 { b } else { a };
                 // The move may wait for its turn on a busy pCPU; only the run after it is timed.
                 os::set_affinity(&os::CpuSet::one(to)).map_err(|e| e.to_string())?;
-                let before = os::switches();
+                let before = os::preemptions();
                 let cycles = run(&mut guest);
-                moved.add(bench.ps(cycles, 1), os::switches() != before);
+                moved.add(bench.ps(cycles, 1), os::preemptions() != before);
                 run(&mut guest);
             }
             drop(restore);

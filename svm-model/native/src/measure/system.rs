@@ -1,10 +1,10 @@
 //! The kernel: system calls, mutexes, context switches, IPIs.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Bench, beside};
+use super::{Alone, Bench, beside};
 use crate::profile::Unit;
 use crate::stats::Samples;
 use crate::topology::Distance;
@@ -81,9 +81,7 @@ fn hand_over(bench: &Bench<'_>, a: usize, b: usize) -> Result<Samples, String> {
         }
     };
     let (samples, ()) = beside(b, a, answer, || {
-        // Being switched away is what is measured here, so it is no disturbance.
-        let mut samples = Samples::default();
-        let measured = bench.sample(300, 2 * TRIPS, || {
+        bench.sample(300, 2 * TRIPS, || {
             let begin = cpu::begin();
             for _ in 0..TRIPS {
                 turn.store(1, Ordering::Release);
@@ -93,15 +91,18 @@ fn hand_over(bench: &Bench<'_>, a: usize, b: usize) -> Result<Samples, String> {
                 }
             }
             cpu::end() - begin
-        });
-        measured.sorted().into_iter().for_each(|ps| samples.add(ps, false));
-        samples
+        })
     })?;
-    Ok(samples)
+    // To be switched away is what is measured here.
+    Ok(samples.untagged())
 }
 
 /// Cycles without a look at the clock that count as an interruption of the victim.
-const INTERRUPTED: u64 = 400;
+const INTERRUPTED: u64 = 1000;
+/// The victim shows that it runs every so many looks.
+const BEAT: u32 = 32;
+/// Cycles after a sign of life in which the victim still counts as running.
+const FRESH: u64 = 5000;
 
 /// One call of the sender.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +160,8 @@ pub fn ipi(bench: &mut Bench<'_>) -> Result<(), String> {
             continue;
         };
         let taken = calls_taken(b);
-        let (calls, gaps) = beside(b, a, watch, || send(bench))?;
+        let beat = Alone(AtomicU64::new(0));
+        let (calls, gaps) = beside(b, a, |done| watch(done, &beat.0), || send(bench, &beat.0))?;
         let taken = calls_taken(b).zip(taken).map(|(after, before)| after - before);
         let found = matched(&calls, &gaps);
         let check = taken.map_or(String::new(), |n| format!("; /proc/interrupts counts {n} calls"));
@@ -190,11 +192,19 @@ pub fn ipi(bench: &mut Bench<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Looks at the clock all the time and notes where it was kept from it.
-fn watch(done: &AtomicBool) -> Vec<Gap> {
+/// Looks at the clock all the time, notes where it was kept from it, and shows that it runs.
+fn watch(done: &AtomicBool, beat: &AtomicU64) -> Vec<Gap> {
     let mut gaps = Vec::with_capacity(1 << 16);
     let mut last = cpu::now();
+    let mut looks = 0;
     while !done.load(Ordering::Relaxed) {
+        looks += 1;
+        if looks == BEAT {
+            looks = 0;
+            beat.store(last, Ordering::Relaxed);
+            // The line may have been with the sender: that was no interruption.
+            last = cpu::now();
+        }
         let now = cpu::now();
         if now - last > INTERRUPTED && gaps.len() < gaps.capacity() {
             gaps.push((last, now));
@@ -206,17 +216,21 @@ fn watch(done: &AtomicBool) -> Vec<Gap> {
     gaps
 }
 
-/// Calls with pauses of their own length, so that two do not run into one gap.
-fn send(bench: &Bench<'_>) -> Vec<Call> {
-    let limit = Duration::from_millis(if bench.quick { 1500 } else { 10_000 });
+/// Calls while the victim runs, with pauses of their own length, so that two do not run into one gap.
+fn send(bench: &Bench<'_>, beat: &AtomicU64) -> Vec<Call> {
+    let limit = Duration::from_millis(if bench.quick { 3000 } else { 20_000 });
     let mut calls = Vec::new();
     let start = Instant::now();
-    while start.elapsed() < limit && calls.len() < bench.count(5000) && !bench.stopped() {
-        let before = os::switches();
+    while start.elapsed() < limit && calls.len() < bench.count(1000) && !bench.stopped() {
+        if cpu::now().saturating_sub(beat.load(Ordering::Relaxed)) > FRESH {
+            std::hint::spin_loop();
+            continue;
+        }
+        let before = bench.disturbances();
         let begin = cpu::begin();
         os::membarrier();
         let end = cpu::end();
-        calls.push(Call { begin, end, disturbed: os::switches() != before });
+        calls.push(Call { begin, end, disturbed: bench.disturbances() != before });
         let pause = (end - begin).min(100_000);
         while cpu::now() < end + pause {
             std::hint::spin_loop();

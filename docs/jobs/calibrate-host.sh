@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Calibrates the host that it runs on and puts the profile into a folder that a rack shares.
+#
+#   calibrate-host.sh FOLDER [OPTION OF sevsim calibrate]...
+#
+# FOLDER gets HOST-DATE.toml, complete or not at all, HOST-DATE.probe.json, and HOST-DATE.log with what was said. The second of two
+# calibrations is kept as HOST-DATE.again.toml, and how far they agree goes into the log.
+# SEVSIM names the program (default: sevsim). Exit codes are those of sevsim calibrate: 6 says that this host cannot.
+set -euo pipefail
+
+if [ $# -lt 1 ] || [ ! -d "$1" ]; then
+    echo "usage: calibrate-host.sh FOLDER [OPTION]...   (FOLDER must exist)" >&2
+    exit 2
+fi
+folder=$1
+shift
+sevsim=${SEVSIM:-sevsim}
+name=$(uname -n)-$(date -u +%Y%m%dT%H%M%SZ)
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+
+# Moved in one step, so that nobody collects half a file.
+deliver() {
+    cp -- "$1" "$folder/.$2.part"
+    mv -- "$folder/.$2.part" "$folder/$2"
+}
+
+code=0
+{
+    "$sevsim" probe
+    "$sevsim" calibrate --dry-run "$@"
+    "$sevsim" calibrate "$@" --out "$work/first.toml" || code=$?
+    if [ "$code" = 0 ]; then
+        "$sevsim" calibrate "$@" --out "$work/again.toml" || code=$?
+    fi
+    if [ "$code" = 0 ]; then
+        # What it says goes into the log; a noisy host is no failure of the job.
+        "$sevsim" validate "$work/first.toml" --against "$work/again.toml" || true
+        "$sevsim" validate "$work/first.toml" || true
+    fi
+} >"$work/log" 2>&1 || code=$?
+
+"$sevsim" probe --format json >"$work/probe.json" || true
+deliver "$work/probe.json" "$name.probe.json"
+deliver "$work/log" "$name.log"
+# A profile that an interruption cut short says so in its third line, and is worth keeping.
+if [ -s "$work/first.toml" ]; then
+    deliver "$work/first.toml" "$name.toml"
+fi
+if [ -s "$work/again.toml" ]; then
+    deliver "$work/again.toml" "$name.again.toml"
+fi
+exit "$code"

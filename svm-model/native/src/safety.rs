@@ -1,0 +1,224 @@
+//! What a calibration changes on a host and gives back, and whether it may flush there at all.
+//!
+//! *Promise*: whatever was changed is put back when its [`Undo`] ends, on an error and a panic too; [`undo_all`] does it for
+//! a program that is about to leave at once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+type Action = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
+/// The next change's number.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// What is still to be put back, the last change last.
+static PENDING: Mutex<Vec<(u64, String, Action)>> = Mutex::new(Vec::new());
+
+/// A change that is put back at the end of this value.
+#[derive(Debug)]
+#[must_use = "the change is put back at once otherwise"]
+pub struct Undo(u64);
+
+/// Remembers how to put a change back.
+pub fn undo_later(what: String, action: impl FnOnce() -> Result<(), String> + Send + 'static) -> Undo {
+    let Ok(mut pending) = PENDING.lock() else { return Undo(u64::MAX) };
+    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    pending.push((id, what, Box::new(action)));
+    Undo(id)
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let mine = PENDING.lock().ok().and_then(|mut pending| {
+            let at = pending.iter().position(|p| p.0 == self.0)?;
+            Some(pending.remove(at))
+        });
+        if let Some((_, _, action)) = mine {
+            // Nobody is left to be told; the next change of the same thing will say what is wrong.
+            drop(action());
+        }
+    }
+}
+
+/// Puts everything back, the last change first; what could not be.
+#[must_use]
+pub fn undo_all() -> Vec<String> {
+    let Ok(mut pending) = PENDING.lock() else {
+        return vec!["what was changed is not known any more".to_owned()];
+    };
+    let all = std::mem::take(&mut *pending);
+    drop(pending);
+    all.into_iter()
+        .rev()
+        .filter_map(|(_, what, action)| action().err().map(|e| format!("{what}: {e}")))
+        .collect()
+}
+
+/// Sets the governor of these pCPUs' clocks.
+///
+/// # Errors
+/// There is none to set, there is no such governor, or this user may not; what was set is put back then.
+pub fn set_governor(root: &Path, pcpus: &[usize], governor: &str) -> Result<Vec<Undo>, String> {
+    let mut undo = Vec::new();
+    for pcpu in pcpus {
+        let folder = root.join(format!("sys/devices/system/cpu/cpu{pcpu}/cpufreq"));
+        let path: PathBuf = folder.join("scaling_governor");
+        let before = fs::read_to_string(&path).map_err(|e| {
+            format!(
+                "--governor: {}: {e}: this kernel sets no clock of pCPU {pcpu} (in a VM the host does)",
+                path.display()
+            )
+        })?;
+        let known = fs::read_to_string(folder.join("scaling_available_governors")).unwrap_or_default();
+        if !known.split_whitespace().any(|g| g == governor) {
+            return Err(format!("--governor {governor}: pCPU {pcpu} has: {}", known.trim()));
+        }
+        fs::write(&path, governor).map_err(|e| format!("--governor: {}: {e}", path.display()))?;
+        let before = before.trim().to_owned();
+        let what = format!("governor of pCPU {pcpu} back to {before}");
+        undo.push(undo_later(what, move || fs::write(&path, &before).map_err(|e| e.to_string())));
+    }
+    Ok(undo)
+}
+
+/// The governor of a pCPU's clock, if there is one.
+#[must_use]
+pub fn governor(root: &Path, pcpu: usize) -> Option<String> {
+    let path = root.join(format!("sys/devices/system/cpu/cpu{pcpu}/cpufreq/scaling_governor"));
+    fs::read_to_string(path).ok().map(|t| t.trim().to_owned())
+}
+
+/// VMs of other processes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OtherVms {
+    /// Processes that hold a KVM VM open: number and name.
+    pub holders: Vec<(u32, String)>,
+    /// Processes whose files this user may not see.
+    pub hidden: usize,
+}
+
+/// Looks through the processes below `root`, but for `own`.
+#[must_use]
+pub fn other_vms(root: &Path, own: u32) -> OtherVms {
+    let mut found = OtherVms::default();
+    let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
+    let numbered = processes.filter_map(|p| Some((p.file_name().to_str()?.parse::<u32>().ok()?, p.path())));
+    let mut numbered: Vec<_> = numbered.filter(|(pid, _)| *pid != own).collect();
+    numbered.sort();
+    for (pid, path) in numbered {
+        let Ok(files) = fs::read_dir(path.join("fd")) else {
+            // One that has just ended hides nothing.
+            found.hidden += usize::from(path.exists());
+            continue;
+        };
+        let is_vm = |target: PathBuf| target.to_string_lossy().contains("kvm-vm");
+        if files.flatten().any(|f| fs::read_link(f.path()).is_ok_and(is_vm)) {
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            found.holders.push((pid, name.trim().to_owned()));
+        }
+    }
+    found
+}
+
+impl OtherVms {
+    /// Whether caches as a whole may be flushed; `yes` if the user has said so.
+    ///
+    /// # Errors
+    /// Why not, and what to type to do it all the same.
+    pub fn may_flush(&self, yes: bool) -> Result<(), String> {
+        if yes {
+            return Ok(());
+        }
+        let all_the_same =
+            "flushing whole caches slows every tenant; --yes-flush-this-host does it all the same";
+        if !self.holders.is_empty() {
+            let some: Vec<String> =
+                self.holders.iter().take(3).map(|(pid, name)| format!("{name} ({pid})")).collect();
+            let more = if self.holders.len() > 3 { ", ..." } else { "" };
+            let n = self.holders.len();
+            return Err(format!(
+                "VMs of other processes run here ({n}: {}{more}), and {all_the_same}",
+                some.join(", ")
+            ));
+        }
+        if self.hidden > 0 {
+            let n = self.hidden;
+            return Err(format!(
+                "whether other VMs run here is not to be seen by this user ({n} processes), and {all_the_same}"
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// The list of what is pending is the program's, so its tests are one.
+    #[test]
+    fn changes_are_put_back_in_the_end_and_all_at_once_the_last_first() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let undo = |n: u32| {
+            let told = Arc::clone(&told);
+            undo_later(format!("change {n}"), move || {
+                told.lock().unwrap().push(n);
+                if n == 2 { Err("stuck".to_owned()) } else { Ok(()) }
+            })
+        };
+        let first = undo(1);
+        drop(undo(5));
+        assert_eq!(*told.lock().unwrap(), [5]);
+        let (second, third) = (undo(2), undo(3));
+        assert!(undo_all().contains(&"change 2: stuck".to_owned()));
+        assert_eq!(*told.lock().unwrap(), [5, 3, 2, 1]);
+        drop((first, second, third));
+        assert_eq!(told.lock().unwrap().len(), 4, "not twice");
+
+        let root = std::env::temp_dir().join(format!("sevsim-governor-{}", std::process::id()));
+        let folder = |n: usize| root.join(format!("sys/devices/system/cpu/cpu{n}/cpufreq"));
+        for n in 0..2 {
+            fs::create_dir_all(folder(n)).unwrap();
+            fs::write(folder(n).join("scaling_governor"), "schedutil\n").unwrap();
+            fs::write(folder(n).join("scaling_available_governors"), "performance schedutil\n").unwrap();
+        }
+        let now = || [0, 1].map(|n| governor(&root, n).unwrap());
+        let set = set_governor(&root, &[0, 1], "performance").unwrap();
+        assert_eq!(now(), ["performance", "performance"]);
+        drop(set);
+        assert_eq!(now(), ["schedutil", "schedutil"]);
+        assert!(set_governor(&root, &[0, 9], "performance").unwrap_err().contains("pCPU 9"));
+        assert_eq!(now(), ["schedutil", "schedutil"], "the first is put back when the second fails");
+        assert!(set_governor(&root, &[0], "turbo").unwrap_err().contains("has: performance schedutil"));
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn other_vms_are_found_by_what_their_processes_hold() {
+        let root = std::env::temp_dir().join(format!("sevsim-vms-{}", std::process::id()));
+        drop(fs::remove_dir_all(&root));
+        let process = |pid: u32, target: &str| {
+            let fd = root.join(format!("proc/{pid}/fd"));
+            fs::create_dir_all(&fd).unwrap();
+            fs::write(root.join(format!("proc/{pid}/comm")), format!("p{pid}\n")).unwrap();
+            std::os::unix::fs::symlink(target, fd.join("3")).unwrap();
+        };
+        process(10, "/dev/null");
+        process(11, "anon_inode:kvm-vm");
+        process(12, "anon_inode:kvm-vm");
+        let found = other_vms(&root, 12);
+        assert_eq!(found, OtherVms { holders: vec![(11, "p11".to_owned())], hidden: 0 });
+        assert!(found.may_flush(false).unwrap_err().contains("1: p11 (11)"));
+        assert_eq!(found.may_flush(true), Ok(()));
+        fs::remove_dir_all(root.join("proc/11")).unwrap();
+        assert_eq!(other_vms(&root, 12).may_flush(false), Ok(()));
+        // A process whose files cannot be listed: here, one without the folder.
+        fs::create_dir_all(root.join("proc/13")).unwrap();
+        assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("not to be seen"));
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
