@@ -18,6 +18,8 @@ sevsim=${SEVSIM:-sevsim}
 name=$(uname -n)-$(date -u +%Y%m%dT%H%M%SZ)
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
+# Whoever stops the job means the calibration, which keeps what it has; this script then delivers that.
+trap : INT TERM
 
 # Moved in one step, so that nobody collects half a file.
 deliver() {

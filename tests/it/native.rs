@@ -330,3 +330,56 @@ fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
     assert!(!folder.path.join("p.toml.part").exists());
     sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0);
 }
+
+/// A program that stands for sevsim: `calibrate` writes a profile to `--out` and ends with $CODE.
+const STAND_IN: &str = r#"#!/bin/sh
+echo "ran $*"
+[ "$1" = calibrate ] || exit 0
+while [ $# -gt 0 ]; do
+    if [ "$1" = --dry-run ]; then exit 0; fi
+    if [ "$1" = --out ]; then printf 'quiet = true\ncomplete = true\n' > "$2"; fi
+    shift
+done
+exit "${CODE:-0}"
+"#;
+
+#[test]
+fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
+    let folder = Folder::new();
+    folder.file("sevsim", STAND_IN);
+    let stand_in = folder.path.join("sevsim");
+    assert!(Command::new("chmod").arg("+x").arg(&stand_in).status().expect("chmod runs").success());
+    let job = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/jobs/calibrate-host.sh");
+    let host = |into: &str, code: &str| {
+        let mut command = Command::new("bash");
+        command
+            .args([job, into, "--quick"])
+            .current_dir(&folder.path)
+            .env("SEVSIM", &stand_in)
+            .env("CODE", code);
+        let ran = ran(command.output().expect("bash runs"));
+        let listed = std::fs::read_dir(folder.path.join(into)).into_iter().flatten().flatten();
+        let mut kinds: Vec<String> = listed
+            .map(|f| {
+                f.file_name().to_string_lossy().split_once("Z.").map_or_else(String::new, |n| n.1.to_owned())
+            })
+            .collect();
+        kinds.sort();
+        (ran, kinds)
+    };
+    for into in ["all", "cut", "cannot"] {
+        std::fs::create_dir(folder.path.join(into)).expect("a folder");
+    }
+    let (ran, kinds) = host("all", "0");
+    ran.ends(0);
+    assert_eq!(kinds, ["again.toml", "log", "probe.json", "toml"]);
+    // Interrupted: what there is, and no second one.
+    let (ran, kinds) = host("cut", "75");
+    ran.ends(75);
+    assert_eq!(kinds, ["log", "probe.json", "toml"]);
+    let (ran, _) = host("cannot", "6");
+    ran.ends(6);
+    let (ran, kinds) = host("none", "0");
+    ran.ends(2).says(&["usage"]);
+    assert!(kinds.is_empty());
+}

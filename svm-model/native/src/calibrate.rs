@@ -91,10 +91,19 @@ const NEEDS_MORE: [(&str, &str); 7] = [
     ("flush.wbinvd_fixed", "WBINVD is privileged: needs the helper module (L2)"),
     ("flush.wbinvd_walk", "WBINVD is privileged: needs the helper module (L2)"),
     ("flush.wbnoinvd_factor", "WBNOINVD is privileged: needs the helper module (L2)"),
-    ("latency.sev_extra", "needs an encrypted guest (L3)"),
-    ("vm.sev_factor", "needs an encrypted guest (L3)"),
-    ("vm.sev_es_factor", "needs an encrypted guest (L3)"),
-    ("vm.snp_run_exit", "needs an encrypted guest (L3)"),
+    ("latency.sev_extra", "needs a clock inside an encrypted guest (L3): not measured by this version"),
+    (
+        "vm.sev_factor",
+        "an encrypted guest (L3) shows the whole way to KVM_RUN and back (sev.*_run), not VMRUN alone",
+    ),
+    (
+        "vm.sev_es_factor",
+        "an encrypted guest (L3) shows the whole way to KVM_RUN and back (sev.*_run), not VMRUN alone",
+    ),
+    (
+        "vm.snp_run_exit",
+        "an encrypted guest (L3) shows the whole way to KVM_RUN and back (sev.*_run), not VMRUN alone",
+    ),
 ];
 
 /// How a calibration is to be done.
@@ -227,6 +236,10 @@ pub fn calibrate(
         };
         if let Err(why) = done {
             bench.missing.push((format!("step {}", step.name), why));
+        }
+        if bench.is_late() {
+            let why = "began or ended when the time was over: few samples".to_owned();
+            bench.missing.push((format!("samples of step {}", step.name), why));
         }
         profile.complete = n + 1 == STEPS.len() && !bench.stopped();
         let tagged = bench.tagged.load(Ordering::Relaxed) - tagged;

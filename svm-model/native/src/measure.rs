@@ -35,6 +35,9 @@ pub use write_back::write_back;
 #[repr(align(128))]
 struct Alone<T>(T);
 
+/// Samples of a series that begins when the time is over.
+const FEW: usize = 5;
+
 /// Interrupts, as the kernel's tracepoints name them.
 const INTERRUPTS: [&str; 5] = [
     "irq_vectors/local_timer_entry",
@@ -63,6 +66,8 @@ pub struct Bench<'a> {
     pub stop: &'a AtomicBool,
     /// Interrupts of the thread that measures, or why they cannot be counted.
     pub interrupts: Result<Counter, String>,
+    /// When it began.
+    pub began: Instant,
     /// Samples tagged so far.
     pub tagged: AtomicUsize,
     /// What was found.
@@ -96,6 +101,7 @@ impl<'a> Bench<'a> {
             quick,
             stop,
             interrupts: Counter::of(&INTERRUPTS),
+            began: Instant::now(),
             tagged: AtomicUsize::new(0),
             readings: Vec::new(),
             experiments: Vec::new(),
@@ -140,9 +146,21 @@ impl<'a> Bench<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// `n` samples when in a hurry, five times as many otherwise.
+    /// Whether the time for all of it is over: under 60 seconds in a hurry, 15 minutes otherwise, with some left for an end.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.began.elapsed() > Duration::from_secs(if self.quick { 45 } else { 12 * 60 })
+    }
+
+    /// `n` samples when in a hurry, twenty times as many otherwise, and a few when the time is over.
     fn count(&self, n: usize) -> usize {
-        if self.quick { n } else { n * 5 }
+        if self.is_late() {
+            n.min(FEW)
+        } else if self.quick {
+            n
+        } else {
+            n * 20
+        }
     }
 
     /// Picoseconds of `cycles` of the TSC, the timer's own subtracted, over `ops`.
@@ -152,9 +170,13 @@ impl<'a> Bench<'a> {
     }
 
     /// Takes samples of a function that gives cycles, of `ops` operations each; at most two seconds (ten if not in
-    /// a hurry).
+    /// a hurry, a fifth of one when the time is over).
     fn sample(&self, count: usize, ops: u64, mut one: impl FnMut() -> u64) -> Samples {
-        let limit = Duration::from_secs(if self.quick { 2 } else { 10 });
+        let limit = match (self.is_late(), self.quick) {
+            (true, _) => Duration::from_millis(200),
+            (_, true) => Duration::from_secs(2),
+            _ => Duration::from_secs(10),
+        };
         let begin = Instant::now();
         let mut samples = Samples::default();
         for _ in 0..self.count(count) {
@@ -202,23 +224,42 @@ fn tsc_khz() -> u64 {
 fn beside<W: Send, R>(
     other: usize,
     here: usize,
-    work: impl FnOnce(&AtomicBool) -> W + Send,
+    work: impl Fn(&AtomicBool) -> W + Sync,
     meanwhile: impl FnOnce() -> R,
 ) -> Result<(R, W), String> {
-    let (done, ready) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (result, mut all) = beside_all(&[other], here, |_, done| work(done), meanwhile)?;
+    let work = all.pop().ok_or("a measuring thread is missing")?;
+    Ok((result, work))
+}
+
+/// The same with a thread on each of several pCPUs, each told which of them it is.
+fn beside_all<W: Send, R>(
+    others: &[usize],
+    here: usize,
+    work: impl Fn(usize, &AtomicBool) -> W + Sync,
+    meanwhile: impl FnOnce() -> R,
+) -> Result<(R, Vec<W>), String> {
+    let (done, ready) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let pinned = pin(other);
-            ready.store(true, Ordering::Release);
-            pinned.map(|_pinned| work(&done))
-        });
+        let (done, ready, work) = (&done, &ready, &work);
+        let thread = |(n, cpu): (usize, &usize)| {
+            let cpu = *cpu;
+            scope.spawn(move || {
+                let pinned = pin(cpu);
+                ready.fetch_add(1, Ordering::Release);
+                pinned.map(|_pinned| work(n, done))
+            })
+        };
+        let threads: Vec<_> = others.iter().enumerate().map(thread).collect();
         let pinned = pin(here);
-        while !ready.load(Ordering::Acquire) {
+        while ready.load(Ordering::Acquire) < others.len() {
             std::thread::yield_now();
         }
         let result = pinned.map(|_pinned| meanwhile());
         done.store(true, Ordering::Release);
-        let work = thread.join().map_err(|_| "a measuring thread died".to_owned())??;
-        Ok((result?, work))
+        let joined =
+            threads.into_iter().map(|t| t.join().map_err(|_| "a measuring thread died".to_owned())?);
+        let all: Vec<W> = joined.collect::<Result<_, _>>()?;
+        Ok((result?, all))
     })
 }

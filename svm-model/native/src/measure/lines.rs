@@ -142,13 +142,14 @@ pub(super) fn per_line(name: &str, experiment: &Experiment) -> Option<Reading> {
     let spread = spread.map(|ps| ps / lines);
     let residual = experiment.points.iter().map(|p| fit.residual(p.0, p.1.p50).abs()).max().unwrap_or(0);
     let method = format!(
-        "{}, medians fitted: {slope} ps a line (standard error {}), fixed {} ns (standard error {}), largest residual {} ns; \
-         low and high are percentiles at {lines} lines, and two standard errors if those are wider",
+        "{}, medians fitted: {slope} ps each (standard error {}), fixed {} ns (standard error {}), largest residual {} ns; \
+         low and high are percentiles at {lines} {x}, and two standard errors if those are wider",
         experiment.method,
         fit.slope_error_milli / 1000,
         fit.fixed / 1000,
         fit.fixed_error / 1000,
-        residual / 1000
+        residual / 1000,
+        x = experiment.x
     );
     Some(Reading {
         name: name.to_owned(),

@@ -4,8 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Alone, Bench, beside};
-use crate::profile::Unit;
+use super::lines::per_line;
+use super::{Alone, Bench, beside, beside_all};
+use crate::profile::{Experiment, Unit};
 use crate::stats::Samples;
 use crate::topology::Distance;
 use crate::{cpu, os};
@@ -146,7 +147,6 @@ fn calls_taken(cpu: usize) -> Option<u64> {
 /// No membarrier, or a thread cannot be pinned.
 pub fn ipi(bench: &mut Bench<'_>) -> Result<(), String> {
     os::membarrier_register().map_err(|e| format!("membarrier: {e}"))?;
-    bench.miss("ipi.per_pcpu", "needs three pCPUs in one call: not measured by this version");
     for (name, distances, lacks) in [
         (
             "ipi.same_socket",
@@ -161,7 +161,7 @@ pub fn ipi(bench: &mut Bench<'_>) -> Result<(), String> {
         };
         let taken = calls_taken(b);
         let beat = Alone(AtomicU64::new(0));
-        let (calls, gaps) = beside(b, a, |done| watch(done, &beat.0), || send(bench, &beat.0))?;
+        let (calls, gaps) = beside(b, a, |done| watch(done, &beat.0), || send(bench, &[&beat.0]))?;
         let taken = calls_taken(b).zip(taken).map(|(after, before)| after - before);
         let found = matched(&calls, &gaps);
         let check = taken.map_or(String::new(), |n| format!("; /proc/interrupts counts {n} calls"));
@@ -189,7 +189,60 @@ pub fn ipi(bench: &mut Bench<'_>) -> Result<(), String> {
         bench.keep(&format!("other.ipi_round_trip_{key}"), Unit::Ns, &trip, method("the whole call"));
         bench.keep(&format!("other.ipi_stolen_{key}"), Unit::Ns, &stolen, method("what the victim lost"));
     }
+    multicast(bench)
+}
+
+/// Most pCPUs that one call is sent to.
+const MOST_VICTIMS: usize = 32;
+
+/// `ipi.per_pcpu`: calls that reached 1, 2, 4, ... pCPUs of the own socket at once, waited for.
+fn multicast(bench: &mut Bench<'_>) -> Result<(), String> {
+    let home = bench.home_cpu();
+    let package = bench.topology.pcpu(home).map_or(0, |p| p.package);
+    let mut victims =
+        bench.topology.one_a_core(&bench.allowed, |p| p.package == package && !p.core.contains(&home));
+    victims.truncate(MOST_VICTIMS);
+    if victims.len() < 3 {
+        bench.miss(
+            "ipi.per_pcpu",
+            format!("needs four cores in one socket, and this process may use {}", victims.len() + 1),
+        );
+        return Ok(());
+    }
+    let sizes = [1, 2, 4, 8, 16, MOST_VICTIMS].into_iter().filter(|n| *n <= victims.len());
+    let mut points = Vec::new();
+    for n in sizes {
+        let beats: Vec<Alone<AtomicU64>> = (0..n).map(|_| Alone(AtomicU64::new(0))).collect();
+        let seen: Vec<&AtomicU64> = beats.iter().map(|b| &b.0).collect();
+        let (calls, gaps) =
+            beside_all(&victims[..n], home, |k, done| watch(done, &beats[k].0), || send(bench, &seen))?;
+        let mut samples = Samples::default();
+        for call in reached_all(&calls, &gaps) {
+            samples.add(bench.ps(call.end - call.begin, 1), call.disturbed);
+        }
+        if samples.len() >= 20 {
+            points.push((n as u64, samples));
+        }
+    }
+    let method = format!(
+        "membarrier from pCPU {home} to x others that run: the whole call, of calls that reached all of them"
+    );
+    let experiment = Experiment::of("ipi-multicast", method, "pCPUs", &points);
+    match per_line("ipi.per_pcpu", &experiment) {
+        Some(reading) => bench.readings.push(reading),
+        None => bench.miss("ipi.per_pcpu", "too few calls reached all pCPUs while they ran"),
+    }
+    bench.experiments.push(experiment);
     Ok(())
+}
+
+/// The calls that made a gap with each victim.
+fn reached_all(calls: &[Call], gaps: &[Vec<Gap>]) -> Vec<Call> {
+    let mut left = calls.to_vec();
+    for gaps in gaps {
+        left = matched(&left, gaps).into_iter().map(|(call, _)| call).collect();
+    }
+    left
 }
 
 /// Looks at the clock all the time, notes where it was kept from it, and shows that it runs.
@@ -216,13 +269,13 @@ fn watch(done: &AtomicBool, beat: &AtomicU64) -> Vec<Gap> {
     gaps
 }
 
-/// Calls while the victim runs, with pauses of their own length, so that two do not run into one gap.
-fn send(bench: &Bench<'_>, beat: &AtomicU64) -> Vec<Call> {
-    let limit = Duration::from_millis(if bench.quick { 3000 } else { 20_000 });
+/// Calls while the victims run, with pauses of their own length, so that two do not run into one gap.
+fn send(bench: &Bench<'_>, beats: &[&AtomicU64]) -> Vec<Call> {
+    let limit = Duration::from_millis(if bench.quick || bench.is_late() { 3000 } else { 20_000 });
     let mut calls = Vec::new();
     let start = Instant::now();
     while start.elapsed() < limit && calls.len() < bench.count(1000) && !bench.stopped() {
-        if cpu::now().saturating_sub(beat.load(Ordering::Relaxed)) > FRESH {
+        if beats.iter().any(|beat| cpu::now().saturating_sub(beat.load(Ordering::Relaxed)) > FRESH) {
             std::hint::spin_loop();
             continue;
         }
@@ -251,5 +304,7 @@ mod tests {
         let found = matched(&calls, &gaps);
         let pairs: Vec<_> = found.iter().map(|(c, g)| (c.begin, g.0)).collect();
         assert_eq!(pairs, [(100, 150), (400, 450)], "the call at 300 reached nobody");
+        let both = reached_all(&calls, &[gaps.to_vec(), vec![(160, 170), (305, 308)]]);
+        assert_eq!(both.iter().map(|c| c.begin).collect::<Vec<_>>(), [100], "the others missed one victim");
     }
 }
