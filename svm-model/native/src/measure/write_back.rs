@@ -14,6 +14,9 @@ use crate::stats::Samples;
 /// Dirty bytes of each core.
 const BYTES: usize = 2 << 20;
 
+/// Rounds in which all ran that make a number.
+const ENOUGH: usize = 10;
+
 /// MB/s.
 fn rates(times: &Samples, bytes: usize) -> Samples {
     times.map(|ps| narrow(bytes as u128 * 1_000_000 / u128::from(ps.max(1))))
@@ -51,9 +54,15 @@ pub fn write_back(bench: &mut Bench<'_>) -> Result<(), String> {
             bench.miss(name, format!("needs {lacks}, and this host shows none to this process"));
             continue;
         }
-        let times = together(bench, cores, op, bench.count(100))?;
-        let method = format!("{what}, on {} cores at once, all bytes over the longest time", cores.len());
-        bench.keep(name, Unit::GbPerS, &rates(&times, BYTES * cores.len()), method);
+        let (times, rounds) = together(bench, cores, op, bench.count(100))?;
+        let ran = format!("{} of {rounds} rounds in which all of them ran", times.len());
+        if times.len() < ENOUGH {
+            bench.miss(name, format!("too few samples: {ran}"));
+            continue;
+        }
+        let n = cores.len();
+        let method = format!("{what}, on {n} cores at once, all bytes over the longest time; {ran}");
+        bench.keep(name, Unit::GbPerS, &rates(&times, BYTES * n), method);
     }
     for (name, cores, said) in [
         ("pcpus-of-a-ccx", of_l3, "cores of one CCX"),
@@ -66,7 +75,8 @@ pub fn write_back(bench: &mut Bench<'_>) -> Result<(), String> {
         let mut points = Vec::new();
         let mut k = 1;
         loop {
-            points.push((k as u64, together(bench, &cores[..k], op, bench.count(30))?));
+            let (times, _) = together(bench, &cores[..k], op, bench.count(30))?;
+            points.push((k as u64, times));
             if k == cores.len() {
                 break;
             }
@@ -83,7 +93,13 @@ pub fn write_back(bench: &mut Bench<'_>) -> Result<(), String> {
 /// Begin, end, and whether the thread was switched away.
 type Run = (u64, u64, bool);
 
-fn together(bench: &Bench<'_>, cores: &[usize], op: LineOp, rounds: usize) -> Result<Samples, String> {
+/// Samples of the rounds in which all cores ran at once, and how many rounds there were.
+fn together(
+    bench: &Bench<'_>,
+    cores: &[usize],
+    op: LineOp,
+    rounds: usize,
+) -> Result<(Samples, usize), String> {
     let bytes = BYTES;
     let barrier = Barrier::new(cores.len());
     // Nobody may leave while others wait: the first thread decides for all, between two barriers.
@@ -131,15 +147,17 @@ fn together(bench: &Bench<'_>, cores: &[usize], op: LineOp, rounds: usize) -> Re
     });
     let all: Vec<Vec<Run>> = all.into_iter().collect::<Result<_, _>>()?;
     let mut samples = Samples::default();
-    for round in 0..all.iter().map(Vec::len).min().unwrap_or(0) {
+    let rounds = all.iter().map(Vec::len).min().unwrap_or(0);
+    for round in 0..rounds {
         let each = || all.iter().map(|times| times[round]);
         let (begin, end) = (each().map(|t| t.0).min(), each().map(|t| t.1).max());
         if let (Some(begin), Some(end)) = (begin, end) {
             let (whole, last) = (end.saturating_sub(begin), each().map(|t| t.0).max().unwrap_or(begin));
-            // Not together, if one began when a tenth of the time was over.
-            let late = (last - begin) * 10 > whole;
-            samples.add(bench.ps(whole, 1), late || each().any(|t| t.2));
+            // If one began when a tenth of the time was over, or was switched away, they did not all run: that is no sample.
+            if (last - begin) * 10 <= whole && !each().any(|t| t.2) {
+                samples.add(bench.ps(whole, 1), false);
+            }
         }
     }
-    Ok(samples)
+    Ok((samples, rounds))
 }
