@@ -5,6 +5,8 @@
  */
 #include "linux-5.17.c"
 
+/* SEV-ES came with 5.11. */
+#define KVM_LAST_VM_TYPE KVM_X86_SEV_VM
 #define FLUSH_ON_DESTROY 0
 #define FLUSH_ON_UNREGISTER 0
 
@@ -14,11 +16,33 @@ static void sev_clflush_pages(struct page *page)
 	clflush_page(page);
 }
 
-static void __unregister_enc_region_locked(struct kvm *kvm, struct page *page)
+/* Before 19a23da53932 nobody but the caller knows the region yet when its pages are pinned and CLFLUSHed. */
+int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 {
-	sev_clflush_pages(page);
-	page->registered = false;
-	unpin_user_page(page);
+	struct enc_region *region;
+
+	if (!sev_guest(kvm))
+		return -ENOTTY;
+	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	if (!region)
+		return -ENOMEM;
+	pin_user_page(page);
+	region->page = page;
+	if (FLUSH_ON_REGISTER)
+		sev_clflush_pages(region->page);
+	mutex_lock(&kvm->lock);
+	region->next = kvm->regions_list;
+	kvm->regions_list = region;
+	mutex_unlock(&kvm->lock);
+	return 0;
+}
+
+static void __unregister_enc_region_locked(struct kvm *kvm, struct enc_region *region)
+{
+	sev_clflush_pages(region->page);
+	unpin_user_page(region->page);
+	list_del_region(kvm, region);
+	kfree(region);
 }
 
 /* No site of this kernel asks for it: a policy has nothing to say here. */

@@ -8,7 +8,7 @@
 #include "linux-6.17.c"
 
 #define FLUSH_ON_DESTROY 1
-/* A policy that keeps a mask, which these kernels did not: it must outlive the write-back of VM destroy. */
+/* These kernels had no mask; a policy that keeps one needs it until the last of the VM's flushes. */
 #define FREE_TRACKING_FIRST 0
 
 void kvm_destroy_vm(struct kvm *kvm)
@@ -18,7 +18,10 @@ void kvm_destroy_vm(struct kvm *kvm)
 
 	kvm_mmu_notifier_release(kvm);
 	sev_vm_destroy(kvm);
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		sev_free_vcpu(vcpu);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (!vcpu->absent)
+			sev_free_vcpu(vcpu);
+	}
+	sev_free_tracking(kvm);
 	kvm_arch_free_vm(kvm);
 }

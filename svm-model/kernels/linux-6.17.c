@@ -247,7 +247,8 @@ static int kvm_mmu_fault(struct kvm_vcpu *vcpu, struct page *page)
 		return 1;
 
 	read_lock(&kvm->mmu_lock);
-	if (!atomic_read(&kvm->mmu_invalidate_in_progress) && atomic_read(&kvm->mmu_invalidate_seq) == seq)
+	if (!atomic_read(&kvm->mmu_invalidate_in_progress) && atomic_read(&kvm->mmu_invalidate_seq) == seq &&
+	    !kvm_memslot_invalid(kvm, page))
 		install_spte(kvm, page);
 	read_unlock(&kvm->mmu_lock);
 	return 1;

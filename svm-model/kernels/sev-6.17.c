@@ -7,6 +7,8 @@
  * Each site has a switch, so that one can ask what happens without its flush.
  */
 
+/* The last kind of guest that KVM has: a litmus test with a later one is refused. */
+#define KVM_LAST_VM_TYPE KVM_X86_SNP_VM
 /* kvm_arch_guest_memory_reclaimed(), by who calls it. */
 #define FLUSH_ON_RECLAIM 1
 #define FLUSH_ON_RELEASE 1
@@ -21,23 +23,31 @@
 #define FLUSH_ON_GMEM_FREE 1
 /* sev_clflush_pages(), before the firmware encrypts in place. */
 #define FLUSH_ON_LAUNCH_UPDATE 1
+/* sev_launch_update_vmsa(), whatever the CPU. */
+#define FLUSH_ON_LAUNCH_UPDATE_VMSA 1
+/* sev_mem_enc_register_region(): the host's lines of what the guest may write under its tag from then on. */
+#define FLUSH_ON_REGISTER 1
 /* sev_flush_asids(): WBINVD on every pCPU, and DF_FLUSH. */
 #define FLUSH_ON_ASID_RECYCLE 1
 #define DF_FLUSH_ON_ASID_RECYCLE 1
 /* sev_flush_asids() keeps DEACTIVATE away (83af5e65a895). */
 #define DEACTIVATE_LOCK 1
-/* ccp driver: before SNP_INIT, after it, and before SNP_SHUTDOWN. */
+/* sev_hardware_unsetup(): the module goes, and what it knew of used ASIDs with it. */
+#define FLUSH_ON_MODULE_UNLOAD 1
+/* ccp driver: before SNP_INIT, after it, before SNP_SHUTDOWN, and around a live update of the firmware. */
 #define FLUSH_BEFORE_SNP_INIT 1
 #define FLUSH_AFTER_SNP_INIT 1
 #define FLUSH_BEFORE_SNP_SHUTDOWN 1
+#define FLUSH_ON_FIRMWARE_UPDATE 1
 /* sev_migrate_from(): from 7.3-rc5 the source's caches are written back (973ea70393e8). */
 #define FLUSH_ON_MIGRATE 0
 /* sev_migrate_from(): the destination gets a mask of its own (6f38f8c57464; d6581b6f2e26 forgot it). */
 #define TRACKING_ON_MIGRATE 1
 /* __sev_guest_init() says what went wrong, not what went well before (combined series, v2). */
 #define INIT_RETURNS_ERROR 1
-/* sev_vm_destroy() frees the tracking first, also of a mirror (6f38f8c57464). */
+/* sev_vm_destroy() frees the tracking on every path, also of a mirror (6f38f8c57464), not where the rest went well. */
 #define FREE_TRACKING_FIRST 1
+#define FREE_TRACKING_LAST 0
 /* Whether SNP memory is left out of reclaim by host virtual address (ea262f8a7c36, 6.11). */
 #define RECLAIM_SKIPS_SNP 1
 /* sev_register_enc_region(): CLFLUSH under kvm->lock (5ef1d8c1ddbf). */
@@ -46,6 +56,8 @@
 #define VMSA_CLFLUSH_IF_COHERENT 1
 /* VM_PAGE_FLUSH that faults: everything is written back (4bbef7e8eb8c). */
 #define VMSA_FLUSH_FALLBACK 1
+/* X86_FEATURE_VM_PAGE_FLUSH: without it everything is written back. */
+#define CPU_HAS_VM_PAGE_FLUSH 1
 
 struct kvm {
 	struct mutex lock;
@@ -53,18 +65,31 @@ struct kvm {
 	bool mirror;
 	/* The mm's notifiers were told that it goes: once. */
 	bool released;
+	/* Its SEV context is on the move, or being shared. */
+	atomic_t migration_in_progress;
+	struct enc_region *regions_list;
+	/* Pages whose memslot is invalid, a bit each. */
+	unsigned long invalid_slots;
 };
 
 struct kvm_vcpu {
 	struct mutex mutex;
+	/* User space has not created it, or that failed. */
+	bool absent;
 };
 
 struct page {
 	/* References beside the user's mapping: of pin_user_pages(). */
 	atomic_t pins;
-	/* On the list of the VM's encrypted regions. */
-	bool registered;
 };
+
+/* Memory that user space has registered as one VM's, and that is pinned for it: of one page here. */
+struct enc_region {
+	struct enc_region *next;
+	struct page *page;
+};
+
+DEFINE_OBJECTS(struct enc_region, 2);
 
 DECLARE_RWSEM(sev_deactivate_lock);
 DEFINE_MUTEX(sev_bitmap_lock);
@@ -129,10 +154,25 @@ void kvm_mmu_notifier_release(struct kvm *kvm)
 		sev_guest_memory_reclaimed(kvm);
 }
 
-/* KVM_SET_USER_MEMORY_REGION that deletes or moves the slot of a page; no page is freed here. */
+static unsigned long pfn_bit(void *page)
+{
+	int pfn = page;
+
+	return 1 << pfn;
+}
+
+/* gfn_to_memslot(), under mmu_lock: the kernel reads it before, and deleting waits for such readers (SRCU). */
+static bool kvm_memslot_invalid(struct kvm *kvm, struct page *page)
+{
+	return READ_ONCE(kvm->invalid_slots) & pfn_bit(page);
+}
+
+/* KVM_SET_USER_MEMORY_REGION that deletes or moves the slot of a page; no page is freed here. The slot is invalid before
+ * the zap, so that no fault installs the page again. */
 void kvm_delete_memslot(struct kvm *kvm, struct page *page)
 {
 	mutex_lock(&kvm->slots_lock);
+	kvm->invalid_slots |= pfn_bit(page);
 	write_lock(&kvm->mmu_lock);
 	if (zap_spte(kvm, page))
 		kvm_flush_remote_tlbs(kvm);
@@ -189,37 +229,73 @@ static void sev_clflush_pages(struct page *page)
 
 int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 {
+	struct enc_region *region;
+
 	if (!sev_guest(kvm))
 		return -ENOTTY;
+	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
+	if (!region)
+		return -ENOMEM;
 	mutex_lock(&kvm->lock);
 	pin_user_page(page);
+	region->page = page;
+	region->next = kvm->regions_list;
+	kvm->regions_list = region;
 	/* The guest may write the page under its own tag from now on: no line of the host's may follow. */
-	if (REGION_CLFLUSH_UNDER_LOCK)
-		sev_clflush_pages(page);
-	page->registered = true;
+	if (FLUSH_ON_REGISTER && REGION_CLFLUSH_UNDER_LOCK)
+		sev_clflush_pages(region->page);
 	mutex_unlock(&kvm->lock);
-	if (!REGION_CLFLUSH_UNDER_LOCK)
-		sev_clflush_pages(page);
+	if (FLUSH_ON_REGISTER && !REGION_CLFLUSH_UNDER_LOCK)
+		sev_clflush_pages(region->page);
 	return 0;
 }
 
-static void __unregister_enc_region_locked(struct kvm *kvm, struct page *page)
+/* Of this VM's list: another VM's region of the same page is its own affair. */
+static struct enc_region *find_enc_region(struct kvm *kvm, struct page *page)
 {
-	page->registered = false;
-	unpin_user_page(page);
+	struct enc_region *region;
+
+	for (region = kvm->regions_list; region; region = region->next) {
+		if (region->page == page)
+			return region;
+	}
+	return NULL;
+}
+
+static void list_del_region(struct kvm *kvm, struct enc_region *region)
+{
+	struct enc_region *before = kvm->regions_list;
+
+	if (before == region) {
+		kvm->regions_list = region->next;
+		return;
+	}
+	while (before->next != region)
+		before = before->next;
+	before->next = region->next;
+}
+
+static void __unregister_enc_region_locked(struct kvm *kvm, struct enc_region *region)
+{
+	unpin_user_page(region->page);
+	list_del_region(kvm, region);
+	kfree(region);
 }
 
 /* Nothing stops the vCPUs: user space says that it does not need the memory any more. */
 int sev_mem_enc_unregister_region(struct kvm *kvm, struct page *page)
 {
+	struct enc_region *region;
+
 	mutex_lock(&kvm->lock);
-	if (!page->registered) {
+	region = find_enc_region(kvm, page);
+	if (!region) {
 		mutex_unlock(&kvm->lock);
 		return -EINVAL;
 	}
 	if (FLUSH_ON_UNREGISTER)
 		sev_writeback_caches(kvm);
-	__unregister_enc_region_locked(kvm, page);
+	__unregister_enc_region_locked(kvm, region);
 	mutex_unlock(&kvm->lock);
 	return 0;
 }
@@ -284,6 +360,19 @@ again:
 	}
 	mutex_unlock(&sev_bitmap_lock);
 	return 0;
+}
+
+/* The module goes, and sev_reclaim_asid_bitmap with it: the next one finds every ASID free. */
+void sev_hardware_unsetup(void)
+{
+	int asid;
+
+	if (FLUSH_ON_MODULE_UNLOAD)
+		sev_flush_asids();
+	for (asid = 1; asid < nr_asids; asid++) {
+		per_asid(sev_reclaim_asid_bitmap, asid) = false;
+		per_asid(sev_asid_bitmap, asid) = false;
+	}
 }
 
 static void sev_asid_free(int asid)
@@ -367,7 +456,8 @@ int sev_launch_update_vmsa(struct kvm_vcpu *vcpu)
 {
 	mutex_lock(&vcpu->mutex);
 	/* The host wrote the page in its own mapping; CLFLUSH whatever the CPU, since the firmware is not coherent. */
-	clflush_page(vcpu_vmsa(vcpu));
+	if (FLUSH_ON_LAUNCH_UPDATE_VMSA)
+		clflush_page(vcpu_vmsa(vcpu));
 	psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
 	mutex_unlock(&vcpu->mutex);
 	return 0;
@@ -394,7 +484,7 @@ static void sev_flush_encrypted_page(struct kvm *kvm, struct page *page)
 			clflush_page(page);
 		return;
 	}
-	if (vm_page_flush(kvm, page) && VMSA_FLUSH_FALLBACK)
+	if (!CPU_HAS_VM_PAGE_FLUSH || vm_page_flush(kvm, page) && VMSA_FLUSH_FALLBACK)
 		sev_writeback_caches(kvm);
 }
 
@@ -413,24 +503,43 @@ void sev_free_vcpu(struct kvm_vcpu *vcpu)
 	free_page(vmsa);
 }
 
+/* KVM_CREATE_VCPU of an SEV-ES or SEV-SNP guest: svm_vcpu_create() allocates the VMSA page, and where what comes after it
+ * fails (the vCPU's file descriptor) the page goes back as at a vCPU's end. */
+int kvm_vm_ioctl_create_vcpu(struct kvm_vcpu *vcpu)
+{
+	struct kvm *kvm = vcpu->kvm;
+	int ret = 0;
+
+	mutex_lock(&kvm->lock);
+	if (maybe()) {
+		ret = -ENOMEM;
+	} else {
+		alloc_page(vcpu_vmsa(vcpu), kvm);
+		if (maybe()) {
+			sev_free_vcpu(vcpu);
+			ret = -EIO;
+		} else {
+			vcpu->absent = false;
+		}
+	}
+	mutex_unlock(&kvm->lock);
+	return ret;
+}
+
 void sev_vm_destroy(struct kvm *kvm)
 {
-	int pfn;
-
 	if (!sev_guest(kvm))
 		return;
+	/* A mirror holds a reference to the VM that owns the ASID. */
+	if (FLUSH_ON_DESTROY && !kvm->mirror)
+		sev_writeback_caches(kvm);
 	if (FREE_TRACKING_FIRST)
 		sev_free_tracking(kvm);
-	/* A mirror holds a reference to the VM that owns the ASID. */
 	if (kvm->mirror)
 		return;
 
-	if (FLUSH_ON_DESTROY)
-		sev_writeback_caches(kvm);
-	for (pfn = 0; pfn < nr_pages; pfn++) {
-		if (pfn_to_page(pfn)->registered)
-			__unregister_enc_region_locked(kvm, pfn_to_page(pfn));
-	}
+	while (kvm->regions_list)
+		__unregister_enc_region_locked(kvm, kvm->regions_list);
 	if (sev_snp_guest(kvm)) {
 		/* An ASID that cannot be decommissioned is leaked. */
 		if (snp_decommission_context(kvm))
@@ -439,7 +548,7 @@ void sev_vm_destroy(struct kvm *kvm)
 		sev_unbind_asid(kvm);
 	}
 	sev_asid_free(sev_get_asid(kvm));
-	if (!FREE_TRACKING_FIRST)
+	if (FREE_TRACKING_LAST)
 		sev_free_tracking(kvm);
 }
 
@@ -450,8 +559,10 @@ void kvm_destroy_vm(struct kvm *kvm)
 	int i;
 
 	kvm_mmu_notifier_release(kvm);
-	kvm_for_each_vcpu(i, vcpu, kvm)
-		sev_free_vcpu(vcpu);
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		if (!vcpu->absent)
+			sev_free_vcpu(vcpu);
+	}
 	sev_vm_destroy(kvm);
 	kvm_arch_free_vm(kvm);
 }
@@ -463,7 +574,7 @@ static void sev_gmem_invalidate(struct page *page)
 {
 	if (!rmp_assigned(page))
 		return;
-	/* A page that cannot be made shared is leaked. */
+	/* The folio is freed all the same, with the guest's RMP entry: whoever writes it next faults. */
 	if (rmp_make_shared(page))
 		return;
 	if (FLUSH_ON_GMEM_FREE)
@@ -487,14 +598,38 @@ void kvm_gmem_punch_hole(struct kvm *kvm, struct page *page)
 
 /* ---- SEV contexts that move or are shared ---- */
 
+/* Two that move each other's context at once: one of them is told to try again. */
+static int sev_lock_two_vms(struct kvm *kvm, struct kvm *source)
+{
+	if (kvm == source)
+		return -EINVAL;
+	if (atomic_cmpxchg(&kvm->migration_in_progress, 0, 1))
+		return -EBUSY;
+	if (atomic_cmpxchg(&source->migration_in_progress, 0, 1)) {
+		atomic_set(&kvm->migration_in_progress, 0);
+		return -EBUSY;
+	}
+	mutex_lock(&kvm->lock);
+	mutex_lock(&source->lock);
+	return 0;
+}
+
+static void sev_unlock_two_vms(struct kvm *kvm, struct kvm *source)
+{
+	mutex_unlock(&kvm->lock);
+	mutex_unlock(&source->lock);
+	atomic_set(&kvm->migration_in_progress, 0);
+	atomic_set(&source->migration_in_progress, 0);
+}
+
 /* KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: a mirror gets the ASID, and a mask of its own. */
 int sev_vm_copy_enc_context_from(struct kvm *kvm, struct kvm *source)
 {
-	int ret = 0;
+	int ret = sev_lock_two_vms(kvm, source);
 
-	mutex_lock(&source->lock);
-	mutex_lock(&kvm->lock);
-	if (!sev_guest(source)) {
+	if (ret)
+		return ret;
+	if (sev_guest(kvm) || !sev_guest(source) || source->mirror) {
 		ret = -EINVAL;
 	} else if (sev_alloc_tracking(kvm)) {
 		ret = -ENOMEM;
@@ -502,32 +637,36 @@ int sev_vm_copy_enc_context_from(struct kvm *kvm, struct kvm *source)
 		kvm->mirror = true;
 		sev_set_asid(kvm, sev_get_asid(source));
 	}
-	mutex_unlock(&kvm->lock);
-	mutex_unlock(&source->lock);
+	sev_unlock_two_vms(kvm, source);
 	return ret;
 }
 
-/* KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM: intra-host migration. No vCPU of either VM can run: all their mutexes are held. */
+/* KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM: intra-host migration. No vCPU of either VM can run: all their mutexes are held. SNP
+ * sources are refused, as 7.3 does for certain; the trees before it were not read for that. */
 int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
 {
 	struct kvm_vcpu *vcpu;
-	int ret = 0;
+	int ret = sev_lock_two_vms(kvm, source);
 	int i;
 
-	mutex_lock(&kvm->lock);
-	mutex_lock(&source->lock);
+	if (ret)
+		return ret;
+	if (sev_guest(kvm) || !sev_guest(source) || sev_snp_guest(source)) {
+		sev_unlock_two_vms(kvm, source);
+		return -EINVAL;
+	}
 	kvm_for_each_vcpu(i, vcpu, source)
 		mutex_lock(&vcpu->mutex);
 	kvm_for_each_vcpu(i, vcpu, kvm)
 		mutex_lock(&vcpu->mutex);
 
-	if (!sev_guest(source)) {
-		ret = -EINVAL;
-	} else if (TRACKING_ON_MIGRATE && sev_alloc_tracking(kvm)) {
+	if (TRACKING_ON_MIGRATE && sev_alloc_tracking(kvm)) {
 		ret = -ENOMEM;
 	} else {
 		if (FLUSH_ON_MIGRATE)
 			sev_writeback_caches(source);
+		kvm->regions_list = source->regions_list;
+		source->regions_list = NULL;
 		sev_set_asid(kvm, sev_get_asid(source));
 		sev_set_asid(source, 0);
 		move_pages_owner(source, kvm);
@@ -538,8 +677,7 @@ int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
 		mutex_unlock(&vcpu->mutex);
 	kvm_for_each_vcpu(i, vcpu, source)
 		mutex_unlock(&vcpu->mutex);
-	mutex_unlock(&source->lock);
-	mutex_unlock(&kvm->lock);
+	sev_unlock_two_vms(kvm, source);
 	return ret;
 }
 
@@ -574,6 +712,19 @@ int sev_snp_shutdown(void)
 	ret = sev_cmd_df_flush();
 	if (!ret)
 		ret = snp_cmd_shutdown();
+	mutex_unlock(&sev_cmd_mutex);
+	return ret ? -EIO : 0;
+}
+
+/* DOWNLOAD_FIRMWARE_EX while guests run. The firmware's own state goes on: only the flush is modelled. */
+int sev_update_firmware(void)
+{
+	int ret;
+
+	mutex_lock(&sev_cmd_mutex);
+	if (FLUSH_ON_FIRMWARE_UPDATE)
+		wbinvd_on_all_cpus();
+	ret = sev_cmd_df_flush();
 	mutex_unlock(&sev_cmd_mutex);
 	return ret ? -EIO : 0;
 }

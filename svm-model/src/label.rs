@@ -103,6 +103,41 @@ pub enum What {
     },
 }
 
+/// How the bookkeeping broke (event `tracking`), and of what: the slot that says whether a mask or an object is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Broken {
+    /// A mask was used that is `NULL`.
+    MaskNull(SlotId),
+    /// A mask was used that was freed.
+    MaskFreed(SlotId),
+    /// The structure that a mask is in was freed, and the mask not.
+    MaskLeaked(SlotId),
+    /// A mask was allocated that was there.
+    MaskAllocatedTwice(SlotId),
+    /// A mask was freed again.
+    MaskFreedTwice(SlotId),
+    /// A field was used of what is not allocated, or was freed.
+    ObjectGone(SlotId),
+    /// An object or a structure was freed again, or before it was allocated.
+    ObjectFreedTwice(SlotId),
+    /// A null reference, a page or an element that does not exist.
+    NoSuch,
+    /// A pCPU that does not exist was to be called.
+    NoPcpu,
+    /// A VM was given an ASID that does not exist.
+    NoAsid,
+    /// A free page was freed.
+    PageFreedTwice(u32),
+    /// The VMM reused a page that no VM of its has.
+    PageNotVms(u32),
+    /// A lock was given back by who does not hold it.
+    NotHeld,
+    /// An assertion about a lock does not hold.
+    LockAssertion,
+    /// The condition of a `WARN_ON` holds, or a reference count is not positive.
+    Warned,
+}
+
 /// What one step did, for whoever records it.
 #[derive(Debug, Default)]
 pub struct Notes {
@@ -110,6 +145,8 @@ pub struct Notes {
     pub what: Option<What>,
     /// Events judged.
     pub events: Vec<Event>,
+    /// How the bookkeeping broke first, if it did.
+    pub broken: Option<Broken>,
     /// Cycles that memory took, where time is kept.
     pub cycles: u64,
     /// Whether the step is asked for its twins.
@@ -131,6 +168,7 @@ impl Notes {
     pub fn clear(&mut self) {
         self.what = None;
         self.events.clear();
+        self.broken = None;
         self.cycles = 0;
         self.twins = 0;
         self.writeback = None;

@@ -7,7 +7,7 @@ use sim_core::state::{SlotId, Store};
 use svm_policy::{Context, Outcome};
 
 use crate::context::ContextSlots;
-use crate::label::{Actor, NewOwner, Notes, What};
+use crate::label::{Actor, Broken, NewOwner, Notes, What};
 use crate::machine::{Machine, Owner};
 use crate::memory::{Effects, Memory};
 
@@ -276,6 +276,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
     }
 
+    /// Reports that the bookkeeping broke.
+    fn broke(&mut self, how: Broken) {
+        self.notes.broken.get_or_insert(how);
+        self.report(EventKind::Tracking);
+    }
+
     /// Reports a context that is about to sleep where it must not.
     fn may_sleep(&mut self) {
         if self.preempt > 0 || self.irq_off != 0 || self.who == Who::Handler {
@@ -293,7 +299,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     fn page(&mut self, page: i64) -> Option<u32> {
         let found = u32::try_from(page).ok().filter(|p| (*p as usize) < self.machine.owners.len());
         if found.is_none() {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
         }
         found
     }

@@ -31,6 +31,8 @@ pub struct Assumptions {
     pub flat_caches: bool,
     /// Each page's owner has written it before: there is a truth from the start, and memory has it (`pages-written`).
     pub pages_written: bool,
+    /// SEV-SNP guests on a part that has no RMP: a thought experiment (`snp-on-any-part`).
+    pub snp_on_any_part: bool,
     /// How the firmware is at first.
     pub firmware: Initial,
     /// Bits of a cpumask that share a word, 1 to 64; 1 puts any two pCPUs into two words.
@@ -52,6 +54,7 @@ impl Default for Assumptions {
             no_tlb: false,
             flat_caches: false,
             pages_written: false,
+            snp_on_any_part: false,
             firmware: Initial::default(),
             word_bits: 64,
             store_buffer: 0,
@@ -109,7 +112,7 @@ impl Assumptions {
     }
 
     /// What a litmus file can take as given.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 12] = [
         "no-dma",
         "no-alloc-failure",
         "no-wbnoinvd",
@@ -121,6 +124,7 @@ impl Assumptions {
         "no-tlb",
         "flat-caches",
         "pages-written",
+        "snp-on-any-part",
     ];
 
     /// Takes what has one of these names as given; whether it is one of them.
@@ -137,6 +141,7 @@ impl Assumptions {
             "no-tlb" => self.no_tlb = true,
             "flat-caches" => self.flat_caches = true,
             "pages-written" => self.pages_written = true,
+            "snp-on-any-part" => self.snp_on_any_part = true,
             _ => return false,
         }
         true
@@ -157,6 +162,7 @@ impl Assumptions {
             self.no_tlb,
             self.flat_caches,
             self.pages_written,
+            self.snp_on_any_part,
         ];
         Assumptions::NAMES.into_iter().zip(given).filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }

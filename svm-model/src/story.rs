@@ -18,6 +18,7 @@ use effect::{Seen, Watched, place_name};
 mod buffer;
 mod cause;
 mod effect;
+mod general;
 
 /// One line of a story.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,7 +111,7 @@ impl Machine {
                 status: notes.status,
                 touched: &touched,
             };
-            let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &seen))).collect();
+            let events = notes.events.iter().map(|e| (*e, self.event_text(*e, &seen, &notes))).collect();
             causes.see(self, &seen, pcpu);
             let source = said.place.map(|pc| self.source(pc));
             story.push(StoryStep {
@@ -125,9 +126,12 @@ impl Machine {
                 near: self.near(notes.what),
                 text: said.text,
                 effect: self.effect(&seen),
-                cause: notes.events.iter().find_map(|e| causes.of(self, *e)).map(|c| c + "."),
+                cause: notes.events.iter().find_map(|e| causes.of(self, *e, &seen, &notes)).map(|c| c + "."),
                 events,
             });
+        }
+        if let Some(last) = story.last_mut().filter(|s| s.events.is_empty()) {
+            last.cause = self.stuck(&words).map(|c| c + ".");
         }
         Ok(story)
     }
@@ -217,8 +221,14 @@ impl Machine {
     }
 
     /// An event in one sentence: what it is about here, and why it is damage.
-    fn event_text(&self, event: Event, seen: &Seen<'_>) -> String {
-        let (Some(line), Some(tag)) = (event.line, event.tag) else { return event.kind.meaning().to_owned() };
+    fn event_text(&self, event: Event, seen: &Seen<'_>, notes: &Notes) -> String {
+        let (Some(line), Some(tag)) = (event.line, event.tag) else {
+            return match (event.kind, notes.broken, notes.status) {
+                (EventKind::Tracking, Some(how), _) => self.how_broken(how),
+                (EventKind::Firmware, _, Some(status)) => format!("the firmware answered {}", status.name()),
+                _ => event.kind.meaning().to_owned(),
+            };
+        };
         let name = self.line_name(line);
         let owner_in = |words: &[i64]| {
             let mut words = words.to_vec();

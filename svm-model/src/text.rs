@@ -62,6 +62,7 @@ pub const POLICIES: &[Text] = texts!("policies":
     "page-flush-msr",
     "event-filter",
     "per-ccx",
+    "mark-at-put",
     "oracle",
 );
 

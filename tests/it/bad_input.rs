@@ -128,6 +128,8 @@ fn litmus_files_that_are_wrong() {
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
         ("a closing line that is missing", good.replace("\n+++\nvoid", "\nvoid"), ":1:1"),
+        ("a front matter with nothing in it", "+++\n+++\n".to_owned(), "the front matter is empty"),
+        ("a byte order mark", format!("\u{feff}{good}"), "a byte order mark"),
     ];
     for (what, text, said) in cases {
         assert_ne!(text, good, "{what}: the litmus file has changed, and so must this test");
@@ -138,6 +140,44 @@ fn litmus_files_that_are_wrong() {
             ran.ends(2).says(&["bad.litmus", said]);
         }
     }
+}
+
+#[test]
+fn guests_that_a_part_or_a_kernel_cannot_have_and_policies_that_nobody_asks() {
+    let folder = Folder::new();
+    let good = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).ends(0).out;
+    for (kind, kernel, part, said) in [
+        ("sev-snp", "linux-6.17", "rome", "rome has no RMP"),
+        ("sev-snp", "linux-5.17", "genoa", "linux-5.17 has no guests of this kind"),
+        ("sev-es", "linux-5.5", "genoa", "linux-5.5 has no guests of this kind"),
+    ] {
+        folder.file(
+            "kind.litmus",
+            good.replacen("[[vcpu]]", &format!("[[vm]]\nkind = \"{kind}\"\n\n[[vcpu]]"), 1),
+        );
+        let args = ["check", "kind.litmus", "--policy", "no-flush", "--kernel", kernel, "--part", part];
+        sevsim_in(&folder, &args).ends(2).says(&["kind.litmus:", said]);
+    }
+    for (policy, kernel) in [
+        ("page-flush-msr", "linux-5.5"),
+        ("clflush-host", "linux-5.5"),
+        ("all-wbinvd", "linux-5.5"),
+        ("page-flush-msr", "linux-5.17"),
+        ("event-filter", "linux-5.17"),
+    ] {
+        let args = ["check", "reclaim-one-vcpu", "--part", "rome", "--policy", policy, "--kernel", kernel];
+        sevsim(&args).ends(2).says(&[policy]);
+    }
+}
+
+#[test]
+fn of_a_kernel_of_the_users_nothing_is_expected() {
+    let folder = Folder::new();
+    folder.file("mine.c", sevsim(&["show", "kernel", "linux-6.17"]).ends(0).out);
+    let args =
+        ["test", "unpinned-reclaim:dma", "--kernel", "mine.c", "--policy", "no-flush", "--format", "json"];
+    let cases = sevsim_in(&folder, &args).json();
+    assert!(cases.iter().all(|c| c["verdict"] == "violated" && c["met"].is_null()), "{cases:?}");
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn reads_well(story: &str, about: &str) {
         .filter_map(|l| l.split(' ').find(|w| !w.is_empty()).filter(|w| l.find(w) < Some(3))?.parse().ok())
         .collect();
     assert_eq!(numbers, (1..=steps).collect::<Vec<_>>(), "{about}\n{story}");
+    assert!(story.contains("\nin short: "), "{about}: nothing says what went wrong in general\n{story}");
 }
 
 /// Policies that a test breaks in one kernel, up to which each has its story kept.

@@ -1,5 +1,6 @@
-//! The table at the end of `docs/SITES.md`: each switch of linux-6.17 that is on is turned off, and the tests of the
-//! corpus that object are named. `SNAPSHOTS=overwrite cargo test --test it` writes it anew.
+//! The tables at the end of `docs/SITES.md`: each switch of linux-6.17 that is on is turned off, and each call that
+//! flushes is deleted from the text; the tests of the corpus that object are named. `SNAPSHOTS=overwrite cargo test --test it`
+//! writes them anew.
 
 use std::fmt::Write as _;
 
@@ -12,8 +13,27 @@ use workloads::litmus::{BUILTIN, Expected, Litmus};
 
 const KERNEL: &str = "linux-6.17";
 
-/// What stands above the table.
+/// What stands above the table of switches, and below it.
 const MARK: &str = "<!-- each switch turned off -->\n";
+const AFTER: &str = "<!-- end of the switches -->\n";
+
+/// What stands above the table of calls.
+const CALLS: &str = "<!-- each flush call deleted -->\n";
+
+/// What flushes caches or translations, or asks others to.
+const FLUSHES: [&str; 11] = [
+    "wbinvd_on_all_cpus",
+    "clflush_page",
+    "sev_clflush_pages",
+    "vm_page_flush",
+    "sev_flush_encrypted_page",
+    "sev_writeback_caches",
+    "sev_writeback_page",
+    "sev_guest_memory_reclaimed",
+    "sev_flush_asids",
+    "sev_cmd_df_flush",
+    "kvm_flush_remote_tlbs",
+];
 
 /// Policies under which the kernel as it is should be safe: what goes wrong without a flush is not theirs. A file that
 /// is about neither is asked under its own.
@@ -29,8 +49,9 @@ fn switches() -> Vec<String> {
     let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
     let on = |line: &str| {
         let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
-        // Without a rule that skips a flush there are only more of them.
-        (value == "1" && !name.contains("_SKIPS_")).then(|| name.to_owned())
+        // Without a rule that skips a flush there are only more of them; and a CPU without a feature is another CPU.
+        let more = name.contains("_SKIPS_") || name.starts_with("CPU_HAS_");
+        (value == "1" && !more).then(|| name.to_owned())
     };
     sites.lines().filter_map(on).collect()
 }
@@ -109,9 +130,116 @@ fn objections(held: &[Held], kernel: &NamedText, switch: &str) -> (Vec<String>, 
     (files.into_iter().map(|(file, event)| format!("`{file}` ({event})")).collect(), asked.len())
 }
 
-/// The text of `docs/SITES.md` with its table made anew.
+/// A call that flushes: the function that it is in, what it says, and the text without it.
+struct Call {
+    function: String,
+    text: String,
+    without: String,
+}
+
+/// Where a call in a line ends: behind its closing parenthesis.
+fn call_end(line: &str, from: usize) -> Option<usize> {
+    let mut depth = 0;
+    for (at, c) in line.char_indices().skip_while(|(at, _)| *at < from) {
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 1 => return Some(at + 1),
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Every call that flushes in a kernel's text, found in the text itself.
+fn calls(text: &str) -> Vec<Call> {
+    let mut found = Vec::new();
+    let mut function = "";
+    for (n, line) in text.lines().enumerate() {
+        if !line.starts_with(['\t', ' ', '{', '}', '#', '/']) && line.ends_with(')') {
+            function = line.split('(').next().and_then(|l| l.rsplit([' ', '*']).next()).unwrap_or("");
+        }
+        for name in FLUSHES.iter().filter(|_| line.starts_with('\t')) {
+            let word = |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            let Some(at) = line.find(&format!("{name}(")).filter(|at| word(*at)) else { continue };
+            let end = call_end(line, at).expect("a call on one line");
+            // A statement goes; what a condition or an assignment asks for says that all is well.
+            let alone = line[..at].trim().is_empty();
+            let new = format!("{}{}{}", &line[..at], if alone { "" } else { "0" }, &line[end..]);
+            let lines = text.lines().enumerate().map(|(i, l)| if i == n { new.as_str() } else { l });
+            let without = lines.map(|l| format!("{l}\n")).collect();
+            found.push(Call { function: function.to_owned(), text: line[at..end].to_owned(), without });
+        }
+    }
+    found
+}
+
+/// The first file that objects to a kernel's text, with its event, and how many files have another program in it.
+fn first_objection(held: &[Held], kernel: &NamedText) -> (Option<String>, usize) {
+    let mut asked: Vec<String> = Vec::new();
+    for h in held {
+        let case = h.case(&h.litmus, kernel);
+        let machine = case.machine(MemoryKind::Shadow).expect("it compiles");
+        if program_digest(&machine) == h.program {
+            continue;
+        }
+        let file = h.litmus.name.split(':').next().unwrap_or_default().to_owned();
+        if !asked.contains(&file) {
+            asked.push(file.clone());
+        }
+        let report = case.run(Limits::default(), None, None).expect("it runs");
+        assert_ne!(report.verdict, Verdict::Bounded, "{file}");
+        if let Some(first) = report.events.first() {
+            return (Some(format!("`{}` ({})", h.litmus.name, first.event.name())), asked.len());
+        }
+    }
+    (None, asked.len())
+}
+
+/// The table of the calls.
+fn each_call(above: &str, held: &[Held], kernel: &NamedText) -> String {
+    let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
+    let include = "#include \"sev-6.17.c\"\n";
+    assert!(kernel.text.contains(include), "the kernel includes its sites");
+    // Digests of programs do not depend on how the texts are cut into files, but on their places: anew.
+    let whole =
+        |own: &str, sites: &str| NamedText { text: own.replacen(include, sites, 1), ..kernel.clone() };
+    let base = whole(&kernel.text, &sites);
+    let mut own: Vec<Held> = Vec::new();
+    for h in held {
+        let machine = h.case(&h.litmus, &base).machine(MemoryKind::Shadow).expect("it compiles");
+        own.push(Held {
+            program: program_digest(&machine),
+            litmus: h.litmus.clone(),
+            policy: h.policy.clone(),
+            part: h.part.clone(),
+            ..*h
+        });
+    }
+    let in_sites = calls(&sites).into_iter().map(|c| (whole(&kernel.text, &c.without), c));
+    let in_own = calls(&kernel.text).into_iter().map(|c| (whole(&c.without, &sites), c));
+    let mut table = "| in | call | an objection |\n|---|---|---|\n".to_owned();
+    for (changed, call) in in_sites.chain(in_own) {
+        let (file, asked) = first_objection(&own, &changed);
+        let said = file.unwrap_or_else(|| {
+            let key = format!("`{}`: `{}`", call.function, call.text);
+            let why = above.lines().find(|l| l.contains(&key) && l.contains("redundant"));
+            assert!(
+                why.is_some(),
+                "no file objects when {key} is deleted ({asked} asked), and SITES.md does not say why"
+            );
+            "none: see above".to_owned()
+        });
+        writeln!(table, "| `{}` | `{}` | {said} |", call.function, call.text).expect("a string takes all");
+    }
+    table
+}
+
+/// The text of `docs/SITES.md` with its tables made anew.
 pub(crate) fn with_each_switch(text: &str) -> String {
-    let (above, _) = text.split_once(MARK).expect("a mark above the table");
+    let (above, rest) = text.split_once(MARK).expect("a mark above the table");
+    let (between, _) =
+        rest.split_once(AFTER).expect("a mark below it").1.split_once(CALLS).expect("another table");
     let kernel = named(KERNELS, KERNEL);
     let held = held(&kernel);
     let mut table =
@@ -129,5 +257,6 @@ pub(crate) fn with_each_switch(text: &str) -> String {
         };
         writeln!(table, "| `{switch}` | {asked} | {files} |").expect("a string takes all");
     }
-    format!("{above}{MARK}{table}")
+    let calls = each_call(&format!("{above}{between}"), &held, &kernel);
+    format!("{above}{MARK}{table}{AFTER}{between}{CALLS}{calls}")
 }

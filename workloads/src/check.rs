@@ -7,10 +7,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cache_model::event::{EventKind, Victim};
+use sev_arch::VmId;
 use sim_explore::{Bound, Disk, Limits, Progress, Search};
 use svm_model::explore::{Explorer, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
-use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind};
+use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind, VmKind};
 use svm_model::story::StoryStep;
 use svm_model::twin::Twin;
 use svm_model::walk::{Cut, Walked, Walks};
@@ -160,7 +161,10 @@ pub enum CheckError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Text(Vec<Diag>),
     /// A text loops without an access to shared state.
-    #[error("{file}:{line}: this runs forever without an access to shared state: `{text}`")]
+    #[error(
+        "{file}:{line}: this runs forever without an access to shared state: `{text}`\nan `int` has 8 bits in these \
+         texts and wraps: docs/LANGUAGE.md"
+    )]
     Runaway {
         /// The file.
         file: String,
@@ -239,6 +243,9 @@ impl CheckCase<'_> {
             CheckError::Text(diags.into_iter().map(|d| self.litmus.in_front(self.placed(d))).collect())
         };
         let machine = built.map_err(placed)?;
+        if let Some(refusal) = self.no_such_guest(&machine) {
+            return Err(CheckError::Text(vec![refusal]));
+        }
         for task in &machine.spec().tasks {
             let entry_of = |name: &str| machine.code().entries.iter().find(|e| e.name == *name);
             if let TaskKind::Vcpu { thread, .. } = &task.kind
@@ -264,6 +271,39 @@ impl CheckCase<'_> {
             }
         }
         Ok(machine)
+    }
+
+    /// Why the kernel or the part cannot have a kind of guest that the test has.
+    fn no_such_guest(&self, machine: &Machine) -> Option<Diag> {
+        let spec = machine.spec();
+        let kind = (0..spec.vms).map(|vm| spec.vm(VmId(vm)).kind).max_by_key(|k| k.number())?;
+        let last = machine.code().constant("KVM_LAST_VM_TYPE").unwrap_or(i64::MAX);
+        let (message, help) = if i64::from(kind.number()) > last {
+            let help = "name another kernel with `--kernel`, or in the file's `kernels`";
+            (format!("{} has no guests of this kind", self.kernel.name), help)
+        } else if kind == VmKind::SevSnp && !self.sme_coherent && !spec.assumptions.snp_on_any_part {
+            let help = "for a thought experiment, `assume = [\"snp-on-any-part\"]`";
+            (
+                format!(
+                    "{} has no RMP, and so no SEV-SNP guests: parts that have one are SME_COHERENT",
+                    self.part
+                ),
+                help,
+            )
+        } else {
+            return None;
+        };
+        let (line, column, text) = self.litmus.kind_at(kind.name()).unwrap_or((0, 0, ""));
+        Some(Diag {
+            file: self.litmus.file.clone(),
+            line,
+            column,
+            len: u32::try_from(kind.name().len() + 2).unwrap_or(1),
+            message,
+            source_line: text.to_owned(),
+            expected: None,
+            help: Some(help.to_owned()),
+        })
     }
 
     /// What is wrong with a function that the front matter names.

@@ -16,6 +16,7 @@ use front::{Front, Names};
 pub use grow::{Growth, Size};
 use svm_model::lang::Diag;
 use svm_model::spec::MemoryModel;
+use svm_model::text::KERNELS;
 use variant::{Initial, Values, VariantFront};
 
 /// Bytes of the opening line: what is read begins after it.
@@ -105,11 +106,16 @@ impl Litmus {
         let builtin = BUILTIN.iter().find(|b| (b.1, b.2) == (file, text));
         let name = builtin.map_or(file, |b| b.0).to_owned();
         let Some(rest) = text.strip_prefix("+++\n") else {
-            return Err(fail(
-                0,
-                "a litmus file begins with a line `+++`, TOML, and another `+++`".to_owned(),
-            ));
+            let message = if text.starts_with('\u{feff}') {
+                "the file begins with a byte order mark: save it as UTF-8 without one"
+            } else {
+                "a litmus file begins with a line `+++`, TOML, and another `+++`"
+            };
+            return Err(fail(0, message.to_owned()));
         };
+        if rest.starts_with("+++\n") || rest == "+++" {
+            return Err(fail(4, "the front matter is empty: expected at least a description".to_owned()));
+        }
         let Some(end) = rest.find("\n+++\n") else {
             return Err(fail(0, "the front matter has no closing `+++` line".to_owned()));
         };
@@ -242,6 +248,15 @@ impl Litmus {
         Some((number, u32::try_from(column).unwrap_or(1), line))
     }
 
+    /// Where the front matter names a kind of VM: line and column from 1, and the line.
+    pub(crate) fn kind_at(&self, word: &str) -> Option<(u32, u32, &str)> {
+        let quoted = format!("\"{word}\"");
+        let lines = (1u32..).zip(self.text.lines()).filter(|(_, line)| line.contains("kind"));
+        let (number, line, at) =
+            lines.into_iter().find_map(|(number, line)| Some((number, line, line.find(&quoted)?)))?;
+        Some((number, u32::try_from(line[..at].chars().count() + 1).unwrap_or(1), line))
+    }
+
     /// What it is about, in a sentence.
     #[must_use]
     pub fn description(&self) -> &str {
@@ -297,12 +312,14 @@ impl Litmus {
         self.policies.as_deref()
     }
 
-    /// What is expected of a policy in a kernel on a part; the last rule that fits wins.
+    /// What is expected of a policy in a kernel on a part; the last rule that fits wins. Of a kernel that neither is built
+    /// in nor named by the file nothing is expected.
     #[must_use]
     pub fn expected(&self, policy: &str, kernel: &str, part: &str) -> Option<Expectation> {
+        let known = KERNELS.iter().any(|k| k.name == kernel) || self.kernels.iter().any(|k| k == kernel);
         let rules = &self.front.expect;
         let found = rules.iter().rfind(|e| e.fits(policy, kernel, part, self.variant.as_deref()));
-        found.map(expect::ExpectFront::expectation)
+        found.filter(|_| known).map(expect::ExpectFront::expectation)
     }
 
     /// The events that the test asks about: a search goes on until each was reached or the space ends. Every

@@ -155,6 +155,8 @@ pub struct Code {
     pub entries: Vec<Entry>,
     /// The entry of each function that is sent to a pCPU; `SendCall`'s second argument is an index here.
     pub callbacks: Vec<u16>,
+    /// Names and values of the texts' `#define`s and other constants, in the order of the names.
+    pub constants: Vec<(String, i64)>,
     /// The structures that texts allocate objects of, and how many there can be; [`Scope::PerObject`] counts here.
     pub pools: Vec<(String, u16)>,
 }
@@ -238,6 +240,12 @@ impl<'p> Places<'p> {
 }
 
 impl Code {
+    /// The value of a constant of the texts.
+    #[must_use]
+    pub fn constant(&self, name: &str) -> Option<i64> {
+        self.constants.iter().find(|c| c.0 == name).map(|c| c.1)
+    }
+
     /// The entry of this name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&Entry> {

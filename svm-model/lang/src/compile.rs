@@ -153,6 +153,14 @@ fn build<'p>(
     }
     code.vars = vars(program, &ranges, &units, allocated, &mut places);
     code.texts = places.into_texts();
+    code.constants = program
+        .globals
+        .iter()
+        .filter_map(|(name, global)| match global {
+            Global::Const { value, .. } => Some(((*name).to_owned(), *value)),
+            Global::Func(_) | Global::Var(_) => None,
+        })
+        .collect();
     code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
 }

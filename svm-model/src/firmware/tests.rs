@@ -1,4 +1,5 @@
-//! Each command, each refusal: hardware.md 1.6 counted by hand. Two CCXs of two threads each, three ASIDs.
+//! Each command, each refusal, as the published SEV firmware (Genoa, 1.55.25) has them, counted by hand. Two CCXs of two
+//! threads each, three ASIDs.
 
 use sim_core::layout::Layout;
 use sim_core::state::Plain;

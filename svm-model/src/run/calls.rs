@@ -1,13 +1,12 @@
 //! Calls between pCPUs: the IPI, the handler, the wait.
 
-use cache_model::event::EventKind;
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
 use svm_policy::{Answer, REGS};
 
 use super::{Runner, Stepped, Who};
 use crate::context::ContextSlots;
-use crate::label::What;
+use crate::label::{Broken, What};
 use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
@@ -91,7 +90,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     pub(super) fn send_call(&mut self, args: [i64; 4]) -> Answer {
         let [cpu, callback, info, wait] = args;
         let Some(p) = usize::try_from(cpu).ok().filter(|p| *p < self.machine.pcpus.len()) else {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoPcpu);
             return Answer::Done(0);
         };
         let (call, info_slot) = self.call_slot(self.task, p);

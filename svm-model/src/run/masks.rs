@@ -1,12 +1,12 @@
 //! Masks that texts allocate: null, there, freed.
 
-use cache_model::event::EventKind;
 use sim_core::choice::Chooser;
 use sim_core::state::Store;
 use svm_lang::{MASK_FREED, MASK_LIVE, MASK_NULL};
 use svm_policy::{Answer, Place, VarId};
 
 use super::Runner;
+use crate::label::Broken;
 use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
@@ -16,18 +16,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return true;
         }
         let Some(state) = self.machine.mask_state(place.var, instance) else { return false };
-        let gone = self.store.get(state) != MASK_LIVE;
-        if gone {
-            self.report(EventKind::Tracking);
+        match self.store.get(state) {
+            MASK_LIVE => return false,
+            MASK_FREED => self.broke(Broken::MaskFreed(state)),
+            _ => self.broke(Broken::MaskNull(state)),
         }
-        gone
+        true
     }
 
     /// The slot of a mask's state; a mask that does not exist (of the null reference) is reported.
     fn state_of(&mut self, var: i64, instance: i64) -> Option<sim_core::state::SlotId> {
         let state = u16::try_from(var).ok().and_then(|var| self.machine.mask_state(VarId(var), instance));
         if state.is_none() {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
         }
         state
     }
@@ -42,7 +43,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         }
         let Some(state) = self.state_of(var, instance) else { return Answer::Done(0) };
         if self.store.get(state) == MASK_LIVE {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::MaskAllocatedTwice(state));
         }
         self.store.set(state, if fails { MASK_NULL } else { MASK_LIVE });
         self.empty_mask(var, instance);
@@ -59,7 +60,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                     self.store.set(state, MASK_FREED);
                     self.empty_mask(var, instance);
                 }
-                MASK_FREED => self.report(EventKind::Tracking),
+                MASK_FREED => self.broke(Broken::MaskFreedTwice(state)),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use sim_core::state::{SlotId, Store};
 use svm_policy::{Answer, Prim};
 
 use super::{Runner, Stepped};
-use crate::label::{NewOwner, What};
+use crate::label::{Broken, NewOwner, What};
 use crate::machine::Owner;
 use crate::memory::{Effects, Memory};
 
@@ -126,7 +126,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let Some(page) = self.page(page) else { return Answer::Done(0) };
         let owner = machine.owner(self.store, page);
         if owner == Owner::Free {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::PageFreedTwice(page));
             return Answer::Done(0);
         }
         if let Owner::Vm(_) | Owner::User(_) = owner {
@@ -208,7 +208,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let page = self.page(page)? as usize;
         let vm = usize::try_from(vm).ok().filter(|v| *v < usize::from(self.machine.spec.vms));
         if vm.is_none() {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
         }
         vm.map(|v| self.machine.sptes[v * self.machine.owners.len() + page])
     }

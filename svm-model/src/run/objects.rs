@@ -1,12 +1,12 @@
 //! Structures that texts free, and objects that they allocate: use after free, double free.
 
-use cache_model::event::EventKind;
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
 use svm_lang::{MASK_FREED, MASK_LIVE, MASK_NULL};
 use svm_policy::{Answer, Place, Platform as _, Scope, VarId};
 
 use super::Runner;
+use crate::label::Broken;
 use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
@@ -16,7 +16,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let Some(slot) = self.machine.var_slot(VarId(state), instance, 0) else { return false };
         let gone = self.store.get(slot) != MASK_LIVE;
         if gone {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::ObjectGone(slot));
         }
         gone
     }
@@ -25,7 +25,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     fn object(&mut self, state: i64, instance: i64) -> Option<SlotId> {
         let found = u16::try_from(state).ok().and_then(|s| self.machine.var_slot(VarId(s), instance, 0));
         if found.is_none() {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
         }
         found
     }
@@ -58,7 +58,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             self.store.set(slot, MASK_FREED);
             self.reset_fields(|object, of| object == Some(state) && of == instance, true);
         } else {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::ObjectFreedTwice(slot));
         }
         Answer::Done(0)
     }
@@ -96,7 +96,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 let Some(slot) = machine.var_slot(VarId(id), instance, 0) else { continue };
                 if states.contains(&id) {
                     if self.store.get(slot) != MASK_LIVE && var.scope == once {
-                        self.report(EventKind::Tracking);
+                        self.broke(Broken::ObjectFreedTwice(slot));
                     }
                     self.store.set(slot, MASK_FREED);
                 } else {
@@ -123,7 +123,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         if let Some(state) = machine.mask_state(VarId(var), instance) {
             if freed && self.store.get(state) == MASK_LIVE {
                 // Nobody can free it any more.
-                self.report(EventKind::Tracking);
+                self.broke(Broken::MaskLeaked(state));
             }
             self.store.set(state, if freed { MASK_FREED } else { MASK_NULL });
             self.empty_mask(i64::from(var), instance);
@@ -159,7 +159,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             _ => !writes,
         };
         if !fine {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::LockAssertion);
         }
         Answer::Own(0)
     }

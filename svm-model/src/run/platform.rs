@@ -7,7 +7,7 @@ use sim_core::state::{Domain, SlotId, Store};
 use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
-use crate::label::What;
+use crate::label::{Broken, What};
 use crate::memory::Memory;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
@@ -18,7 +18,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         match self.machine.var_slot(place.var, instance, word) {
             Some(slot) => self.store.get(slot),
             None => {
-                self.report(EventKind::Tracking);
+                self.broke(Broken::NoSuch);
                 0
             }
         }
@@ -69,7 +69,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         match event {
             LockEvent::Taken if kind.sleeps() => self.may_sleep(),
             LockEvent::Taken => {}
-            LockEvent::NotHeld => self.report(EventKind::Tracking),
+            LockEvent::NotHeld => self.broke(Broken::NotHeld),
             LockEvent::Vain => self.report(EventKind::Deadlock),
         }
     }
@@ -153,7 +153,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             }
             Prim::VcpuFlushTlb => {
                 let Ok(v) = usize::try_from(args[0]) else {
-                    self.report(EventKind::Tracking);
+                    self.broke(Broken::NoSuch);
                     return Answer::Done(0);
                 };
                 for tlb in machine.tlb_of(v) {
@@ -286,7 +286,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {
-                    self.report(EventKind::Tracking);
+                    self.broke(Broken::Warned);
                 }
                 Answer::Own(0)
             }
@@ -308,7 +308,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return None;
         }
         let Some(slot) = self.machine.var_slot(place.var, instance, word) else {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
             return None;
         };
         let domain = self.machine.vars[usize::from(place.var.0)].domain;

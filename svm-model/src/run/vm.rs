@@ -1,12 +1,13 @@
 //! VMs: under which tag their guests access memory, who owns what, and what a vCPU's exits write.
 
-use cache_model::event::{Event, EventKind, Victim};
+use cache_model::event::{Event, Victim};
 use sev_arch::{Access, Asid, CBit, PcpuId, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
 use svm_policy::Answer;
 
 use super::Runner;
+use crate::label::Broken;
 use crate::machine::{Machine, Owner, VcpuSlots};
 use crate::memory::{Effects, Memory};
 
@@ -96,7 +97,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     pub(super) fn vm(&mut self, vm: i64) -> Option<VmId> {
         let found = u16::try_from(vm).ok().filter(|vm| *vm < self.machine.spec.vms);
         if found.is_none() {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
         }
         found.map(VmId)
     }
@@ -111,7 +112,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             if (0..i64::from(machine.spec.asids())).contains(&asid) {
                 self.store.set(machine.asids[vm.index()], asid);
             } else {
-                self.report(EventKind::Tracking);
+                self.broke(Broken::NoAsid);
             }
         }
         Answer::Done(0)
@@ -144,7 +145,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let Some(page) = self.page(page) else { return Answer::Done(0) };
         let Owner::Vm(vm) = machine.owner(self.store, page) else {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::PageNotVms(page));
             return Answer::Done(0);
         };
         self.judge_page(page, Victim::Myself);
@@ -161,7 +162,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let of =
             |t: &&crate::machine::TaskSlots| t.vcpu.as_ref().is_some_and(|v| i64::from(v.vcpu.0) == vcpu);
         let Some(task) = self.machine.tasks.iter().find(of) else {
-            self.report(EventKind::Tracking);
+            self.broke(Broken::NoSuch);
             return Answer::Done(0);
         };
         if !task.main.idle(self.store) {

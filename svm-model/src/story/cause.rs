@@ -6,10 +6,10 @@ use cache_model::event::{Event, EventKind};
 use sev_arch::{Access, PcpuId, Tag};
 use sim_core::state::{Plain, SlotId};
 use svm_lang::VarKind;
-use svm_policy::{Op, Prim, RmwOp};
+use svm_policy::{Op, Operand, Prim, RmwOp};
 
 use super::effect::Seen;
-use crate::label::{Actor, What};
+use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 
 /// A word of a mask that a step read or changed.
@@ -28,9 +28,24 @@ struct MaskWord {
 
 /// What one step means for a cause.
 #[derive(Debug)]
-struct Moment {
-    actor: Actor,
-    pcpu: Option<u16>,
+pub(super) struct Moment {
+    pub(super) actor: Actor,
+    pub(super) what: Option<What>,
+    pub(super) pcpu: Option<u16>,
+    pub(super) prim: Option<Prim>,
+    /// The page that a built-in was given.
+    pub(super) page: Option<u32>,
+    /// Lines that somebody stored to, and under which tag.
+    pub(super) stored: Vec<(u32, Tag)>,
+    /// Lines that became dirty, and that came into a cache.
+    dirtied: Vec<(u32, Tag)>,
+    filled: Vec<(u32, Tag)>,
+    /// Slots that changed: before and after.
+    pub(super) changed: Vec<(SlotId, i64, i64)>,
+    /// Slots that the step touched.
+    pub(super) touched: Vec<SlotId>,
+    /// The pCPU that left the mask of those that are online.
+    pub(super) offline: Option<u16>,
     wrote: Option<(u32, Tag)>,
     zapped: Option<u32>,
     mask: Option<MaskWord>,
@@ -39,7 +54,19 @@ struct Moment {
     /// Whose IPI was taken.
     took: Option<u16>,
     /// Whether its pCPU wrote its caches back.
-    flushed: bool,
+    pub(super) flushed: bool,
+}
+
+impl Moment {
+    /// Whether it stored to a line under a tag, or made it dirty (as #VMEXIT does with a VMSA).
+    pub(super) fn stores(&self, line: u32, tag: Tag) -> bool {
+        self.stored.contains(&(line, tag)) || self.dirtied.contains(&(line, tag))
+    }
+
+    /// Whether a cache got a copy of a line under a tag, or one there became dirty.
+    pub(super) fn gained(&self, line: u32, tag: Tag) -> bool {
+        self.filled.contains(&(line, tag)) || self.dirtied.contains(&(line, tag))
+    }
 }
 
 /// Whether a built-in writes caches back.
@@ -50,7 +77,7 @@ const fn is_flush(prim: Prim) -> bool {
 /// The steps so far, as far as causes are made of them.
 #[derive(Debug, Default)]
 pub(super) struct Causes {
-    moments: Vec<Moment>,
+    pub(super) moments: Vec<Moment>,
 }
 
 impl Causes {
@@ -83,12 +110,31 @@ impl Causes {
             }
             _ => None,
         };
+        let page = match op {
+            Some((pc, Op::Prim { prim, args, .. })) => machine.page_given(seen, pc, prim, args),
+            _ => None,
+        };
+        let (dirtied, filled) = machine.lines_gained(seen);
+        let mask = op.and_then(|(pc, op)| machine.mask_word(seen, pc, op));
+        let offline =
+            mask.filter(|m| machine.layout.slots()[m.slot.0 as usize].name.contains("cpu_online_mask"));
+        let offline = offline.map(|m| (m.first, m.before & !m.after)).filter(|(_, gone)| *gone > 0);
+        let changed = (0u32..).zip(seen.before.iter().zip(seen.after)).filter(|(_, (was, is))| was != is);
         self.moments.push(Moment {
             actor: seen.actor,
+            what: seen.what,
             pcpu: pcpu.map(|p| p.0),
+            prim,
+            page,
+            stored: machine.lines_stored(seen, op, page),
+            dirtied,
+            filled,
+            changed: changed.map(|(id, (was, is))| (SlotId(id), *was, *is)).collect(),
+            touched: seen.touched.to_vec(),
+            offline: offline.and_then(|(first, gone)| u16::try_from(first + gone.trailing_zeros()).ok()),
             wrote,
             zapped: (prim == Some(Prim::ZapSpte)).then(|| machine.page_of_spte(seen)).flatten(),
-            mask: op.and_then(|(pc, op)| machine.mask_word(seen, pc, op)),
+            mask,
             asked,
             took: match seen.what {
                 Some(What::Take { sender, .. }) => Some(sender),
@@ -99,7 +145,18 @@ impl Causes {
     }
 
     /// Why the last step ended in an event, if the steps show it.
-    pub(super) fn of(&self, machine: &Machine, event: Event) -> Option<String> {
+    pub(super) fn of(
+        &self,
+        machine: &Machine,
+        event: Event,
+        seen: &Seen<'_>,
+        notes: &Notes,
+    ) -> Option<String> {
+        self.of_reclaim(machine, event).or_else(|| self.in_general(machine, event, seen, notes))
+    }
+
+    /// The same, where a page was reclaimed too early.
+    fn of_reclaim(&self, machine: &Machine, event: Event) -> Option<String> {
         let (EventKind::Latent, Some(line), Some(tag)) = (event.kind, event.line, event.tag) else {
             return None;
         };
@@ -107,6 +164,9 @@ impl Causes {
         let freer = self.moments[end].actor;
         let wrote = self.last(end, |m| m.wrote == Some((line, tag)))?;
         let pcpu = self.moments[wrote].pcpu?;
+        if self.tried(machine, line, tag, end).is_some() {
+            return None;
+        }
         let page = machine.page_of(line);
         let zap = self.last(end, |m| m.actor == freer && m.zapped == Some(page))?;
         if self.flush(pcpu, wrote, end).is_some() {
@@ -126,8 +186,9 @@ impl Causes {
         let Some(look) = look else {
             return match (asked, own) {
                 (None, false) if !(zap..end).any(|s| looks(&s)) => Some(format!(
-                    "the page was freed without a write-back: {who} never asked CPU{pcpu}, where {writer} had dirtied \
+                    "the page was {} without a write-back: {who} never asked CPU{pcpu}, where {writer} had dirtied \
                      {page} (step {})",
+                    if self.moments[end].prim == Some(Prim::UserReuse) { "reused" } else { "freed" },
                     wrote + 1
                 )),
                 (Some(_), _) => unanswered.map(|asked| self.not_waited(asked, pcpu, &who, &dirty)),
@@ -241,12 +302,12 @@ impl Causes {
     }
 
     /// The last step before `end` that is so.
-    fn last(&self, end: usize, is: impl Fn(&Moment) -> bool) -> Option<usize> {
+    pub(super) fn last(&self, end: usize, is: impl Fn(&Moment) -> bool) -> Option<usize> {
         self.moments[..end].iter().rposition(is)
     }
 
     /// The last write-back of a pCPU between two steps.
-    fn flush(&self, pcpu: u16, from: usize, to: usize) -> Option<usize> {
+    pub(super) fn flush(&self, pcpu: u16, from: usize, to: usize) -> Option<usize> {
         self.last(to, |m| m.flushed && m.pcpu == Some(pcpu)).filter(|s| *s > from)
     }
 
@@ -291,6 +352,71 @@ impl Machine {
         self.code.ops[usize::from(start)..end.unwrap_or(self.code.ops.len())]
             .iter()
             .any(|op| matches!(op, Op::Prim { prim, .. } if is_flush(*prim)))
+    }
+
+    /// The page that a built-in was given.
+    fn page_given(&self, seen: &Seen<'_>, pc: svm_policy::Pc, prim: Prim, args: [Operand; 4]) -> Option<u32> {
+        let at = match prim {
+            Prim::VmPageFlush | Prim::ZapSpte | Prim::InstallSpte => 1,
+            Prim::ClflushPage
+            | Prim::HostWrite
+            | Prim::DmaWrite
+            | Prim::PspWrite
+            | Prim::FreePage
+            | Prim::UserReuse
+            | Prim::ZapUserPte => 0,
+            _ => return None,
+        };
+        let page = u32::try_from(self.operand(seen, pc, args[at])?).ok()?;
+        ((page as usize) < self.spec.pages.len()).then_some(page)
+    }
+
+    /// The lines that a step stored to, and under which tag.
+    fn lines_stored(
+        &self,
+        seen: &Seen<'_>,
+        op: Option<(svm_policy::Pc, Op)>,
+        page: Option<u32>,
+    ) -> Vec<(u32, Tag)> {
+        let store = Plain { words: &mut seen.before.to_vec() };
+        let lines = |page: u32| page * self.spec.lines_per_page..(page + 1) * self.spec.lines_per_page;
+        let by = match (seen.what, seen.actor, op) {
+            (Some(What::Guest { line, access: Access::Write, plain, .. }), Actor::Task(t), _) => {
+                let vm = self.tasks[usize::from(t)].vcpu.as_ref().map(|v| v.vm);
+                let tag = vm.map(|vm| self.guest_tag(&store, vm, self.page_of(line)));
+                return tag.map(|tag| (line, if plain { Tag::HOST } else { tag })).into_iter().collect();
+            }
+            (Some(What::Reuse { page, access: Access::Write, .. }), ..) => (page, Tag::HOST),
+            (_, _, Some((_, Op::Prim { prim: Prim::HostWrite | Prim::DmaWrite, .. }))) => {
+                let Some(page) = page else { return Vec::new() };
+                (page, Tag::HOST)
+            }
+            (_, _, Some((pc, Op::Prim { prim: Prim::PspWrite, args, .. }))) => {
+                let vm = self.operand(seen, pc, args[1]).and_then(|vm| u16::try_from(vm).ok());
+                let Some((page, vm)) = page.zip(vm) else { return Vec::new() };
+                (page, self.tag_of_vm(&store, sev_arch::VmId(vm)))
+            }
+            _ => return Vec::new(),
+        };
+        lines(by.0).map(|line| (line, by.1)).collect()
+    }
+
+    /// The lines that a step made dirty in some cache, and those that it brought into one, with their tags.
+    fn lines_gained(&self, seen: &Seen<'_>) -> (Vec<(u32, Tag)>, Vec<(u32, Tag)>) {
+        let lines = u32::try_from(self.spec.pages.len()).unwrap_or(0) * self.spec.lines_per_page;
+        let (mut dirtied, mut filled) = (Vec::new(), Vec::new());
+        for line in 0..lines {
+            for tag in self.spec.shape.all_tags() {
+                let dirty = |words: &[i64]| !self.dirty_places(line, tag, words).is_empty();
+                if dirty(seen.after) && !dirty(seen.before) {
+                    dirtied.push((line, tag));
+                }
+                if self.is_cached(line, tag, seen.after) && !self.is_cached(line, tag, seen.before) {
+                    filled.push((line, tag));
+                }
+            }
+        }
+        (dirtied, filled)
     }
 
     /// The page whose nested translation a step touched.

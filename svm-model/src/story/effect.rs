@@ -468,6 +468,16 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Whether a cache holds a copy of a line under a tag.
+    pub(super) fn is_cached(&self, line: u32, tag: sev_arch::Tag, words: &[i64]) -> bool {
+        let Some(lines) = &self.lines else { return false };
+        let here =
+            |p: Place| Copy::from_code(words[lines.cell(line, p, tag).0 as usize]).held != Held::Absent;
+        self.spec.shape.places().any(here)
+    }
+}
+
 /// An owner in words.
 pub(super) fn owner_name(owner: Owner) -> String {
     match owner {
