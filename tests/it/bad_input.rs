@@ -127,7 +127,7 @@ fn litmus_files_that_are_wrong() {
         ),
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
-        ("a closing line that is missing", good.replace("\n+++\nvoid", "\nvoid"), ":1:1"),
+        ("a closing line that is missing", good.replace("\n+++\n", "\n"), ":1:1"),
         ("a front matter with nothing in it", "+++\n+++\n".to_owned(), "the front matter is empty"),
         ("a byte order mark", format!("\u{feff}{good}"), "a byte order mark"),
     ];
