@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sim_explore::Limits;
+use svm_model::explore::Reductions;
 use svm_model::spec::MemoryModel;
 use svm_model::walk::{Strategy, Walks};
 
@@ -241,8 +242,24 @@ pub(crate) struct AboutArgs {
     /// Give up beyond this much memory for each check, with its unit
     #[arg(long, value_name = "SIZE", default_value = "8GiB", value_parser = bytes)]
     pub(crate) memory: u64,
+    /// Whether states that differ only in the names of what is treated alike count as one
+    #[arg(long, value_name = "on|off", default_value = "off", hide_possible_values = true)]
+    pub(crate) symmetry: Switch,
+    /// Whether a task whose step commutes with all that others can do goes alone; where something is violated, the
+    /// search is made again without
+    #[arg(long, value_name = "on|off", default_value = "off", hide_possible_values = true)]
+    pub(crate) partial_order: Switch,
     #[command(flatten)]
     pub(crate) format: FormatArg,
+}
+
+/// Whether to do something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Switch {
+    /// Do it.
+    On,
+    /// Do not.
+    Off,
 }
 
 /// The order in which a pCPU's accesses are seen by others.
@@ -272,6 +289,11 @@ impl SearchArgs {
 }
 
 impl AboutArgs {
+    /// What a search leaves out.
+    pub(crate) fn reductions(&self) -> Reductions {
+        Reductions { symmetry: self.symmetry == Switch::On, partial_order: self.partial_order == Switch::On }
+    }
+
     /// The bounds of a search, with that of its time.
     pub(crate) fn limits(&self, time: Option<Duration>) -> Limits {
         Limits { states: self.states, depth: self.depth.unwrap_or(u32::MAX), memory: self.memory, time }
@@ -325,7 +347,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) save_schedule: Option<PathBuf>,
     /// Put states into this folder when memory ends, and a checkpoint every minute and when the search is stopped
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["random", "switches"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["random", "switches", "symmetry", "partial_order"])]
     pub(crate) disk: Option<PathBuf>,
     /// Go on where the checkpoints of --disk were written
     #[arg(long, requires = "disk")]
@@ -339,7 +361,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct TryArgs {
     /// Make this many random walks, of --depth steps [default: 500], in the place of a search: for models that are too
     /// large; not exhaustive
-    #[arg(long, value_name = "WALKS", value_parser = walks, conflicts_with_all = ["states", "memory"])]
+    #[arg(long, value_name = "WALKS", value_parser = walks, conflicts_with_all = ["states", "memory", "symmetry", "partial_order"])]
     pub(crate) random: Option<u64>,
     /// Seed of the walks
     #[arg(long, value_name = "N", default_value_t = 1, requires = "random")]
@@ -349,7 +371,7 @@ pub(crate) struct TryArgs {
     pub(crate) pct: Option<u32>,
     /// Try only the orders of steps in which at most N times somebody is passed over who could go on: for models that
     /// are too large; the bound goes up from 0 to N
-    #[arg(long, value_name = "N", conflicts_with = "random")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["random", "symmetry", "partial_order"])]
     pub(crate) switches: Option<u16>,
 }
 

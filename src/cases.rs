@@ -204,6 +204,7 @@ impl Cases {
                         None => test,
                     };
                     let define = |test: Litmus, d: &(String, i64)| test.with_define(&d.0, d.1);
+                    let test = test.with_reductions(args.reductions());
                     litmus.push(args.defines.iter().fold(test, define));
                 }
             }
@@ -487,6 +488,13 @@ fn options(args: &AboutArgs) -> String {
         text.push_str(&format!(" --memory-model {}", model.model().name()));
     }
     text.push_str(&define_options(&args.defines));
+    let reductions = args.reductions();
+    if reductions.symmetry {
+        text.push_str(" --symmetry on");
+    }
+    if reductions.partial_order {
+        text.push_str(" --partial-order on");
+    }
     text
 }
 

@@ -4,7 +4,7 @@ use svm_model::MemoryKind;
 use svm_model::export::{ExportError, Relation, Size, murphi, promela};
 use workloads::check::CheckCase;
 
-use crate::args::{AboutArgs, ExportArgs, Format, FormatArg, Language};
+use crate::args::{AboutArgs, ExportArgs, Format, FormatArg, Language, Switch};
 use crate::cases::Cases;
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
@@ -21,6 +21,8 @@ pub(crate) fn export(args: &ExportArgs, out: &mut Output) -> Result<Exit, Failur
         states: u32::try_from(size.states).unwrap_or(u32::MAX),
         depth: None,
         memory: u64::MAX,
+        symmetry: Switch::Off,
+        partial_order: Switch::Off,
         format: FormatArg { format: Format::Table },
     };
     let policies: Vec<String> = args.policy.iter().cloned().collect();

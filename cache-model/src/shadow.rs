@@ -67,6 +67,13 @@ impl LineSlots {
         layout.start_as(self.ghost(line, 2), 1);
     }
 
+    /// The slots of what DRAM holds of a line: whose key, whether it is older than the truth; and whether there is a
+    /// truth.
+    #[must_use]
+    pub fn memory(&self, line: u32) -> [SlotId; 3] {
+        [0, 1, 2].map(|which| self.ghost(line, which))
+    }
+
     fn ghost(&self, line: u32, which: u32) -> SlotId {
         SlotId(self.first + (line + 1) * self.stride - 3 + which)
     }

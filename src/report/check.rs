@@ -182,6 +182,13 @@ impl Text {
                 grouped(report.transitions),
                 report.depth
             ));
+            if report.permutations > 1 {
+                say(&format!(
+                    "searched up to {} permutations: states that differ only in the names of things treated alike \
+                     count as one",
+                    grouped(report.permutations as u64)
+                ));
+            }
         }
         if let Some(within) = &report.switches {
             let each = within.states.iter().map(|n| grouped(u64::from(*n))).collect::<Vec<_>>().join(", ");

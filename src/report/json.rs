@@ -86,6 +86,9 @@ pub(crate) struct Check<'a> {
     states: u32,
     transitions: u64,
     depth: u32,
+    /// States that differ by one of these count as one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permutations: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<String>,
     /// What should happen on some way, and the steps of the shortest way there.
@@ -134,6 +137,7 @@ impl<'a> Check<'a> {
             states: report.states,
             transitions: report.transitions,
             depth: report.depth,
+            permutations: Some(report.permutations).filter(|n| *n > 1),
             bound: report.bound.map(bound_name),
             sometimes: report.sometimes.iter().map(|(twin, at)| (twin.name(), *at)).collect(),
             assumptions: &report.assumptions,

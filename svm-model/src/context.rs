@@ -12,10 +12,10 @@ use svm_policy::{Context, Pc, REGS};
 #[derive(Clone, Debug)]
 pub(crate) struct ContextSlots {
     pub(crate) pc: SlotId,
-    regs: Vec<SlotId>,
-    resting: Vec<i64>,
-    constants: u64,
-    rests: Vec<(Pc, u64)>,
+    pub(crate) regs: Vec<SlotId>,
+    pub(crate) resting: Vec<i64>,
+    pub(crate) constants: u64,
+    pub(crate) rests: Vec<(Pc, u64)>,
 }
 
 /// What a context starts with: an entry and the values of its parameters.

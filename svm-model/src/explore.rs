@@ -1,21 +1,28 @@
 //! A machine as the explorer sees it: packed states, every actor, every choice.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache_model::event::{Event, EventKind};
 use sim_core::choice::{Chooser, Odometer, Scripted};
 use sim_core::state::{Packed, Position, SlotId, Store};
-use sim_explore::{Explored, Model, Reached, Search};
+use sim_explore::{Explored, Model, Search};
 use svm_policy::Pc;
 
-use crate::ground::{Ground, Recorder, Room, Teacher};
+use crate::ground::{Ground, Outcome, Recorder, Room, Teacher, ways};
 use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
+use crate::partial_order::PartialOrder;
 use crate::run::Stepped;
 use crate::switches::{Rule, Switching};
+use crate::symmetry::witness::{Who, Witness};
+use crate::symmetry::{Scratch, Symmetry};
 use crate::twin::Twin;
 use crate::walk::{Draw, Walk, Walked, Walks, spread};
+
+mod reduce;
+
+pub use reduce::Reductions;
 
 /// Evaluates an expression for the least width that takes so many words, or gives the words back.
 macro_rules! in_width {
@@ -58,7 +65,12 @@ pub struct Explorer<'a> {
     student: Student<'a>,
     positions: Vec<Position>,
     words: usize,
+    /// How many switches searches allow.
     switches: Option<Switches>,
+    /// Symmetries that searches use.
+    symmetry: Option<Symmetry>,
+    /// Whether searches use partial order.
+    partial_order: bool,
 }
 
 /// A limit of switches, and whether it left an order of steps out.
@@ -109,7 +121,7 @@ impl<'a> Explorer<'a> {
         let (positions, words) = machine.layout().pack();
         let memory = machine.shadow()?;
         let student = Student { machine, memory, notes: asked(), runaway: None };
-        Some(Explorer { student, positions, words, switches: None })
+        Some(Explorer { student, positions, words, switches: None, symmetry: None, partial_order: false })
     }
 
     /// From here on, [`Explorer::run`] tries only those orders of steps in which at most so many times an actor
@@ -152,19 +164,33 @@ impl<'a> Explorer<'a> {
         }
     }
 
-    fn run_in<const W: usize>(&mut self, search: Search<'_>) -> Explored {
+    fn run_in<const W: usize>(&mut self, mut search: Search<'_>) -> Explored {
         let threads = rayon::current_num_threads();
-        let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model()).collect();
-        let explored = search.run(&mut models);
-        let runaway = models.iter().filter_map(|m| m.student.runaway).min();
-        self.student.runaway = self.student.runaway.or(runaway);
-        explored
+        let all = self.symmetry.clone();
+        let parts = all.iter().flat_map(|all| [false, true].map(|pcpus| all.part(pcpus)));
+        let mut smaller = parts.filter(|part| part.order() > 1);
+        loop {
+            let refuted = AtomicBool::new(false);
+            let symmetric = self.symmetry.as_ref().map(|symmetry| Symmetric { symmetry, refuted: &refuted });
+            let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model(symmetric)).collect();
+            let progress = search.progress.as_mut().map(|told| &mut **told as &mut dyn FnMut(_));
+            let disk = search.disk.clone();
+            let explored = Search { progress, disk, ..search }.run(&mut models);
+            let runaway = models.iter().filter_map(|m| m.student.runaway).min();
+            drop(models);
+            if refuted.into_inner() {
+                self.symmetry = smaller.next();
+                continue;
+            }
+            self.student.runaway = self.student.runaway.or(runaway);
+            return explored;
+        }
     }
 
     fn run_within<const W: usize>(&mut self, search: Search<'_>, most: u16) -> Explored {
         let rule = Rule::new(self.student.machine.actors(), most);
         let threads = rayon::current_num_threads();
-        let model = |_| Switching::<'_, W>::new(self.model(), self.words, rule.clone());
+        let model = |_| Switching::<'_, W>::new(self.model(None), self.words, rule.clone());
         let mut models: Vec<_> = (0..threads).map(model).collect();
         let explored = search.run(&mut models);
         let runaway = models.iter().filter_map(|m| m.inner.student.runaway).min();
@@ -174,7 +200,7 @@ impl<'a> Explorer<'a> {
         explored
     }
 
-    fn model<const W: usize>(&self) -> GroundModel<'_, W> {
+    fn model<'s, const W: usize>(&'s self, symmetric: Option<Symmetric<'s>>) -> GroundModel<'s, W> {
         let mut initial = [0; W];
         self.write_initial(&mut initial);
         let Explorer { student, positions, .. } = self;
@@ -190,15 +216,31 @@ impl<'a> Explorer<'a> {
             let ground = || Ground::new(student.machine.counter(actor).map(|s| positions[s.0 as usize]));
             match actor {
                 Actor::Cache => {
-                    tables.extend((0..student.memory.slots.lines()).map(|l| (actor, Some(l), ground())));
+                    tables.extend((0..student.memory.slots.lines()).map(|l| ((actor, Some(l)), ground())));
                 }
-                Actor::World => tables.extend((0..pages).map(|p| (actor, Some(p), ground()))),
+                Actor::World => tables.extend((0..pages).map(|p| ((actor, Some(p)), ground()))),
                 Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) | Actor::Buffer(_) => {
-                    tables.push((actor, None, ground()))
+                    tables.push(((actor, None), ground()))
                 }
             }
         }
-        GroundModel { student, positions, initial, tables, room: Room::new(u64::MAX) }
+        let partial_order =
+            if self.partial_order { PartialOrder::of(student.machine, positions) } else { None };
+        let symmetric = symmetric.map(|s| {
+            initial = s.symmetry.canonical(&initial, &mut Scratch::default());
+            (s, Witness::new(s.symmetry, student.machine, tables.iter().map(|t| t.0).collect()))
+        });
+        GroundModel {
+            open: Vec::new(),
+            student,
+            positions,
+            initial,
+            tables,
+            symmetric,
+            partial_order,
+            scratch: Scratch::default(),
+            room: Room::new(u64::MAX),
+        }
     }
 
     /// Walks at random, until all walks are made or each goal of `stop_at` was met.
@@ -214,7 +256,7 @@ impl<'a> Explorer<'a> {
     ) -> Result<Walked, usize> {
         in_width!(self.words, W => {
             let threads = rayon::current_num_threads();
-            let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model()).collect();
+            let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model(None)).collect();
             let walked = Walked::of(walks, stop_at, interrupted, |numbers, length| {
                 spread(&mut models, &numbers, |model, number| {
                     let actors = model.tables.len();
@@ -337,20 +379,6 @@ impl<'a> Explorer<'a> {
         Some(told)
     }
 
-    /// A shortest schedule to a goal that a search reached; `None` if the search was another machine's.
-    pub fn schedule(&mut self, explored: &Explored, reached: &Reached) -> Option<Vec<ScheduledStep>> {
-        let states: Vec<Vec<u64>> =
-            explored.path(reached.state).into_iter().map(|id| explored.state(id)).collect();
-        let mut schedule = Vec::new();
-        for pair in states.windows(2) {
-            schedule.push(self.transitions(&pair[0])?.into_iter().find(|(_, next)| *next == pair[1])?.0);
-        }
-        if let Some(number) = reached.transition {
-            schedule.push(self.transition(states.last()?, number)?);
-        }
-        Some(schedule)
-    }
-
     /// The step that transition `number` of a state is.
     pub(crate) fn transition(&mut self, state: &[u64], number: u32) -> Option<ScheduledStep> {
         Some(self.transitions(state)?.into_iter().nth(usize::try_from(number).ok()?)?.0)
@@ -385,8 +413,22 @@ pub(crate) struct GroundModel<'s, const W: usize> {
     positions: &'s [Position],
     initial: [u64; W],
     /// Who can step, and its tables: the caches line by line, the world page by page.
-    tables: Vec<(Actor, Option<u32>, Ground<W>)>,
+    tables: Vec<(Who, Ground<W>)>,
+    /// What successors are renamed by, and the check that this is sound.
+    symmetric: Option<(Symmetric<'s>, Witness<W>)>,
+    partial_order: Option<PartialOrder<W>>,
+    scratch: Scratch,
+    /// Successors that a task may have to go on from alone.
+    open: Vec<([u64; W], u64)>,
     room: Room,
+}
+
+/// A search's symmetries.
+#[derive(Clone, Copy)]
+struct Symmetric<'s> {
+    symmetry: &'s Symmetry,
+    /// Whether they are none.
+    refuted: &'s AtomicBool,
 }
 
 /// The goals of a step's events, and its twins.
@@ -395,42 +437,91 @@ fn goals_of(notes: &Notes) -> u64 {
 }
 
 /// A lesson about one actor.
-struct Lesson<'s, 'a> {
+struct Lesson<'s, 'a, const W: usize> {
     student: &'s mut Student<'a>,
-    actor: Actor,
-    within: Option<u32>,
+    layout: &'s [Position],
+    who: Who,
+    table: usize,
+    symmetric: Option<&'s mut (Symmetric<'a>, Witness<W>)>,
 }
 
-impl Teacher for Lesson<'_, '_> {
+impl Student<'_> {
+    fn teach(&mut self, who: Who, store: &mut Recorder<'_>, chooser: &mut Odometer) -> Option<u64> {
+        let done = self.step(store, chooser, who.0, who.1);
+        (done == Stepped::Done).then(|| goals_of(&self.notes))
+    }
+}
+
+impl<const W: usize> Teacher<W> for Lesson<'_, '_, W> {
     fn teach(&mut self, store: &mut Recorder<'_>, chooser: &mut Odometer) -> Option<u64> {
-        let done = self.student.step(store, chooser, self.actor, self.within);
-        (done == Stepped::Done).then(|| goals_of(&self.student.notes))
+        self.student.teach(self.who, store, chooser)
+    }
+
+    fn learned(&mut self, state: &[u64; W], read: &mut [u64; W], outcomes: &[Outcome<W>]) {
+        let Lesson { student, layout, table, symmetric: Some((symmetric, witness)), .. } = self else {
+            return;
+        };
+        witness.compare(symmetric.symmetry, *table, state, read, outcomes, |who, image| {
+            ways(image, layout, |store, chooser| student.teach(who, store, chooser))
+        });
+        if witness.refuted {
+            symmetric.refuted.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 impl<const W: usize> GroundModel<'_, W> {
     /// Calls `f` with each transition out of a state: who, the successor, the goals reached. Returns the goals that
-    /// the state itself reaches.
+    /// the state itself reaches. Without reductions.
     #[inline]
     pub(crate) fn each(&mut self, state: &[u64; W], mut f: impl FnMut(Actor, &[u64; W], u64)) -> u64 {
+        self.keep_room();
         // The caches count as progress: a flush waits for what they have on its way.
         let mut progress = false;
-        if self.room.is_used_up() {
-            self.tables.iter_mut().for_each(|t| t.2.forget());
-        }
-        for (actor, within, ground) in &mut self.tables {
-            let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
+        for (table, (who, ground)) in self.tables.iter_mut().enumerate() {
+            let (student, layout) = (&mut self.student, self.positions);
+            let mut lesson = Lesson { student, layout, who: *who, table, symmetric: None };
             ground.each(state, self.positions, &mut lesson, &mut self.room, |next, goals| {
-                progress |= *actor != Actor::World;
-                f(*actor, next, goals);
+                progress |= who.0 != Actor::World;
+                f(who.0, next, goals);
             });
         }
+        self.stuck(state, progress)
+    }
+
+    /// Tables begin anew when their room is used up.
+    fn keep_room(&mut self) {
+        if self.room.is_used_up() {
+            self.tables.iter_mut().for_each(|t| t.1.forget());
+        }
+    }
+
+    /// The goals of a state in which nobody made progress.
+    fn stuck(&self, state: &[u64; W], progress: bool) -> u64 {
         if progress {
             return 0;
         }
         let mut state = *state;
         let store = Packed { words: &mut state, layout: self.positions };
         if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+    }
+
+    /// The task that goes alone, if one does: tasks are the first actors, so it is its table, too.
+    fn alone(&mut self, state: &[u64; W]) -> Option<usize> {
+        let order = self.partial_order.as_ref()?;
+        for table in 0..order.tasks() {
+            if !order.keeps_pcpu(state, table) {
+                continue;
+            }
+            let (who, ground) = &mut self.tables[table];
+            let (student, symmetric) = (&mut self.student, self.symmetric.as_mut());
+            let mut lesson = Lesson { student, layout: self.positions, who: *who, table, symmetric };
+            if order.goes_alone(state, table, ground.ways(state, self.positions, &mut lesson, &mut self.room))
+            {
+                return Some(table);
+            }
+        }
+        None
     }
 
     /// Walks until nobody can go on, or so many steps.
@@ -443,10 +534,12 @@ impl<const W: usize> GroundModel<'_, W> {
             actors.clear();
             next.clear();
             let mut progress = false;
-            for (n, (actor, within, ground)) in self.tables.iter_mut().enumerate() {
-                let mut lesson = Lesson { student: &mut self.student, actor: *actor, within: *within };
+            for (n, (who, ground)) in self.tables.iter_mut().enumerate() {
+                let student = &mut self.student;
+                let layout = self.positions;
+                let mut lesson = Lesson { student, layout, who: *who, table: n, symmetric: None };
                 ground.each(&state, self.positions, &mut lesson, &mut self.room, |after, goals| {
-                    progress |= *actor != Actor::World;
+                    progress |= who.0 != Actor::World;
                     actors.push(n);
                     next.push((*after, goals));
                 });
@@ -479,7 +572,52 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
 
     #[inline]
     fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
-        self.each(state, |_, next, goals| emit(next, goals))
+        if self.symmetric.is_none() && self.partial_order.is_none() {
+            return self.each(state, |_, next, goals| emit(next, goals));
+        }
+        self.keep_room();
+        // The caches count as progress: a flush waits for what they have on its way.
+        let mut progress = false;
+        let symmetry = self.symmetric.as_ref().map(|(s, _)| *s);
+        if symmetry.is_some_and(|s| s.refuted.load(Ordering::Relaxed)) {
+            return 0;
+        }
+        let ordered = self.partial_order.is_some();
+        let mut open = std::mem::take(&mut self.open);
+        let alone = self.alone(state);
+        for (table, (who, ground)) in self.tables.iter_mut().enumerate() {
+            if alone.is_some_and(|alone| alone != table) {
+                continue;
+            }
+            let (student, symmetric) = (&mut self.student, self.symmetric.as_mut());
+            let mut lesson = Lesson { student, layout: self.positions, who: *who, table, symmetric };
+            ground.each(state, self.positions, &mut lesson, &mut self.room, |next, goals| {
+                progress |= who.0 != Actor::World;
+                match symmetry {
+                    _ if ordered => open.push((*next, goals)),
+                    Some(s) => emit(&s.symmetry.canonical(next, &mut self.scratch), goals),
+                    None => emit(next, goals),
+                }
+            });
+        }
+        // A state in which a task goes alone is passed through and never stored: its steps lead forward, so this ends.
+        while let Some((next, goals)) = open.pop() {
+            if let Some(table) = self.alone(&next) {
+                let (who, ground) = &mut self.tables[table];
+                let (student, symmetric) = (&mut self.student, self.symmetric.as_mut());
+                let mut lesson = Lesson { student, layout: self.positions, who: *who, table, symmetric };
+                ground.each(&next, self.positions, &mut lesson, &mut self.room, |after, more| {
+                    open.push((*after, goals | more))
+                });
+                continue;
+            }
+            match symmetry {
+                Some(s) => emit(&s.symmetry.canonical(&next, &mut self.scratch), goals),
+                None => emit(&next, goals),
+            }
+        }
+        self.open = open;
+        self.stuck(state, progress)
     }
 
     fn keep_within(&mut self, bytes: u64) {

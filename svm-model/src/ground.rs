@@ -17,8 +17,10 @@ use sim_core::choice::Odometer;
 use sim_core::state::{Packed, Position, SlotId, Store};
 
 /// What runs the step function under a recorder: whether a step was made, and the goals that it reached.
-pub(crate) trait Teacher {
+pub(crate) trait Teacher<const W: usize> {
     fn teach(&mut self, store: &mut Recorder<'_>, chooser: &mut Odometer) -> Option<u64>;
+    /// Told what was learned at a state; may add bits to those that were read, so that the entry is for fewer states.
+    fn learned(&mut self, _state: &[u64; W], _read: &mut [u64; W], _outcomes: &[Outcome<W>]) {}
 }
 
 /// The tables of one actor.
@@ -68,13 +70,55 @@ impl Reason {
 }
 
 /// What one way of a step does.
-#[derive(Debug)]
-struct Outcome<const W: usize> {
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome<const W: usize> {
     /// The bits that it does not write.
-    keep: [u64; W],
+    pub(crate) keep: [u64; W],
     /// Those that it sets.
     set: [u64; W],
-    goals: u64,
+    /// Those that the step reads, whichever way it goes, and what else its entry is for.
+    pub(crate) read: [u64; W],
+    pub(crate) goals: u64,
+}
+
+impl<const W: usize> Outcome<W> {
+    /// The state that it leads to.
+    #[expect(clippy::needless_range_loop, reason = "three arrays of one length: no iterator is as fast")]
+    #[inline]
+    pub(crate) fn of(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for w in 0..W {
+            next[w] = next[w] & self.keep[w] | self.set[w];
+        }
+        next
+    }
+}
+
+/// Every way a step can go at a state, in the order of the answers, and the bits that were read.
+pub(crate) fn ways<const W: usize>(
+    state: &[u64; W],
+    layout: &[Position],
+    mut teach: impl FnMut(&mut Recorder<'_>, &mut Odometer) -> Option<u64>,
+) -> (Vec<Outcome<W>>, [u64; W]) {
+    let read = [const { Cell::new(0) }; W];
+    let mut outcomes = Vec::new();
+    let mut odometer = Odometer::default();
+    loop {
+        let (mut next, mut written) = (*state, [0; W]);
+        let words = Packed { words: &mut next, layout };
+        let mut store = Recorder { state: words, written: &mut written, read: &read };
+        if let Some(goals) = teach(&mut store, &mut odometer) {
+            let keep = written.map(|w| !w);
+            let set = std::array::from_fn(|w| next[w] & written[w]);
+            outcomes.push(Outcome { keep, set, read: [0; W], goals });
+        }
+        if !odometer.advance() {
+            break;
+        }
+    }
+    let read = read.map(|r| r.get());
+    outcomes.iter_mut().for_each(|o| o.read = read);
+    (outcomes, read)
 }
 
 /// Keys and what their steps do, by open addressing.
@@ -149,18 +193,31 @@ impl<const W: usize> Ground<W> {
     }
 
     /// Calls `emit` with each successor of a state, in the order of the answers, and the goals reached.
-    #[expect(clippy::needless_range_loop, reason = "three arrays of one length: no iterator is as fast")]
     #[inline]
     pub(crate) fn each(
         &mut self,
         state: &[u64; W],
         layout: &[Position],
-        teacher: &mut impl Teacher,
+        teacher: &mut impl Teacher<W>,
         room: &mut Room,
         mut emit: impl FnMut(&[u64; W], u64),
     ) {
+        for outcome in self.ways(state, layout, teacher, room) {
+            emit(&outcome.of(state), outcome.goals);
+        }
+    }
+
+    /// Every way that the step can go at a state, in the order of the answers.
+    #[inline]
+    pub(crate) fn ways(
+        &mut self,
+        state: &[u64; W],
+        layout: &[Position],
+        teacher: &mut impl Teacher<W>,
+        room: &mut Room,
+    ) -> &[Outcome<W>] {
         if self.last.holds(state) {
-            return;
+            return &[];
         }
         let table = self.by.map_or(0, |p| index(state[p.word as usize] >> p.shift & p.mask()));
         let (from, to) = match self.tables[table].find(state) {
@@ -169,15 +226,9 @@ impl<const W: usize> Ground<W> {
         };
         if from == to {
             self.last = self.reasons[from as usize];
-            return;
+            return &[];
         }
-        for outcome in &self.outcomes[from as usize..to as usize] {
-            let mut next = *state;
-            for w in 0..W {
-                next[w] = next[w] & outcome.keep[w] | outcome.set[w];
-            }
-            emit(&next, outcome.goals);
-        }
+        &self.outcomes[from as usize..to as usize]
     }
 
     /// Runs the step in every way it can go, and notes what it does.
@@ -187,30 +238,18 @@ impl<const W: usize> Ground<W> {
         table: usize,
         state: &[u64; W],
         layout: &[Position],
-        teacher: &mut impl Teacher,
+        teacher: &mut impl Teacher<W>,
         room: &mut Room,
     ) -> (u32, u32) {
-        let read = [const { Cell::new(0) }; W];
+        let (mut found, mut read) = ways(state, layout, |store, chooser| teacher.teach(store, chooser));
         if let Some(p) = self.by {
-            read[p.word as usize].set(p.mask() << p.shift);
+            read[p.word as usize] |= p.mask() << p.shift;
         }
+        teacher.learned(state, &mut read, &found);
+        found.iter_mut().for_each(|o| o.read = read);
         let from = self.outcomes.len();
-        let mut odometer = Odometer::default();
-        loop {
-            let (mut next, mut written) = (*state, [0; W]);
-            let words = Packed { words: &mut next, layout };
-            let mut store = Recorder { state: words, written: &mut written, read: &read };
-            if let Some(goals) = teacher.teach(&mut store, &mut odometer) {
-                let keep = written.map(|w| !w);
-                let set = std::array::from_fn(|w| next[w] & written[w]);
-                self.outcomes.push(Outcome { keep, set, goals });
-            }
-            if !odometer.advance() {
-                break;
-            }
-        }
+        self.outcomes.append(&mut found);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let read = read.each_ref().map(Cell::get);
         let mut outcomes = (number(from), number(self.outcomes.len()));
         let mut learned = (self.outcomes.len() - from) * size_of::<Outcome<W>>();
         if learned == 0 {

@@ -236,3 +236,37 @@ fn a_search_on_the_disk_goes_on_after_a_bound_and_comes_to_the_same() {
     sevsim(&["check", "two-flushers", "--disk", place, "--switches", "2"]).ends(2).says(&["--switches"]);
     std::fs::remove_dir_all(&dir).expect("it is ours");
 }
+
+#[test]
+fn reductions_change_what_is_searched_and_no_verdict() {
+    let safe = ["check", "migration-leaves-lines:destination", "--part", "rome", "--policy", "all-wbinvd"];
+    let broken =
+        ["check", "event-filter-off-by-one:as-documented", "--part", "rome", "--policy", "event-filter"];
+    let json = |base: &[&str], more: &[&str], exit| {
+        sevsim(&[base, &["--kernel", "linux-6.17", "--format", "json"], more].concat()).ends(exit).json()[0]
+            .clone()
+    };
+    for (base, exit) in [(&safe, 0), (&broken, 3)] {
+        let whole = json(base, &[], exit);
+        for options in [&["--symmetry", "on"][..], &["--symmetry", "on", "--partial-order", "on"]] {
+            let less = json(base, options, exit);
+            for same in ["verdict", "events"] {
+                assert_eq!(less[same], whole[same], "{same} with {options:?}");
+            }
+            let never = |of: &serde_json::Value| {
+                let twins = of["sometimes"].as_object().expect("an object");
+                twins.iter().map(|(twin, at)| (twin.clone(), at.is_null())).collect::<Vec<_>>()
+            };
+            assert_eq!(never(&less), never(&whole), "{options:?}");
+            assert!(less["states"].as_u64() < whole["states"].as_u64(), "{options:?}");
+            assert_eq!(less["permutations"], 2, "{options:?}");
+        }
+        let steps = |of: &serde_json::Value| of["trace"].as_array().expect("a list").len();
+        assert_eq!(steps(&json(base, &["--symmetry", "on"], exit)), steps(&whole), "a story as short");
+    }
+    let token = json(&broken, &["--symmetry", "on"], 3)["token"].as_str().expect("a token").to_owned();
+    sevsim(&["replay", &token]).ends(0);
+    for option in ["--symmetry", "--partial-order"] {
+        sevsim(&["check", "two-flushers", "--random", "10", option, "on"]).ends(2).says(&[option]);
+    }
+}

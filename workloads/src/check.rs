@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use cache_model::event::{EventKind, Victim};
 use sev_arch::VmId;
-use sim_explore::{Bound, Disk, Limits, Progress, Search};
-use svm_model::explore::{Explorer, ScheduledStep, goal_of, goal_of_twin};
+use sim_explore::{Bound, Disk, Explored, Limits, Progress, Search};
+use svm_model::explore::{Explorer, Reductions, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
 use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind, VmKind};
 use svm_model::story::StoryStep;
@@ -110,6 +110,8 @@ pub struct CheckReport {
     pub bound: Option<Bound>,
     /// Bytes of a packed state.
     pub state_bytes: usize,
+    /// States that differ by one of so many permutations of things treated alike count as one; 1: each counts.
+    pub permutations: usize,
     /// What should happen on some way, lest the verdict say nothing; and after how many steps it first did.
     pub sometimes: Vec<(Twin, Option<u32>)>,
     /// What was taken as given.
@@ -145,6 +147,7 @@ impl CheckReport {
             depth: 0,
             bound: None,
             state_bytes: 0,
+            permutations: 1,
             sometimes: Vec::new(),
             assumptions: Vec::new(),
             memory_model: model,
@@ -455,8 +458,20 @@ impl CheckCase<'_> {
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
         let dir = search.disk.as_ref().map(|disk| disk.dir.clone());
-        let mut explored =
-            explorer.run(Search { stop_at, stop_at_any, ..search }).map_err(CheckError::TooWide)?;
+        let mut search = Search { stop_at, stop_at_any, ..search };
+        let reductions = self.litmus.reductions();
+        explorer.reduce(reductions);
+        let mut explored = explorer.run(again(&mut search)).map_err(CheckError::TooWide)?;
+        let unmet = |explored: &Explored| {
+            let met = |twin: &Twin| explored.reached.iter().any(|r| r.goal == goal_of_twin(*twin));
+            !machine.twins().iter().all(met)
+        };
+        let events = explored.reached.iter().any(|r| (r.goal as usize) < EventKind::ALL.len());
+        if reductions.partial_order && (events || explored.bound.is_none() && unmet(&explored)) {
+            // Stories are shortest ones, and what is said never to happen does not: that takes the whole search.
+            explorer.reduce(Reductions { partial_order: false, ..reductions });
+            explored = explorer.run(search).map_err(CheckError::TooWide)?;
+        }
         if let Some(error) = explored.error.take() {
             return Err(CheckError::Disk { dir: dir.unwrap_or_default(), error });
         }
@@ -464,7 +479,9 @@ impl CheckCase<'_> {
         let mut events = Vec::new();
         for reached in &explored.reached {
             let Some(event) = EventKind::ALL.get(reached.goal as usize) else { continue };
-            let schedule = explorer.schedule(&explored, reached).unwrap_or_default();
+            let schedule = explorer.path(&explored, reached).ok_or_else(|| {
+                CheckError::Story(0, "no run of the machine is alike to what the search followed".to_owned())
+            })?;
             events.push(Self::counterexample(machine, explorer, *event, schedule)?);
         }
         let first =
@@ -484,6 +501,7 @@ impl CheckCase<'_> {
             depth: explored.depth,
             bound: explored.bound,
             state_bytes: explorer.state_bytes(),
+            permutations: explorer.permutations(),
             sometimes,
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
@@ -531,6 +549,7 @@ impl CheckCase<'_> {
                 Cut::Interrupted => Bound::Interrupted,
             }),
             state_bytes: explorer.state_bytes(),
+            permutations: 1,
             sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
@@ -565,6 +584,12 @@ impl CheckCase<'_> {
         let victim = last.iter().find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);
         Ok(Counterexample { event, victim, schedule, story })
     }
+}
+
+/// The same search, to be run before this one.
+fn again<'s>(search: &'s mut Search<'_>) -> Search<'s> {
+    let progress = search.progress.as_mut().map(|told| &mut **told as &mut dyn FnMut(Progress));
+    Search { progress, disk: search.disk.clone(), ..*search }
 }
 
 /// Writes a schedule as text, to be replayed: a header, then one step a line.

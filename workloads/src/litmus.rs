@@ -14,6 +14,7 @@ pub use builtin::BUILTIN;
 pub use expect::{Expectation, Expected};
 use front::{Front, Names};
 pub use grow::{Growth, Size};
+use svm_model::explore::Reductions;
 use svm_model::lang::Diag;
 use svm_model::spec::MemoryModel;
 use svm_model::text::KERNELS;
@@ -47,6 +48,8 @@ pub struct Litmus {
     defined: Vec<(String, i64)>,
     /// Values of `#define`s that other texts have.
     switches: Vec<(String, i64)>,
+    /// What searches of it leave out.
+    reductions: Reductions,
 }
 
 /// What is wrong with a litmus file, and where.
@@ -138,6 +141,7 @@ impl Litmus {
             policies: front.policies.as_ref().map(names),
             initial: Vec::new(),
             switches: Vec::new(),
+            reductions: Reductions::default(),
             defined: Vec::new(),
             front,
         };
@@ -202,6 +206,7 @@ impl Litmus {
             policies: v.policies.as_ref().map(names).or_else(|| self.policies.clone()),
             initial: Vec::new(),
             switches,
+            reductions: self.reductions,
             defined: self.defined.clone(),
             front,
         };
@@ -274,6 +279,18 @@ impl Litmus {
     pub fn with_memory_model(mut self, model: MemoryModel) -> Litmus {
         model.name().clone_into(&mut self.front.memory_model);
         self
+    }
+
+    /// What searches of it leave out.
+    #[must_use]
+    pub fn reductions(&self) -> Reductions {
+        self.reductions
+    }
+
+    /// The same test, whose searches leave out other things.
+    #[must_use]
+    pub fn with_reductions(self, reductions: Reductions) -> Litmus {
+        Litmus { reductions, ..self }
     }
 
     /// The same test with another value of a `#define` of the body's or of another text's. Whether some text has that

@@ -245,7 +245,6 @@ impl<const W: usize> Plan<W> {
     }
 
     /// The key of a state that is reached from another one; `None` if some value has no number yet.
-    #[expect(clippy::needless_range_loop, reason = "four arrays of one length: no iterator is as fast")]
     #[inline]
     pub(crate) fn encode_from(
         &self,
