@@ -146,6 +146,10 @@ fn translation(bench: &mut Bench<'_>, buffer: &mut Buffer, random: &mut Random) 
         let middle = u32::midpoint(fits, over);
         if median(&spread(middle, 40)) < u64::midpoint(base, plateau) { fits = middle } else { over = middle }
     }
+    if bench.stopped() {
+        // Cut short, the search has found nothing.
+        return;
+    }
     let extra = many.map(|ps| ps.saturating_sub(base));
     let said = format!("{method}: 384 pages cost more than 16, so a page is 4 KiB to the hardware");
     bench.keep("translation.page", Unit::KiB, &of(4, 1000), said);
