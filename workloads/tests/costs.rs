@@ -129,7 +129,8 @@ const SEEDS: u64 = 8;
 /// The guest takes the IPI between two accesses, so that a few cycles more or less before it may not show.
 #[test]
 fn to_ask_whether_the_mask_is_empty_costs_more_on_larger_machines() {
-    let costs = [64, 128, 256, 384].map(|pcpus| {
+    // The last pCPU is in another CCX of the reclaimer's socket, whatever the size: 1, 2, 4 and 5 words before it.
+    let costs = [64, 96, 224, 288].map(|pcpus| {
         let (looking, not) = (latency(pcpus, &looking_first()), latency(pcpus, &policy("sticky-wbnoinvd")));
         looking.checked_sub(not).expect("a look makes nothing faster")
     });

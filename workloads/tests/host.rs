@@ -58,18 +58,19 @@ fn near(a: u64, b: u64, percent: u64) -> bool {
 
 #[test]
 fn a_fair_scheduler_shares_a_pcpu_out_and_uses_those_that_are_idle() {
-    let alone = run(&guests(1, "[0]", "", ""), "no-flush").cycles;
-    // A slice is a third of what one needs alone: its switches and cold caches show.
-    let two = run(&guests(2, "[0]", FAIR, ""), "no-flush");
+    // Long beside a slice and a switch.
+    let guests = |vcpus, pcpus, top| guests(vcpus, pcpus, top, "").replace("60000", "300000");
+    let alone = run(&guests(1, "[0]", ""), "no-flush").cycles;
+    let two = run(&guests(2, "[0]", FAIR), "no-flush");
     assert!(near(two.cycles, 2 * alone, 25), "{} for twice {alone}", two.cycles);
     // Neither waits until the other has ended: both end near the end.
     assert!(two.vcpu_cycles > two.cycles * 18 / 10, "{two:?}");
     // Three on two: 1.5 times as long, which no fixed assignment gives.
-    let three = run(&guests(3, "[0, 1]", FAIR, ""), "no-flush").cycles;
+    let three = run(&guests(3, "[0, 1]", FAIR), "no-flush").cycles;
     assert!(near(three, alone * 3 / 2, 25), "{three} for one and a half times {alone}");
     // As many as there are pCPUs: nobody waits for another, as if pinned.
-    let four = run(&guests(4, "[0, 1, 2, 3]", FAIR, ""), "no-flush").cycles;
-    let pinned = run(&guests(4, "[0, 1, 2, 3]", "scheduler = \"pinned\"", ""), "no-flush").cycles;
+    let four = run(&guests(4, "[0, 1, 2, 3]", FAIR), "no-flush").cycles;
+    let pinned = run(&guests(4, "[0, 1, 2, 3]", "scheduler = \"pinned\""), "no-flush").cycles;
     assert!(near(four, pinned, 2), "{four} {pinned}");
 }
 
