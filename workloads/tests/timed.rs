@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cache_model::part::Part;
 use svm_model::text::{POLICIES, Text, default_kernel};
+use svm_model::timed::{Cause, Victim};
 use workloads::check::NamedText;
 use workloads::scenario::{Changes, RunReport, Scenario, ScenarioError};
 
@@ -143,8 +144,8 @@ fn a_pace_says_what_it_counts() {
 fn locked(folder: &Path, name: &str, lock: &str, take: &str, give: &str) -> NamedText {
     std::fs::write(folder.join("flush.c"), "static void flush(void) { wbnoinvd_on_all_cpus(); }\n").unwrap();
     let text = format!(
-        "#include \"flush.c\"\nstruct kvm {{ {lock} flushing; }};\nvoid sev_writeback_caches(struct kvm *kvm)\n{{\n\
-         {take}(&kvm->flushing);\n\tflush();\n{give}(&kvm->flushing);\n}}\n"
+        "#include \"flush.c\"\n{lock}(flushing);\nvoid sev_writeback_caches(struct kvm *kvm)\n{{\n\
+         {take}(&flushing);\n\tflush();\n{give}(&flushing);\n}}\n"
     );
     NamedText { name: name.to_owned(), file: folder.join(name).display().to_string(), text }
 }
@@ -153,22 +154,21 @@ fn locked(folder: &Path, name: &str, lock: &str, take: &str, give: &str) -> Name
 fn a_policy_may_include_its_neighbour_and_who_waits_for_a_semaphore_waits_in_time() {
     let folder = std::env::temp_dir().join(format!("sevsim-timed-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let second = "[[reclaim]]\nvm = 0\nentry = \"madvise_dontneed\"\npcpus = [14]\nevery = \"15000 accesses\"\n\n[reuse]";
+    let second = "[[reclaim]]\nvm = 1\nentry = \"madvise_dontneed\"\npcpus = [14]\nevery = \"15000 accesses\"\n\n[reuse]";
     let text = TWO.replace("[reuse]", second);
     let scenario = Scenario::parse("test.toml", &text).unwrap();
     let part = Part::builtin(scenario.part()).unwrap();
     let prepared = scenario.prepare(&part, &Changes::default(), Path::new(".")).unwrap();
     let waited = |policy: &NamedText| {
-        prepared
-            .run(policy, &named(default_kernel()), 1, None, &mut |_| {})
-            .unwrap()
-            .outcome
-            .cost
-            .lock_wait_cycles
+        let run = prepared.run(policy, &named(default_kernel()), 1, None, &mut |_| {});
+        let lost = run.unwrap().outcome.lost;
+        // Of who flushes, for two VMs, so that they have no other lock together.
+        let host = lost.iter().filter(|((_, victim), _)| *victim == Victim::Host);
+        host.map(|(_, lost)| lost.to(Cause::LockWait).sum()).sum::<u64>()
     };
-    let mutex = waited(&locked(&folder, "mutex.c", "struct mutex", "mutex_lock", "mutex_unlock"));
-    let write = waited(&locked(&folder, "write.c", "struct rw_semaphore", "down_write", "up_write"));
-    let read = waited(&locked(&folder, "read.c", "struct rw_semaphore", "down_read", "up_read"));
+    let mutex = waited(&locked(&folder, "mutex.c", "DEFINE_MUTEX", "mutex_lock", "mutex_unlock"));
+    let write = waited(&locked(&folder, "write.c", "DECLARE_RWSEM", "down_write", "up_write"));
+    let read = waited(&locked(&folder, "read.c", "DECLARE_RWSEM", "down_read", "up_read"));
     std::fs::remove_dir_all(&folder).unwrap();
     // A writer's semaphore is a mutex, to the cycle; readers do not wait for each other.
     assert_eq!(mutex, write);
