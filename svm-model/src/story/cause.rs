@@ -342,6 +342,9 @@ impl MaskWord {
     }
 }
 
+/// Lines with their tags.
+type Tagged = Vec<(u32, Tag)>;
+
 impl Machine {
     /// Whether a callback writes the caches of its pCPU back.
     fn writes_back(&self, callback: usize) -> bool {
@@ -356,17 +359,20 @@ impl Machine {
 
     /// The page that a built-in was given.
     fn page_given(&self, seen: &Seen<'_>, pc: svm_policy::Pc, prim: Prim, args: [Operand; 4]) -> Option<u32> {
-        let at = match prim {
-            Prim::VmPageFlush | Prim::ZapSpte | Prim::InstallSpte => 1,
-            Prim::ClflushPage
-            | Prim::HostWrite
-            | Prim::DmaWrite
-            | Prim::PspWrite
-            | Prim::FreePage
-            | Prim::UserReuse
-            | Prim::ZapUserPte => 0,
-            _ => return None,
-        };
+        let second = [Prim::VmPageFlush, Prim::ZapSpte, Prim::InstallSpte];
+        let first = [
+            Prim::ClflushPage,
+            Prim::HostWrite,
+            Prim::DmaWrite,
+            Prim::PspWrite,
+            Prim::FreePage,
+            Prim::UserReuse,
+            Prim::ZapUserPte,
+        ];
+        let at = usize::from(second.contains(&prim));
+        if at == 0 && !first.contains(&prim) {
+            return None;
+        }
         let page = u32::try_from(self.operand(seen, pc, args[at])?).ok()?;
         ((page as usize) < self.spec.pages.len()).then_some(page)
     }
@@ -402,7 +408,7 @@ impl Machine {
     }
 
     /// The lines that a step made dirty in some cache, and those that it brought into one, with their tags.
-    fn lines_gained(&self, seen: &Seen<'_>) -> (Vec<(u32, Tag)>, Vec<(u32, Tag)>) {
+    fn lines_gained(&self, seen: &Seen<'_>) -> (Tagged, Tagged) {
         let lines = u32::try_from(self.spec.pages.len()).unwrap_or(0) * self.spec.lines_per_page;
         let (mut dirtied, mut filled) = (Vec::new(), Vec::new());
         for line in 0..lines {

@@ -341,7 +341,17 @@ impl Causes {
                     at(end)
                 ))
             }
-            _ => Some(format!("the firmware answered {} to {who} {}", status.name(), at(end))),
+            Status::Success
+            | Status::InvalidPlatformState
+            | Status::InvalidGuestState
+            | Status::Inactive
+            | Status::AsidOwned
+            | Status::InvalidAsid
+            | Status::InvalidGuest
+            | Status::Active
+            | Status::InvalidParam => {
+                Some(format!("the firmware answered {} to {who} {}", status.name(), at(end)))
+            }
         }
     }
 
