@@ -17,6 +17,7 @@
 //! MB and the directory), about 80 a line that several CCXs share.
 
 mod bank;
+mod batch;
 mod check;
 mod directory;
 mod fetch;
@@ -24,6 +25,7 @@ mod flush;
 mod force;
 mod inclusive;
 mod machine;
+mod order;
 mod pages;
 mod set;
 mod traffic;
@@ -111,6 +113,20 @@ impl Hierarchy {
     /// A core that the part does not have; fewer clocks than cores.
     pub fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         each!(mut self, m => m.in_turn(steps, clocks));
+    }
+
+    /// Carries out each core's accesses, cores by number, one after the other at its clock (cycles), which moves on by
+    /// what an access took; those of different cores in order of time, and of the core's number among equals. Hits
+    /// in a core's own caches, which nobody else can tell, may come up to the latency of an L3 hit before their turn.
+    /// `done` is told every access in the order in which they were carried out.
+    ///
+    /// # Panics
+    /// An access by another core than its program's; fewer clocks than programs; more programs than cores.
+    pub fn in_time_order(&mut self, programs: &[&[Step]], clocks: &mut [u64], mut done: impl FnMut(Step)) {
+        for (core, program) in (0u16..).zip(programs) {
+            assert!(program.iter().all(|s| s.core == core), "an access in the program of core{core}");
+        }
+        each!(mut self, m => m.in_time_order(programs, clocks, &mut done));
     }
 
     /// Brings what [`Hierarchy::access`] will need into the host's caches; changes nothing. Called for the next

@@ -13,4 +13,7 @@ mod questions;
 mod second_opinion;
 mod sites;
 mod timed;
+mod untimed;
+#[path = "../../benches/untimed/mod.rs"]
+mod untimed_reference;
 mod verdicts;

@@ -122,7 +122,7 @@ fn the_same_comes_twice_and_with_any_number_of_threads() {
     let first = timeless(&sevsim_in(&folder, &args).ends(0));
     assert_eq!(first.len(), 4);
     assert_eq!((&first[0]["seed"], &first[1]["seed"]), (&Value::from(1), &Value::from(2)));
-    for threads in ["1", "7"] {
+    for threads in ["1", "2", "7"] {
         let mut again = super::program::command(&args);
         again.current_dir(&folder.path).env("RAYON_NUM_THREADS", threads);
         assert_eq!(timeless(&super::program::finish(again).ends(0)), first);

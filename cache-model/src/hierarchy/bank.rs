@@ -11,7 +11,9 @@ use crate::part::CacheShape;
 pub(super) struct Bank<const W: usize, const GROUPS: bool, B = Pages<[u64; W]>> {
     blocks: B,
     shape: CacheShape,
+    /// Sets of one cache, a multiple of 64: those of a cache with fewer are followed by empty ones.
     sets: usize,
+    shift: u32,
     /// The low bits of a line's address that say its set; one of three groups of sets, where there are three.
     mask: u32,
     log2: u32,
@@ -30,8 +32,6 @@ pub(super) struct Cache {
     epoch: u64,
     valid: u64,
     ghosts: u64,
-    /// A line has become dirty since the cache was last cleaned.
-    soiled: bool,
 }
 
 impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
@@ -40,13 +40,14 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
         let group = if thirds { shape.sets / 3 } else { shape.sets };
         assert!(GROUPS || !thirds, "{shape:?}: three groups of sets");
         assert!(usize::from(shape.ways) <= W && group.is_power_of_two(), "{shape:?} in {W} ways");
-        let sets = shape.sets as usize;
-        let words = sets.div_ceil(64);
+        let sets = (shape.sets as usize).next_multiple_of(64);
+        let words = sets / 64;
         let caches = usize::from(caches);
         Bank {
             blocks: Pages::new(sets * caches),
             shape,
             sets,
+            shift: sets.trailing_zeros(),
             mask: group - 1,
             log2: group.trailing_zeros(),
             thirds,
@@ -63,6 +64,7 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
             blocks: self.blocks.get_mut(),
             shape: self.shape,
             sets: self.sets,
+            shift: self.shift,
             mask: self.mask,
             log2: self.log2,
             thirds: self.thirds,
@@ -105,7 +107,8 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
 
     #[inline(always)]
     fn index(&self, cache: usize, key: u32) -> usize {
-        cache * self.sets + self.set_of(key)
+        let first = if GROUPS { cache * self.sets } else { cache << (self.shift & 31) };
+        first + self.set_of(key)
     }
 
     #[inline(always)]
@@ -174,11 +177,19 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
         })
     }
 
+    /// Whether using this line once more would leave its set as it is.
+    pub(super) fn is_newest(&self, cache: usize, key: u32) -> bool {
+        let mut block = *self.blocks.at(self.index(cache, key));
+        let mut set = Set::new(&mut block, self.rule);
+        let bit = set.find(key);
+        set.touch(bit);
+        block == *self.blocks.at(self.index(cache, key))
+    }
+
     #[inline(always)]
     pub(super) fn mark_dirty(&mut self, cache: usize, key: u32) {
-        let set = self.set_of(key);
-        self.caches[cache].soiled = true;
-        self.dirty_sets[cache * self.words + set / 64] |= 1 << (set % 64);
+        let set = self.index(cache, key);
+        self.dirty_sets[set / 64] |= 1 << (set % 64);
     }
 
     /// Puts a line in, as the most recently used. Tells what that pushed out, and the way.
@@ -244,6 +255,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
     }
 
     /// Makes a line that is there dirty; whether it was there.
+    #[inline]
     pub(super) fn soil(&mut self, cache: usize, key: u32) -> bool {
         let mut set = self.set(cache, key);
         let bit = set.find(key);
@@ -269,9 +281,6 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
 
     /// Cleans every dirty line of a cache, handing each key to `f`. In time of the dirty sets.
     pub(super) fn clean(&mut self, cache: usize, mut f: impl FnMut(u32)) {
-        if !std::mem::take(&mut self.caches[cache].soiled) {
-            return;
-        }
         let (first, rule) = (cache * self.sets, self.rule);
         for word in 0..self.words {
             let mut sets = std::mem::take(&mut self.dirty_sets[cache * self.words + word]);
@@ -359,7 +368,8 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
 }
 
 impl<B: Table<[u64; 16]>> Bank<16, true, B> {
-    /// Puts a line into an inclusive L3, held by the cores given. The line pushed out, and the cores that held it.
+    /// Puts a line into an inclusive L3 whose set is of the present epoch, held by the cores given. The line
+    /// pushed out, and the cores that held it.
     #[inline(always)]
     pub(super) fn fill_held(
         &mut self,
@@ -368,7 +378,7 @@ impl<B: Table<[u64; 16]>> Bank<16, true, B> {
         state: State,
         cores: u16,
     ) -> Option<(Victim, u16)> {
-        let mut set = self.set(cache, key);
+        let mut set = self.set_unaged(cache, key);
         let (pushed, bit) = set.fill(key, state);
         let before = set.sharers(bit);
         set.set_sharers(bit, cores);

@@ -40,6 +40,12 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             assert_eq!(valid, self.l2.valid(core), "L2 of core{core}: count of valid lines");
             let (counted, kept) = self.l2.count_ghosts(core);
             assert_eq!(counted, kept, "L2 of core{core}: count of ghosts");
+            if let Some((key, stored)) = self.last(core) {
+                let state = self.l1.peek(core, key);
+                let same = state.is_some_and(|s| !stored || s.dirty() && s.writable());
+                assert!(same, "core{core}: its last access was to {key:#x}, which is {state:?} in the L1");
+                assert!(self.l1.is_newest(core, key), "core{core}: {key:#x} is not what its L1 used last");
+            }
             self.l1.each_valid(core, |key, state, marked| {
                 assert!(marked || !state.dirty(), "L1 of core{core}: the dirty summary misses {key:#x}");
                 assert!(

@@ -19,6 +19,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
 
     pub(super) fn flush_private(&mut self, core: usize, op: FlushOp) -> FlushWork {
         let mut work = FlushWork { lines_walked: self.l2.shape().lines(), ..FlushWork::default() };
+        self.forget_last(core);
         let (l1, l2) = (&mut self.l1, &mut self.l2);
         l1.clean(core, |key| {
             let held = l2.soil(core, key);
@@ -121,6 +122,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         match place {
             Place::Private(core) => {
                 let core = core.index();
+                self.forget_last(core);
                 self.l1.clean(core, |_| {});
                 self.l2.clean(core, |_| {});
                 self.l1.wipe(core);

@@ -24,7 +24,10 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         if bit == 0 {
             let other_tags = self.several_tags && set.of_phys(LineRef::of_key(key).phys, PHYS_LIMIT - 1) != 0;
             let wait = if other_tags { self.meet_other_tags(request) } else { 0 };
-            self.fill_inclusive(request);
+            // makes room, which takes every private copy of the old line along
+            if let Some((old, cores)) = self.l3.fill_held(0, key, State::EXCLUSIVE, own) {
+                self.expel_inclusive(old, cores, request.now);
+            }
             let state = if access == Access::Write { State::MODIFIED } else { State::EXCLUSIVE };
             return (Fetched { source: self.dram(core, key), state }, wait);
         }
@@ -42,13 +45,10 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             Access::Read => {
                 if owned || self.hints {
                     for local in bits(others) {
-                        match self.share_private(local as usize, key) {
-                            Some(state) => dirty |= state.dirty(),
+                        match self.demote_private(local as usize, key) {
+                            Some(soiled) => dirty |= soiled,
                             None => others &= !(1 << local),
                         }
-                    }
-                    if dirty {
-                        self.put_down(others, key);
                     }
                 }
             }
@@ -57,8 +57,11 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
                 others = 0;
             }
         }
-        let mut set = self.l3.set(0, key);
+        let mut set = self.l3.set_unaged(0, key);
         set.set_sharers(bit, others | own);
+        if dirty {
+            set.soil(bit);
+        }
         let state = if others == 0 {
             set.grant(bit);
             State::EXCLUSIVE
@@ -66,7 +69,26 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             set.share(bit);
             State::SHARED
         };
+        if dirty {
+            self.l3.mark_dirty(0, key);
+        }
         (Fetched { source: if dirty { Source::OtherCoreSameCcx } else { Source::L3 }, state }, 0)
+    }
+
+    /// Makes a core's private copy one to read, its dirty data to be put down in the L3: whether there was any, if
+    /// there was a copy.
+    #[inline(always)]
+    fn demote_private(&mut self, core: usize, key: u32) -> Option<bool> {
+        let mut set = self.l2.set(core, key);
+        let bit = set.find(key);
+        if bit == 0 {
+            return None;
+        }
+        let soiled = set.demote(bit);
+        self.forget_last(core);
+        let mut set = self.l1.set_unaged(core, key);
+        let bit = set.find(key);
+        Some(set.demote(bit) | soiled)
     }
 
     /// The other private copies of a line that a store upgrades go: the farthest of them, or the L3.
@@ -81,7 +103,9 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         set.grant(bit);
         set.touch(bit);
         let before = self.stats.invalidated_private[Cause::Coherence as usize];
-        self.take_others(others, key);
+        if self.take_others(others, key) {
+            self.l3.soil(0, key);
+        }
         let taken = self.stats.invalidated_private[Cause::Coherence as usize] != before;
         if taken { Source::OtherCoreSameCcx } else { Source::L3 }
     }
@@ -107,21 +131,8 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
     }
 
-    /// Dirty data of private caches is put down in the L3; they keep clean copies.
-    fn put_down(&mut self, cores: u16, key: u32) {
-        for local in bits(cores) {
-            let core = local as usize;
-            let mut set = self.l1.set_unaged(core, key);
-            let bit = set.find(key);
-            set.clean(bit);
-            let mut set = self.l2.set(core, key);
-            let bit = set.find(key);
-            set.clean(bit);
-        }
-        self.l3.soil(0, key);
-    }
-
-    /// Takes private copies away; whether one was dirty, which the L3 then is.
+    /// Takes private copies away; whether one was dirty, which the L3 then has to be.
+    #[inline]
     fn take_others(&mut self, cores: u16, key: u32) -> bool {
         let mut dirty = false;
         for local in bits(cores) {
@@ -130,19 +141,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
                 dirty |= state.dirty();
             }
         }
-        if dirty {
-            self.l3.soil(0, key);
-        }
         dirty
-    }
-
-    /// Makes room in the L3 and puts a line in, to be held by the requester.
-    fn fill_inclusive(&mut self, request: Request) {
-        let Request { core, key, now, .. } = request;
-        let own = self.places[core].bit;
-        if let Some((old, cores)) = self.l3.fill_held(0, key, State::EXCLUSIVE, own) {
-            self.expel_inclusive(old, cores, now);
-        }
     }
 
     /// A line loses its place in the L3, and with it every private copy.

@@ -7,12 +7,12 @@ use super::directory::{Directory, PHYS_BITS};
 use super::pages::{Pages, Table};
 use super::set::{Pushed, State, Victim};
 use super::traffic::{Traffic, Way};
-use super::words::{Cause, LineRef, Served, Source, Stats, Step};
+use super::words::{Cause, LineRef, Served, Source, Stats};
 use crate::lattice::{Move, MoveKind};
 use crate::part::{L3Kind, Part, Timing, Topology};
 
-/// Accesses that are looked at before the first of them is carried out.
-const AHEAD: usize = 16;
+const NO_TAG: u32 = u32::MAX;
+const NO_LINE: u64 = u64::MAX;
 
 /// The caches of a machine whose private caches have up to `P` ways (8 or 16).
 #[derive(Clone, Debug)]
@@ -29,15 +29,25 @@ pub(super) struct Machine<const P: usize, A = Pages<[u64; P]>, B = Pages<[u64; 1
     pub(super) moves: Vec<Move>,
     tracked: Tracked,
     latency: [u32; 8],
+    /// Of a read and of a store that the L1 satisfies.
+    l1_cycles: [u32; 2],
+    /// By core: the line that it read and the line that it stored to last, if another such access would change
+    /// nothing: its L1 satisfied it, and nothing has happened to that L1 since. [`NO_LINE`] otherwise.
+    last: Vec<[u64; 2]>,
+    /// 1 with two sockets: the bit that tells their homes apart.
+    far_home: u16,
     pub(super) coherent_tags: bool,
     pub(super) wbnoinvd: bool,
     pub(super) inclusive: bool,
     /// A flush has invalidated something: directory entries may name caches in vain.
     pub(super) hints: bool,
-    /// The tag of the first miss, and whether another one has missed since.
-    first_tag: Option<u32>,
+    /// The tag of the first miss, [`NO_TAG`] before it, and whether another one has missed since.
+    first_tag: u32,
     pub(super) several_tags: bool,
 }
+
+/// A machine whose tables are borrowed.
+pub(super) type Lent<'a, const P: usize> = Machine<P, &'a mut [[u64; P]], &'a mut [[u64; 16]], &'a mut [u32]>;
 
 /// Where a core is.
 #[derive(Clone, Copy, Debug)]
@@ -110,18 +120,21 @@ impl<const P: usize> Machine<P> {
                 timing.dram_local,
                 timing.dram_remote,
             ],
+            last: vec![[NO_LINE; 2]; usize::from(topology.cores())],
+            l1_cycles: [timing.l1_hit, timing.l1_hit + timing.store],
             timing: timing.clone(),
+            far_home: topology.sockets() - 1,
             coherent_tags: part.sme_coherent(),
             wbnoinvd: part.wbnoinvd(),
             inclusive,
             hints: false,
-            first_tag: None,
+            first_tag: NO_TAG,
             several_tags: false,
         }
     }
 
-    /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
-    pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
+    /// Does something with the same machine, its tables borrowed, which makes them cheaper to reach.
+    pub(super) fn lend(&mut self, f: impl FnOnce(&mut Lent<'_, P>)) {
         let mut lent = Machine {
             l1: self.l1.lend(),
             l2: self.l2.lend(),
@@ -135,6 +148,9 @@ impl<const P: usize> Machine<P> {
             moves: std::mem::take(&mut self.moves),
             tracked: std::mem::take(&mut self.tracked),
             latency: self.latency,
+            l1_cycles: self.l1_cycles,
+            last: std::mem::take(&mut self.last),
+            far_home: self.far_home,
             coherent_tags: self.coherent_tags,
             wbnoinvd: self.wbnoinvd,
             inclusive: self.inclusive,
@@ -142,9 +158,9 @@ impl<const P: usize> Machine<P> {
             first_tag: self.first_tag,
             several_tags: self.several_tags,
         };
-        lent.each_in_turn(steps, clocks);
-        let Machine { l1, l2, l3, directory, places, traffic, stats, moves, tracked, .. } = lent;
-        (self.places, self.traffic, self.stats) = (places, traffic, stats);
+        f(&mut lent);
+        let Machine { l1, l2, l3, directory, places, last, traffic, stats, moves, tracked, .. } = lent;
+        (self.places, self.last, self.traffic, self.stats) = (places, last, traffic, stats);
         (self.moves, self.tracked) = (moves, tracked);
         (self.hints, self.first_tag, self.several_tags) = (lent.hints, lent.first_tag, lent.several_tags);
         let (l1, l2, l3) = (l1.into_parts(), l2.into_parts(), l3.into_parts());
@@ -186,28 +202,6 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         Some(Served { cycles: self.latency[1] + store, source: Source::L2 })
     }
 
-    fn each_in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
-        let mut seen = 0;
-        for (at, step) in steps.iter().enumerate() {
-            let core = usize::from(step.core);
-            let clock = &mut clocks[core];
-            let access = if step.write { Access::Write } else { Access::Read };
-            let cycles = match self.hit_l1(core, step.key, access) {
-                Some(cycles) => cycles,
-                None => {
-                    if at >= seen {
-                        seen = at + AHEAD;
-                        for next in &steps[at..seen.min(steps.len())] {
-                            self.read_ahead(usize::from(next.core), next.key);
-                        }
-                    }
-                    self.access_l2(Request { core, key: step.key, access, now: *clock }).cycles
-                }
-            };
-            *clock += u64::from(cycles);
-        }
-    }
-
     /// Any access, carried out at this instant.
     #[inline(always)]
     pub(super) fn access(&mut self, request: Request) -> Served {
@@ -217,35 +211,42 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
     }
 
-    /// An access that the L1 satisfies, and its cycles; `None` changes nothing.
+    /// An access that the L1 satisfies, and its cycles; `None` changes nothing. Reads and writes take the same
+    /// branches: which it is, nobody could predict.
     #[inline(always)]
-    fn hit_l1(&mut self, core: usize, key: u32, access: Access) -> Option<u32> {
-        let mut set = self.l1.set_unaged(core, key);
-        let bit = set.find(key);
+    pub(super) fn hit_l1(&mut self, core: usize, key: u32, access: Access) -> Option<u32> {
+        let write = usize::from(access == Access::Write);
+        let cycles = self.l1_cycles[write];
+        let last = &mut self.last[core];
+        if last[write] == u64::from(key) {
+            return Some(cycles);
+        }
+        let (bit, soiled) = self.l1.set_unaged(core, key).hit(key, (write as u64).wrapping_neg());
         if bit == 0 {
             return None;
         }
-        let mut cycles = self.latency[0];
-        if access == Access::Write {
-            let state = set.state(bit);
-            if !state.writable() {
-                return None;
-            }
-            cycles += self.timing.store;
-            set.touch(bit);
-            if !state.dirty() {
-                set.soil(bit);
-                self.l1.mark_dirty(core, key);
-            }
-        } else {
-            set.touch(bit);
+        *last = [u64::from(key), u64::from(key) | (write as u64).wrapping_sub(1)];
+        if soiled {
+            self.l1.mark_dirty(core, key);
         }
         Some(cycles)
     }
 
+    /// Something happens to a core's L1 that is no hit.
+    #[inline(always)]
+    pub(super) fn forget_last(&mut self, core: usize) {
+        self.last[core] = [NO_LINE; 2];
+    }
+
+    /// The line of a core's last access, and whether it was a store, if a repetition needs no look at the L1.
+    pub(super) fn last(&self, core: usize) -> Option<(u32, bool)> {
+        let [read, stored] = self.last[core];
+        u32::try_from(read).ok().map(|key| (key, stored == read))
+    }
+
     /// An access that misses the L1.
     #[inline(never)]
-    fn access_l2(&mut self, request: Request) -> Served {
+    pub(super) fn access_l2(&mut self, request: Request) -> Served {
         let Request { core, key, access, .. } = request;
         let mut set = self.l2.set(core, key);
         let bit = set.find(key);
@@ -269,10 +270,9 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     fn miss(&mut self, request: Request) -> Served {
         let Request { core, key, access, .. } = request;
         self.note_tag(key);
-        let mut refill = self.l2.has_ghosts(core) && self.l2.forget_ghost(core, key);
-        let ccx = usize::from(self.places[core].ccx);
-        refill |= self.l3.has_ghosts(ccx) && self.l3.forget_ghost(ccx, key);
-        self.stats.refill_misses += u64::from(refill);
+        if self.hints {
+            self.note_refill(core, key);
+        }
         let (fetched, wait) = self.fetch(request);
         self.stats.misses[fetched.source as usize & 7] += 1;
         let write = access == Access::Write;
@@ -288,13 +288,22 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
             // without the flush it would have been pushed into the L3
             Pushed::Ghost(old) => {
                 if !self.inclusive {
-                    self.l3.remember(ccx, old);
+                    self.l3.remember(usize::from(self.places[core].ccx), old);
                 }
             }
         }
         self.fill_l1(core, key, state.with_dirty(false));
         debug_assert!(self.obeys_moesi(key), "after a fill by core{core}: {:?}", LineRef::of_key(key));
         Served { cycles, source: fetched.source }
+    }
+
+    /// Counts a miss of a line that a flush took away, and forgets that it did.
+    #[inline(never)]
+    fn note_refill(&mut self, core: usize, key: u32) {
+        let ccx = usize::from(self.places[core].ccx);
+        let mut refill = self.l2.has_ghosts(core) && self.l2.forget_ghost(core, key);
+        refill |= self.l3.has_ghosts(ccx) && self.l3.forget_ghost(ccx, key);
+        self.stats.refill_misses += u64::from(refill);
     }
 
     /// Loads the servers that a line from this source passes: cycles of waiting, and what decryption adds.
@@ -322,9 +331,9 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     #[inline(always)]
     fn note_tag(&mut self, key: u32) {
         let tag = key >> PHYS_BITS;
-        if self.first_tag != Some(tag) && !self.several_tags {
-            self.several_tags = self.first_tag.is_some();
-            self.first_tag = Some(tag);
+        if self.first_tag != tag {
+            self.several_tags = self.first_tag != NO_TAG;
+            self.first_tag = if self.several_tags { self.first_tag } else { tag };
         }
     }
 
@@ -332,9 +341,14 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// the host's caches that waits for the one before. Changes nothing.
     #[inline(always)]
     pub(super) fn read_ahead(&self, core: usize, key: u32) {
-        if self.l1.peek_key(core, key) {
-            return;
+        if !self.l1.peek_key(core, key) {
+            self.read_ahead_of_miss(core, key);
         }
+    }
+
+    /// The same for an access that is likely to miss.
+    #[inline(always)]
+    pub(super) fn read_ahead_of_miss(&self, core: usize, key: u32) {
         let ccx = usize::from(self.places[core].ccx);
         let mut seen = self.l3.glimpse(ccx, key);
         let old = self.l2.glimpse_victim(core, key);
@@ -356,6 +370,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// The right to write has been obtained for a line that the L2 holds. The L2 sees the store only if the L1
     /// does not hold the line.
     pub(super) fn grant(&mut self, core: usize, key: u32) {
+        self.forget_last(core);
         let mut outer = self.l2.set(core, key);
         let outer_bit = outer.find(key);
         outer.grant(outer_bit);
@@ -363,6 +378,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         let bit = set.find(key);
         if bit == 0 {
             outer.touch(outer_bit);
+            self.stats.upgrades_in_l2 += 1;
             self.fill_l1(core, key, State::MODIFIED);
             return;
         }
@@ -373,8 +389,9 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     }
 
     /// Puts a line that the L2 holds into the L1.
-    #[inline]
+    #[inline(always)]
     fn fill_l1(&mut self, core: usize, key: u32, state: State) {
+        self.last[core] = [u64::from(key), NO_LINE];
         if let Pushed::Line(victim) = self.l1.fill_aged(core, key, state).0
             && victim.state.dirty()
         {
@@ -387,6 +404,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     #[inline]
     pub(super) fn spill(&mut self, core: usize, victim: Victim, now: u64) {
         let Victim { key, mut state } = victim;
+        self.forget_last(core);
         if let Some(inner) = self.l1.take(core, key) {
             state = state.soiled_by(inner);
         }
@@ -452,7 +470,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
 
     /// The socket whose DRAM holds a line: sockets take turns every 2 MiB.
     pub(super) fn home(&self, key: u32) -> u16 {
-        if self.topology.sockets() == 1 { 0 } else { (key >> 15 & 1) as u16 }
+        (key >> 15) as u16 & self.far_home
     }
 
     /// DRAM as seen from a core.
@@ -480,6 +498,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// Takes a line out of a core's private caches; the state it had, if it was there.
     pub(super) fn take_private(&mut self, core: usize, key: u32) -> Option<State> {
         let mut state = self.l2.take(core, key)?;
+        self.forget_last(core);
         if let Some(inner) = self.l1.take(core, key) {
             state = state.soiled_by(inner);
         }
@@ -489,6 +508,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// Takes the right to write away from a core's private copy; the state it had, if it was there.
     pub(super) fn share_private(&mut self, core: usize, key: u32) -> Option<State> {
         let mut state = self.l2.share(core, key)?;
+        self.forget_last(core);
         let mut set = self.l1.set_unaged(core, key);
         let bit = set.find(key);
         if bit != 0 {

@@ -2,13 +2,8 @@
 
 use wide::i32x4;
 
+use super::order::Ways;
 use crate::part::{CacheShape, Replacement};
-
-/// Every nibble one.
-const ONES: u64 = 0x1111_1111_1111_1111;
-
-/// The order word of a set nobody has touched; stored as the difference to it, so that a set of zeros is empty.
-const UNTOUCHED: u64 = 0xFEDC_BA98_7654_3210;
 
 const DIRTY: u32 = 16;
 const WRITABLE: u32 = 32;
@@ -16,8 +11,7 @@ const GHOST: u32 = 48;
 
 /// A set of up to `W` ways (8 or 16): 64 or 128 bytes, one or two lines of the host's cache.
 ///
-/// The words of a block: keys, two a word; the order (nibbles: way numbers, most recently used lowest; with
-/// pseudo-LRU a bit for each way used); the planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
+/// The words of a block: keys, two a word; the order (`order.rs`; with pseudo-LRU a bit for each way used); the planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
 /// way; the epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line; last,
 /// where the pseudo-random sequence of [`Replacement::OldHalf`] stands.
 #[derive(Debug)]
@@ -33,20 +27,17 @@ pub(super) struct Rule {
     full: u16,
     ways: u16,
     replacement: Replacement,
+    order: Ways,
 }
 
 impl Rule {
     pub(super) fn of(shape: CacheShape) -> Rule {
-        Rule { full: u16::MAX >> (16 - shape.ways), ways: shape.ways, replacement: shape.replacement }
-    }
-
-    /// An order whose last way has become the first.
-    #[inline(always)]
-    fn rotated(self, order: u64) -> u64 {
-        let bits = 4 * u32::from(self.ways);
-        let last = order >> (bits - 4) & 15;
-        let used = u64::MAX >> (64 - bits);
-        (order & !used) | (order << 4 & used) | last
+        Rule {
+            full: u16::MAX >> (16 - shape.ways),
+            ways: shape.ways,
+            replacement: shape.replacement,
+            order: Ways::new(shape.ways),
+        }
     }
 }
 
@@ -113,7 +104,7 @@ impl<'a, const W: usize> Set<'a, W> {
 
     #[inline(always)]
     fn order(&self) -> u64 {
-        self.block[W / 2] ^ UNTOUCHED
+        self.block[W / 2]
     }
 
     #[inline(always)]
@@ -161,6 +152,14 @@ impl<'a, const W: usize> Set<'a, W> {
         *self.planes_mut() &= !(u64::from(bits) << WRITABLE);
     }
 
+    /// Neither dirty nor to be written any more; whether one of the ways was dirty.
+    #[inline(always)]
+    pub(super) fn demote(&mut self, bits: u16) -> bool {
+        let (planes, bits) = (self.planes(), u64::from(bits));
+        *self.planes_mut() = planes & !(bits << DIRTY | bits << WRITABLE);
+        planes & bits << DIRTY != 0
+    }
+
     pub(super) fn forget(&mut self, bits: u16) {
         *self.planes_mut() &= !(u64::from(bits) << GHOST);
     }
@@ -180,6 +179,21 @@ impl<'a, const W: usize> Set<'a, W> {
     #[inline(always)]
     pub(super) fn find(&self, key: u32) -> u16 {
         self.matching(key) & self.valid()
+    }
+
+    /// A read of a key, or (`write` all ones) a store to one that may be written: the bit of its way, now the
+    /// most recently used, 0 if there is none; and whether that has become dirty. No branch asks which it is.
+    #[inline(always)]
+    pub(super) fn hit(&mut self, key: u32, write: u64) -> (u16, bool) {
+        let planes = self.planes();
+        let bit = self.matching(key) & (planes & (planes >> WRITABLE | !write)) as u16;
+        if bit == 0 {
+            return (0, false);
+        }
+        self.touch(bit);
+        let next = planes | u64::from(bit) << DIRTY & write;
+        *self.planes_mut() = next;
+        (bit, next != planes)
     }
 
     #[inline(always)]
@@ -202,17 +216,7 @@ impl<'a, const W: usize> Set<'a, W> {
             self.block[W / 2] = u64::from(if used == self.rule.full { bit } else { used });
             return;
         }
-        let way = u64::from(bit.trailing_zeros());
-        let order = self.order();
-        if order & 15 == way {
-            return;
-        }
-        // the lowest zero nibble of the difference is the way's place; a borrow can only spoil higher ones
-        let difference = order ^ way.wrapping_mul(ONES);
-        let zero = difference.wrapping_sub(ONES) & !difference & (ONES << 3);
-        let place = zero.trailing_zeros() & 60;
-        let upto = u64::MAX >> (60 - place);
-        self.block[W / 2] = UNTOUCHED ^ ((order & !upto) | ((order << 4) & upto) | way);
+        self.block[W / 2] = self.rule.order.used::<W>(self.order(), bit.trailing_zeros());
     }
 
     /// The bit of the way that makes room in a full set.
@@ -220,7 +224,7 @@ impl<'a, const W: usize> Set<'a, W> {
     fn last(&mut self, key: u32) -> u16 {
         let ways = u64::from(self.rule.ways);
         let place = match self.rule.replacement {
-            Replacement::Lru => ways - 1,
+            Replacement::Lru => return 1 << self.rule.order.oldest::<W>(self.order()),
             Replacement::PseudoLru => {
                 let unused = self.rule.full & !(self.block[W / 2] as u16);
                 return if unused == 0 { 1 } else { unused & unused.wrapping_neg() };
@@ -232,7 +236,7 @@ impl<'a, const W: usize> Set<'a, W> {
                 ways - 1 - (((seed >> 33) * old) >> 31)
             }
         };
-        1 << ((self.order() >> (4 * place)) & 15)
+        1 << self.rule.order.at::<W>(self.order(), place as u32)
     }
 
     /// Takes the set to the cache's epoch: what was valid is a ghost now.
@@ -252,34 +256,45 @@ impl<'a, const W: usize> Set<'a, W> {
     /// Also tells the way.
     #[inline(always)]
     pub(super) fn fill(&mut self, key: u32, state: State) -> (Pushed, u16) {
-        let free = self.rule.full & !self.valid();
-        let bit = if free == 0 {
-            self.last(key)
-        } else if free & !self.ghost() != 0 {
-            let empty = free & !self.ghost();
-            empty & empty.wrapping_neg()
-        } else {
-            self.oldest_ghost()
-        };
+        if self.valid() == self.rule.full && self.rule.replacement == Replacement::Lru {
+            let way = self.rule.order.oldest::<W>(self.order());
+            self.block[W / 2] = self.rule.order.oldest_used::<W>(self.order(), way);
+            let planes = self.planes();
+            let old = Victim { key: self.key(way), state: State(planes >> way & State::MODIFIED.0) };
+            *self.planes_mut() = planes & !(State::MODIFIED.0 << way) | state.0 << way;
+            let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
+            keys[way as usize & (W - 1)] = key;
+            return (Pushed::Line(old), 1 << way);
+        }
+        let empty = self.rule.full & !self.valid() & !self.ghost();
+        if empty == 0 {
+            return self.fill_anywhere(key, state);
+        }
+        let bit = empty & empty.wrapping_neg();
+        self.put(bit, key, state);
+        (Pushed::Nothing, bit)
+    }
+
+    /// The same for a set without an empty way, whatever its rule.
+    #[inline(never)]
+    fn fill_anywhere(&mut self, key: u32, state: State) -> (Pushed, u16) {
+        let full = self.valid() == self.rule.full;
+        let bit = if full { self.last(key) } else { self.oldest_ghost() };
+        let old = self.key(bit.trailing_zeros());
+        let pushed =
+            if full { Pushed::Line(Victim { key: old, state: self.state(bit) }) } else { Pushed::Ghost(old) };
+        self.put(bit, key, state);
+        (pushed, bit)
+    }
+
+    /// Puts a line into a way, as the most recently used.
+    #[inline(always)]
+    fn put(&mut self, bit: u16, key: u32, state: State) {
         let way = bit.trailing_zeros() & 15;
-        let old = self.key(way);
-        let pushed = if free == 0 {
-            Pushed::Line(Victim { key: old, state: self.state(bit) })
-        } else if self.ghost() & bit != 0 {
-            Pushed::Ghost(old)
-        } else {
-            Pushed::Nothing
-        };
         self.set_key(bit, key);
         let planes = self.planes() & !((State::MODIFIED.0 | 1 << GHOST) << way);
         *self.planes_mut() = planes | (state.0 | 1) << way;
-        if free == 0 && self.rule.replacement == Replacement::Lru {
-            // the last becomes the first, the others keep their order
-            self.block[W / 2] = UNTOUCHED ^ self.rule.rotated(self.order());
-        } else {
-            self.touch(bit);
-        }
-        (pushed, bit)
+        self.touch(bit);
     }
 
     /// The bit of the ghost used longest ago; 0 if there is none.
@@ -288,9 +303,7 @@ impl<'a, const W: usize> Set<'a, W> {
         if self.rule.replacement == Replacement::PseudoLru {
             return self.ghost() & self.ghost().wrapping_neg();
         }
-        let mut used =
-            (0..u32::from(self.rule.ways)).rev().map(|place| 1u16 << ((self.order() >> (4 * place)) & 15));
-        used.find(|bit| self.ghost() & bit != 0).unwrap_or(0)
+        self.rule.order.oldest_of::<W>(self.order(), self.ghost()).map_or(0, |way| 1 << way)
     }
 
     /// Remembers a line that a flush took out of an inner cache, as a ghost of this one, if there is room beside
@@ -358,7 +371,7 @@ pub(super) fn victim_of<const W: usize>(block: &[u64; W], rule: Rule) -> Option<
     let way = if rule.replacement == Replacement::PseudoLru {
         (block[W / 2] as u16).trailing_ones()
     } else {
-        ((block[W / 2] ^ UNTOUCHED) >> (4 * (rule.ways - 1)) & 15) as u32
+        rule.order.oldest::<W>(block[W / 2])
     };
     let keys: &[u32] = bytemuck::cast_slice(&block[..]);
     Some(keys[way as usize & (W - 1)])
@@ -385,24 +398,6 @@ pub(super) fn bits(mut mask: u16) -> impl Iterator<Item = u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Touching ways in any order keeps the order word a list of the ways, most recent first.
-    #[test]
-    fn order_word_is_a_move_to_front_list() {
-        let mut block = [0; 16];
-        let mut set = Set::new(&mut block, Rule::of(CacheShape::lru(1, 16)));
-        let mut list: Vec<u64> = (0..16).collect();
-        let mut x = 1u64;
-        for _ in 0..2000 {
-            x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let way = x >> 60;
-            set.touch(1 << way);
-            list.retain(|w| *w != way);
-            list.insert(0, way);
-            let word = list.iter().rev().fold(0, |word, w| word << 4 | w);
-            assert_eq!(set.order(), word);
-        }
-    }
 
     #[test]
     fn fills_take_empty_ways_then_ghosts_then_the_oldest() {

@@ -8,24 +8,29 @@ use sev_arch::{Access, FlushOp};
 use super::words::FlushWork;
 use crate::part::{Timing, Topology};
 
-/// What one server still has to do, in thousandths of a cycle.
+/// When one server will have done what it has to do, in thousandths of a cycle.
 #[derive(Clone, Copy, Default, Debug)]
 struct Server {
-    /// The latest arrival, in cycles.
+    /// The latest arrival.
     at: u64,
-    backlog: u64,
+    free: u64,
 }
 
 impl Server {
-    /// Work arrives: how long it waits for what came before, thousandths of a cycle.
+    /// Work arrives: how long it waits for what came before. All in thousandths of a cycle.
     #[inline(always)]
     fn take(&mut self, now: u64, work: u64) -> u64 {
-        let passed = now.saturating_sub(self.at);
-        self.at += passed;
-        let wait = self.backlog.saturating_sub(passed.saturating_mul(1000));
-        self.backlog = wait + work;
-        wait
+        self.at = self.at.max(now);
+        let start = self.at.max(self.free);
+        self.free = start + work;
+        start - self.at
     }
+}
+
+/// An instant in cycles in thousandths of one.
+#[inline(always)]
+fn milli(now: u64) -> u64 {
+    now.wrapping_mul(1000)
 }
 
 /// The servers of a machine.
@@ -93,31 +98,37 @@ impl Traffic {
     /// A line comes out of the L3 of its CCX, or of a neighbour through it: cycles of waiting.
     #[inline(always)]
     pub(super) fn near(&mut self, ccx: usize, now: u64) -> u32 {
-        cycles(self.l3s[ccx].take(now, self.costs.l3))
+        cycles(self.l3s[ccx].take(milli(now), self.costs.l3))
     }
 
     /// A line comes from another CCX: cycles of waiting.
     #[inline(always)]
     pub(super) fn far(&mut self, way: Way, now: u64) -> u32 {
-        let mut wait = self.links[usize::from(way.ccd)][0].take(now, self.costs.ccd_read);
-        if way.far != way.socket {
-            wait = wait.max(self.between[usize::from(way.socket & 1)].take(now, self.costs.between));
+        cycles(self.arrive(way, milli(now)))
+    }
+
+    /// The same in thousandths of a cycle.
+    #[inline(always)]
+    fn arrive(&mut self, way: Way, now: u64) -> u64 {
+        let wait = self.links[usize::from(way.ccd)][0].take(now, self.costs.ccd_read);
+        if way.far == way.socket {
+            return wait;
         }
-        cycles(wait)
+        wait.max(self.between[usize::from(way.socket & 1)].take(now, self.costs.between))
     }
 
     /// A line comes from DRAM: cycles of waiting.
     #[inline(always)]
     pub(super) fn dram(&mut self, way: Way, phys: u32, now: u64) -> u32 {
-        let channel = self.channel(way.far, phys);
+        let (channel, now) = (self.channel(way.far, phys), milli(now));
         let wait = self.channels[channel].take(now, self.costs.channel_read);
-        cycles(wait).max(self.far(way, now))
+        cycles(wait.max(self.arrive(way, now)))
     }
 
     /// A line leaves for DRAM: nobody waits for it, but it takes its share.
     #[inline(always)]
     pub(super) fn write_back(&mut self, way: Way, phys: u32, now: u64) {
-        let channel = self.channel(way.far, phys);
+        let (channel, now) = (self.channel(way.far, phys), milli(now));
         self.links[usize::from(way.ccd)][1].take(now, self.costs.ccd_write);
         self.channels[channel].take(now, self.costs.channel_write);
         if way.far != way.socket {
@@ -151,21 +162,22 @@ impl Traffic {
         if lines == 0 {
             return now;
         }
+        let from = milli(now);
         let mut took = lines * timing.write_back_core_milli;
         let share = lines * self.costs.ccd_write;
-        took = took.max(self.links[usize::from(ccd)][1].take(now, share) + share);
+        took = took.max(self.links[usize::from(ccd)][1].take(from, share) + share);
         for (home, lines) in (0u16..).zip(work.written_back) {
             if lines == 0 {
                 continue;
             }
             if home != socket {
                 let share = lines * self.costs.between;
-                took = took.max(self.between[usize::from(home & 1)].take(now, share) + share);
+                took = took.max(self.between[usize::from(home & 1)].take(from, share) + share);
             }
             let share = lines * self.costs.channel_write / u64::from(self.channels_each);
             let first = usize::from(home) * self.channels_each as usize;
             for channel in &mut self.channels[first..first + self.channels_each as usize] {
-                took = took.max(channel.take(now, share) + share);
+                took = took.max(channel.take(from, share) + share);
             }
         }
         now + took.div_ceil(1000)
@@ -202,10 +214,10 @@ mod tests {
     #[test]
     fn a_server_works_off_its_backlog_and_a_late_request_changes_no_clock() {
         let mut server = Server::default();
-        assert_eq!(server.take(10, 3_000), 0);
-        assert_eq!(server.take(11, 3_000), 2_000, "one of three cycles has passed");
-        assert_eq!(server.take(5, 1_000), 5_000, "late: the queue as it was left");
-        assert_eq!(server.take(15, 0), 2_000);
-        assert_eq!(server.take(100, 0), 0);
+        assert_eq!(server.take(10_000, 3_000), 0);
+        assert_eq!(server.take(11_000, 3_000), 2_000, "one of three cycles has passed");
+        assert_eq!(server.take(5_000, 1_000), 5_000, "late: the queue as it was left");
+        assert_eq!(server.take(15_000, 0), 2_000);
+        assert_eq!(server.take(100_000, 0), 0);
     }
 }

@@ -86,6 +86,25 @@ impl Step {
     pub fn new(core: CoreId, line: LineRef, access: Access) -> Step {
         Step { key: line.key(), core: core.0, write: access == Access::Write }
     }
+
+    /// The core.
+    #[must_use]
+    pub fn core(self) -> CoreId {
+        CoreId(self.core)
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn line(self) -> LineRef {
+        LineRef::of_key(self.key)
+    }
+
+    /// Read or write.
+    #[inline(always)]
+    #[must_use]
+    pub fn access(self) -> Access {
+        if self.write { Access::Write } else { Access::Read }
+    }
 }
 
 /// An access that was carried out.
@@ -168,6 +187,8 @@ pub struct Stats {
     pub misses: [u64; 8],
     /// Stores to lines held without the right to write.
     pub upgrades: u64,
+    /// Those of them whose line the L2 held and the L1 did not.
+    pub upgrades_in_l2: u64,
     /// Misses of lines that a flush had taken out of the core's L2 or its CCX's L3.
     pub refill_misses: u64,
     /// Lines written to DRAM, by cause (indexed by [`Cause`]).
@@ -183,6 +204,12 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Accesses that missed the own L1.
+    #[must_use]
+    pub fn l1_misses(&self) -> u64 {
+        self.l2_hits + self.upgrades_in_l2 + self.l2_misses()
+    }
+
     /// Accesses that missed the own L2.
     #[must_use]
     pub fn l2_misses(&self) -> u64 {
