@@ -124,15 +124,17 @@ void all(void) { wbinvd_on_all_cpus(); }
 
 #[test]
 fn threads_lose_no_atomic_addition_and_a_mutex_excludes() {
-    const EACH: i64 = 2_000;
+    const EACH: i64 = 100_000;
+    let together = std::sync::Barrier::new(4);
     let shape = shape(4);
     let counters = program(Role::Litmus, COUNTERS, &["count", "guard_it"], 4);
     let host = Host::new(&counters, &shape, Delivery::Threads);
     std::thread::scope(|scope| {
         for pcpu in 0..4 {
-            let (host, counters) = (&host, &counters);
+            let (host, counters, together) = (&host, &counters, &together);
             scope.spawn(move || {
                 let mut actor = host.actor(pcpu, u16::try_from(pcpu).unwrap());
+                together.wait();
                 for _ in 0..EACH {
                     actor.call(counters.entry("count").unwrap(), &[]);
                     actor.call(counters.entry("guard_it").unwrap(), &[]);
