@@ -26,6 +26,9 @@ struct MaskWord {
     set: i64,
 }
 
+/// Lines, each with the tag of a copy.
+type Tagged = Vec<(u32, Tag)>;
+
 /// What one step means for a cause.
 #[derive(Debug)]
 pub(super) struct Moment {
@@ -36,10 +39,10 @@ pub(super) struct Moment {
     /// The page that a built-in was given.
     pub(super) page: Option<u32>,
     /// Lines that somebody stored to, and under which tag.
-    pub(super) stored: Vec<(u32, Tag)>,
+    pub(super) stored: Tagged,
     /// Lines that became dirty, and that came into a cache.
-    dirtied: Vec<(u32, Tag)>,
-    filled: Vec<(u32, Tag)>,
+    dirtied: Tagged,
+    filled: Tagged,
     /// Slots that changed: before and after.
     pub(super) changed: Vec<(SlotId, i64, i64)>,
     /// Slots that the step touched.
@@ -342,9 +345,6 @@ impl MaskWord {
     }
 }
 
-/// Lines with their tags.
-type Tagged = Vec<(u32, Tag)>;
-
 impl Machine {
     /// Whether a callback writes the caches of its pCPU back.
     fn writes_back(&self, callback: usize) -> bool {
@@ -359,20 +359,21 @@ impl Machine {
 
     /// The page that a built-in was given.
     fn page_given(&self, seen: &Seen<'_>, pc: svm_policy::Pc, prim: Prim, args: [Operand; 4]) -> Option<u32> {
-        let second = [Prim::VmPageFlush, Prim::ZapSpte, Prim::InstallSpte];
-        let first = [
-            Prim::ClflushPage,
-            Prim::HostWrite,
-            Prim::DmaWrite,
-            Prim::PspWrite,
-            Prim::FreePage,
-            Prim::UserReuse,
-            Prim::ZapUserPte,
-        ];
-        let at = usize::from(second.contains(&prim));
-        if at == 0 && !first.contains(&prim) {
+        let second = matches!(prim, Prim::VmPageFlush | Prim::ZapSpte | Prim::InstallSpte);
+        let first = matches!(
+            prim,
+            Prim::ClflushPage
+                | Prim::HostWrite
+                | Prim::DmaWrite
+                | Prim::PspWrite
+                | Prim::FreePage
+                | Prim::UserReuse
+                | Prim::ZapUserPte
+        );
+        if !first && !second {
             return None;
         }
+        let at = usize::from(second);
         let page = u32::try_from(self.operand(seen, pc, args[at])?).ok()?;
         ((page as usize) < self.spec.pages.len()).then_some(page)
     }
