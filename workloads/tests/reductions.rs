@@ -337,6 +337,24 @@ fn what_a_guest_does_in_turn_tells_pages_apart() {
     assert_eq!(of("void g(void) { if (maybe()) guest_write(P); guest_write(Q); }"), 1, "no choice of either");
 }
 
+#[test]
+fn what_another_task_can_see_is_not_passed_over() {
+    // Neither task can lose its pCPU; only the state between the two stores is the bad one.
+    let of = |seen: &str| {
+        format!(
+            "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\npages = [{{ name = \"P\" }}]\nexpect = []\n\
+             [[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n+++\nint x; int y;\n\
+             void a(void) {{ WRITE_ONCE(x, 1); WRITE_ONCE(x, 0); WRITE_ONCE(y, 1); }}\n\
+             void b(void) {{ WARN_ON(READ_ONCE({seen})); }}\n"
+        )
+    };
+    for seen in ["x", "y"] {
+        assert!(compare(seen, &machine(&of(seen), KERNEL, STICKY), 1_000).is_some());
+    }
+    let (all, _) = searched(&machine(&of("x"), KERNEL, STICKY), Reductions::NONE, 1_000);
+    assert_eq!(events(&all).len(), 1);
+}
+
 /// One statement of a random task over two per-CPU variables, two global ones, and a mask.
 fn statement() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -363,6 +381,7 @@ proptest! {
     fn reductions_agree_over_random_programs(
         bodies in prop::collection::vec(prop::collection::vec(statement(), 1..4), 1..3),
         twice in any::<bool>(),
+        pinned in any::<bool>(),
         pcpus in 2usize..4,
     ) {
         let all: Vec<String> = (0..pcpus).map(|p| p.to_string()).collect();
@@ -374,7 +393,8 @@ proptest! {
             body.push_str(&format!("void t{t}(void) {{ {} }}\n", statements.join(" ")));
             // The same function twice: tasks that are alike.
             for _ in 0..if twice && t == 0 { 2 } else { 1 } {
-                front.push_str(&format!("[[task]]\nrun = \"t{t}\"\npcpus = [{}]\n", all.join(", ")));
+                let here = if pinned { all[t % pcpus].clone() } else { all.join(", ") };
+                front.push_str(&format!("[[task]]\nrun = \"t{t}\"\npcpus = [{here}]\n"));
             }
         }
         let machine = machine(&format!("+++\n{front}+++\n{body}"), KERNEL, STICKY);
