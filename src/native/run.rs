@@ -1,12 +1,13 @@
 //! Running policies through the helper module, and what is said of each.
 
-use std::fs;
+use std::path::Path;
 
 use serde::Serialize;
 use svm_native::helper::{Helper, Instruction, Loaded};
 use svm_native::live::{self, Held, Live, Plan};
 use svm_native::probe::Place;
 use svm_native::program::Shape;
+use svm_native::safety::other_vms;
 use svm_native::stats::{Samples, Spread};
 use svm_native::topology::Topology;
 use workloads::check::NamedText;
@@ -36,14 +37,7 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
         out.print(&plan_text(args, &shape));
         return Ok(Exit::Done);
     }
-    let others = if args.yes_flush_this_host { Vec::new() } else { processes_with_vms() };
-    if !others.is_empty() {
-        return Err(unable(format!(
-            "VMs of other processes run here ({}): write-backs of whole caches stop them for milliseconds each; to do it \
-             all the same: --yes-flush-this-host",
-            others.join(", ")
-        )));
-    }
+    other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host).map_err(unable)?;
     let loaded = match &args.load_module {
         Some(path) => Some(Loaded::load(path).map_err(unable)?),
         None => None,
@@ -141,24 +135,6 @@ fn plan_text(args: &NativeArgs, shape: &Shape) -> String {
         args.moving,
         args.flushers
     )
-}
-
-/// Processes but this one that hold a VM of KVM open; those that may not be looked at are passed over, and root may all.
-fn processes_with_vms() -> Vec<String> {
-    let own = std::process::id().to_string();
-    let holds = |path: &std::path::Path| {
-        let files = fs::read_dir(path.join("fd")).into_iter().flatten().flatten();
-        files.filter_map(|f| fs::read_link(f.path()).ok()).any(|to| to.to_string_lossy().contains("kvm-vm"))
-    };
-    let numbered = |name: &str| name != own && name.chars().all(|c| c.is_ascii_digit());
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter(|p| numbered(&p.file_name().to_string_lossy()) && holds(&p.path()))
-        .map(|p| {
-            let name = fs::read_to_string(p.path().join("comm")).unwrap_or_default();
-            format!("{} {}", p.file_name().to_string_lossy(), name.trim())
-        })
-        .collect()
 }
 
 /// The number in the module of the policy whose text this is.

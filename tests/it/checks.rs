@@ -260,7 +260,7 @@ fn test_compares_with_the_files_expectations() {
 fn an_expectation_that_is_missed_is_told_with_its_reason() {
     let folder = Folder::new();
     let text = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).out;
-    let wrong = text.replacen("policies = [\"no-flush\"]", "policies = [\"all-wbinvd\"]", 1);
+    let wrong = text.replacen("policies = [\"no-flush\", ", "policies = [\"all-wbinvd\", ", 1);
     assert_ne!(wrong, text, "the litmus file has changed, and so must this test");
     folder.file("wrong.litmus", wrong);
     let args = ["test", "wrong.litmus", "--part", "rome", "--policy", "no-flush", "--policy", "all-wbinvd"];

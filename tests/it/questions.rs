@@ -70,7 +70,7 @@ fn assume_says_what_it_cannot_know() {
     let out = sevsim(&bounded).ends(5).out;
     assert!(out.contains("the search met its bound: 100 states"), "{out}");
     // Enough for the policy itself, and not for what it leads to without a guarantee.
-    let bounded = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "rome", "--states", "3500"];
+    let bounded = ["assume", "sticky-wbnoinvd", "reclaim-one-vcpu", "--part", "rome", "--states", "3000"];
     let out = sevsim(&bounded).ends(5).out;
     assert!(out.contains("BOUNDED: without "), "{out}");
     assert!(!out.contains("It holds without any one of these"), "{out}");
@@ -207,7 +207,7 @@ fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_ou
     assert!(sevsim(&[&base[..4], &safe].concat()).ends(5).out.contains("Not exhaustive"));
 
     // With enough of them nothing is left out, and the answer is the search's.
-    let args = ["check", "store-buffering", "--switches", "60000", "--format", "json"];
+    let args = ["check", "store-buffering-fenced", "--switches", "60000", "--format", "json"];
     let json = sevsim(&args).json();
     assert_eq!(json[0]["switches"]["exhaustive"], true);
     assert_eq!(json[0]["verdict"], sevsim(&[&args[..2], &args[4..]].concat()).json()[0]["verdict"]);

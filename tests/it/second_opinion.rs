@@ -246,7 +246,7 @@ fn what_is_no_single_model_or_too_large_is_refused() {
     sevsim(&args).ends(2).says(&["2 cases", "--part"]);
     sevsim(&["export", "reclaim-one-vcpu", "--policy", "no-flush", "--part", "rome"]).ends(2).says(&["--to"]);
     let large =
-        ["export", "three-flushers", "--policy", "clear-remark-mutex", "--part", "rome", "--to", "promela"];
+        ["export", "three-flushers", "--policy", "clear-remark-trylock", "--part", "rome", "--to", "promela"];
     let refused = sevsim(&large).ends(5).says(&["too large to be exported: more than 1000000 states"]);
     assert_eq!(refused.out, "");
 }

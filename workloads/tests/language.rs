@@ -158,8 +158,8 @@ fn what_is_not_held_is_tracking_when_given_back() {
     );
 }
 
-const REGION: &str = "struct enc_region { struct page *page; refcount_t refs; }; DEFINE_OBJECTS(struct enc_region, 2);\n\
-    struct kvm { struct enc_region *region; int n; cpumask_t sets[2]; spinlock_t locks[2]; };\n\
+const REGION: &str = "struct test_region { struct page *page; refcount_t refs; }; DEFINE_OBJECTS(struct test_region, 2);\n\
+    struct kvm { struct test_region *region; int n; cpumask_t sets[2]; spinlock_t locks[2]; };\n\
     struct kvm_vcpu { int state; }; DEFINE_PER_CPU(int, count);\n";
 
 fn region(assume: &str, a: &str, b: &str) -> Vec<&'static str> {
@@ -175,18 +175,18 @@ fn a_region_is_flushed_after_it_was_freed() {
         let (inside, outside) =
             if flush_inside { ("clflush_page(r->page);", "") } else { ("", "clflush_page(r->page);") };
         format!(
-            "struct enc_region *r = kzalloc(sizeof(*r), GFP_KERNEL_ACCOUNT); if (!r) return;\n\
+            "struct test_region *r = kzalloc(sizeof(*r), GFP_KERNEL_ACCOUNT); if (!r) return;\n\
              r->page = P; mutex_lock(&vm0->lock); vm0->region = r; {inside} mutex_unlock(&vm0->lock); {outside}"
         )
     };
-    let unregister = "mutex_lock(&vm0->lock); struct enc_region *r = vm0->region; vm0->region = NULL; kfree(r); mutex_unlock(&vm0->lock);";
+    let unregister = "mutex_lock(&vm0->lock); struct test_region *r = vm0->region; vm0->region = NULL; kfree(r); mutex_unlock(&vm0->lock);";
     assert_eq!(region("", &register(false), unregister), ["tracking"]);
     assert_eq!(region("", &register(true), unregister), NONE);
 }
 
 #[test]
 fn objects_are_allocated_freed_and_used() {
-    let two = "struct enc_region *r = kzalloc(sizeof(struct enc_region), GFP_KERNEL); struct enc_region *q = kzalloc(sizeof(*q), GFP_KERNEL);";
+    let two = "struct test_region *r = kzalloc(sizeof(struct test_region), GFP_KERNEL); struct test_region *q = kzalloc(sizeof(*q), GFP_KERNEL);";
     let sure = |a: &str| region(SURE, &format!("{two} {a}"), "");
     assert_eq!(sure("WARN_ON(!r || !q || r == q); r->page = P; WARN_ON(q->page); kfree(r); kfree(q);"), NONE);
     assert_eq!(sure("kfree(r); kfree(r);"), ["tracking"], "twice");
@@ -297,7 +297,7 @@ fn leftovers_of_the_language() {
         ["tracking"],
         "not cleared"
     );
-    let refs = "struct enc_region *r = kzalloc(sizeof(*r), GFP_KERNEL);";
+    let refs = "struct test_region *r = kzalloc(sizeof(*r), GFP_KERNEL);";
     assert_eq!(
         r(&format!(
             "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs));"

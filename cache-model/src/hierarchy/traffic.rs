@@ -142,7 +142,7 @@ impl Traffic {
             Access::Read => (self.costs.channel_read, 0),
             Access::Write => (self.costs.channel_write, home),
         };
-        let channel = self.channel(home, phys);
+        let (channel, now) = (self.channel(home, phys), milli(now));
         let mut wait = self.channels[channel].take(now, cost);
         if home != 0 {
             wait = wait.max(self.between[usize::from(into & 1)].take(now, self.costs.between));

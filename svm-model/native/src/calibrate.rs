@@ -218,7 +218,9 @@ pub fn calibrate(
         let (before, tagged) = (Counts::now(os::own_time()), bench.tagged.load(Ordering::Relaxed));
         let done = match step.name {
             "clock" => measure::clock(&mut bench),
-            "write-backs" => crate::flushes::measure(&mut bench),
+            "write-backs" => other_vms(root, std::process::id())
+                .may_flush(options.yes_flush)
+                .and_then(|()| crate::flushes::measure(&mut bench)),
             "atomics" => measure::atomics(&mut bench),
             "ladder" => measure::ladder(&mut bench),
             "core-to-core" => measure::core_to_core(&mut bench),
