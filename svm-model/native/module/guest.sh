@@ -62,9 +62,9 @@ case_of native-oracle $flush --policy oracle
 [ ! -e /bin/selftest ] || SEVSIM_MODULE=1 case_of selftest selftest --test-threads 1 helper::
 
 # Not root: neither where the device is root's, nor where it is everybody's.
-case_of not-root su -s /bin/sh nobody -c 'sevsim native --policy sticky-wbnoinvd'
+case_of not-root su -s /bin/sh nobody -c 'sevsim native --policy sticky-wbnoinvd --yes-flush-this-host'
 chmod 666 /dev/sevsim_flush
-case_of not-root-open-device su -s /bin/sh nobody -c 'sevsim native --policy sticky-wbnoinvd'
+case_of not-root-open-device su -s /bin/sh nobody -c 'sevsim native --policy sticky-wbnoinvd --yes-flush-this-host'
 chmod 600 /dev/sevsim_flush
 
 # Killed, and interrupted, in the middle: the module is free again, and goes on.
