@@ -43,13 +43,18 @@ impl<T: Write> Out<T> {
 struct In<R: Read>(R);
 
 fn bad(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the checkpoint is damaged: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the checkpoint is damaged: {what}; without --resume the search begins anew"),
+    )
 }
 
 impl<R: Read> In<R> {
     fn word(&mut self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        self.0.read_exact(&mut bytes)?;
+        self.0.read_exact(&mut bytes).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof { bad("it ends too early") } else { error }
+        })?;
         Ok(u64::from_le_bytes(bytes))
     }
 

@@ -397,7 +397,8 @@ mod tests {
             for cut in [0, 7, 1000, bytes.len() / 2, bytes.len() - 1] {
                 std::fs::write(&file, &bytes[..cut]).expect("it can be written");
                 let search = Search { disk: disk(&dir, true), ..Search::default() };
-                assert!(search.run(&mut [Torus]).error.is_some(), "{cut} bytes of {}", bytes.len());
+                let error = search.run(&mut [Torus]).error.map_or_else(String::new, |e| e.to_string());
+                assert!(error.contains("damaged"), "{cut} bytes of {}: {error}", bytes.len());
             }
             std::fs::write(&file, &bytes).expect("it can be written");
             let search = Search { limits: limits(1 << 30), disk: disk(&dir, true), ..Search::default() };
