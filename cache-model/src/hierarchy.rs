@@ -29,6 +29,7 @@ mod order;
 mod pages;
 mod set;
 mod traffic;
+mod turns;
 mod words;
 
 use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};

@@ -1,9 +1,8 @@
 //! Many accesses at once, over tables that are borrowed once: in turn, and in order of time.
 
-use sim_core::queue::Queue;
-
 use super::machine::{Machine, Request};
 use super::pages::Table;
+use super::turns::Turns;
 use super::words::Step;
 
 /// Accesses that are looked at before the first of them is carried out.
@@ -57,58 +56,76 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
         }
     }
 
-    /// An event for each miss, ordered by (time, core); a core's hits run ahead of the others' misses only as far as
-    /// the smallest request could not yet have arrived.
+    /// A turn for each miss, in order of (time, core); a core's hits run ahead of the others' misses only as far as the
+    /// smallest request could not yet have arrived.
     fn each_in_time_order(&mut self, programs: &[&[Step]], clocks: &mut [u64], done: &mut impl FnMut(Step)) {
-        // times are counted from the earliest clock: the queue is made for what is near
-        let start = clocks.iter().copied().min().unwrap_or(0);
-        let mut queue = Queue::new();
-        let mut next = vec![0; programs.len()];
-        for (core, clock) in (0u16..).zip(clocks.iter()).take(programs.len()) {
-            queue.push(clock - start, u64::from(core), core);
+        // turns are counted from the earliest clock
+        let start = clocks.iter().take(programs.len()).copied().min().unwrap_or(0);
+        let mut turns = Turns::new(programs.len());
+        let mut runs: Vec<Run<'_>> = Vec::with_capacity(programs.len());
+        for ((core, program), clock) in (0u16..).zip(programs).zip(clocks.iter()) {
+            turns.wait(core, clock - start);
+            runs.push(Run { left: program, seen: true, missed: false });
         }
         let ahead = u64::from(self.timing.l3_hit);
         // cores whose next access nobody has looked at: looked at together, so that the host's misses overlap
-        let mut unseen: Vec<u16> = Vec::new();
-        let mut seen = vec![true; programs.len()];
-        while let Some((now, core)) = queue.pop() {
+        let mut unseen: Vec<u16> = Vec::with_capacity(programs.len());
+        while let Some((now, core, horizon)) = turns.take() {
             let index = usize::from(core);
-            if !seen[index] {
+            if !runs[index].seen {
                 for other in unseen.drain(..) {
                     let other = usize::from(other);
-                    seen[other] = true;
-                    if let Some(step) = programs[other].get(next[other]) {
-                        self.read_ahead(other, step.key);
+                    let run = &mut runs[other];
+                    run.seen = true;
+                    match run.left.first() {
+                        Some(step) if run.missed => self.read_ahead_of_miss(other, step.key),
+                        Some(step) => self.read_ahead(other, step.key),
+                        None => {}
                     }
                 }
             }
-            let (program, at) = (programs[index], &mut next[index]);
-            let horizon = queue.next_time().unwrap_or(u64::MAX);
+            let run = &mut runs[index];
+            // as many programs as cores are more than the host notices to be read in order
+            std::hint::black_box(run.left.get(AHEAD).map(|step| step.key));
+            let mut missed = std::mem::take(&mut run.missed);
             let mut clock = now;
-            while let Some(step) = program.get(*at) {
+            // whatever comes before others' turns, and the first access, can be carried out; after that only a hit
+            let (turn_ends, hits_end) = (horizon.max(now + 1), horizon.saturating_add(ahead));
+            while let Some((step, left)) = run.left.split_first() {
                 let access = step.access();
-                let hit = if clock <= horizon.saturating_add(ahead) {
-                    self.hit(index, step.key, access)
+                let hit =
+                    if missed || clock > hits_end { None } else { self.hit_l1(index, step.key, access) };
+                let cycles = if let Some(cycles) = hit {
+                    cycles
+                } else if clock < turn_ends {
+                    missed = false;
+                    self.access_l2(Request { core: index, key: step.key, access, now: start + clock }).cycles
+                } else if clock <= hits_end
+                    && let Some(served) = self.hit_l2(index, step.key, access)
+                {
+                    served.cycles
                 } else {
-                    None
+                    // nobody else can make a hit of a miss
+                    (run.seen, run.missed) = (false, clock <= hits_end);
+                    unseen.push(core);
+                    turns.wait(core, clock);
+                    break;
                 };
-                let served = match hit {
-                    Some(served) => served,
-                    None if clock == now || clock < horizon => {
-                        self.access_l2(Request { core: index, key: step.key, access, now: start + clock })
-                    }
-                    None => {
-                        seen[index] = false;
-                        unseen.push(core);
-                        queue.push(clock, u64::from(core), core);
-                        break;
-                    }
-                };
-                clock += u64::from(served.cycles);
-                *at += 1;
+                clock += u64::from(cycles);
+                run.left = left;
                 done(*step);
             }
             clocks[index] = start + clock;
         }
     }
+}
+
+/// A core's program in order of time.
+struct Run<'a> {
+    /// The accesses that are still to come.
+    left: &'a [Step],
+    /// Whether the host has been told what the next one will need.
+    seen: bool,
+    /// Whether the next one is known to miss the private caches, or to lack the right to write.
+    missed: bool,
 }

@@ -183,7 +183,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     }
 
     #[inline]
-    fn hit_l2(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
+    pub(super) fn hit_l2(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
         let mut set = self.l2.set(core, key);
         let bit = set.find(key);
         if bit == 0 {
@@ -341,7 +341,7 @@ impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Mac
     /// the host's caches that waits for the one before. Changes nothing.
     #[inline(always)]
     pub(super) fn read_ahead(&self, core: usize, key: u32) {
-        if !self.l1.peek_key(core, key) {
+        if self.last[core][0] != u64::from(key) && !self.l1.peek_key(core, key) {
             self.read_ahead_of_miss(core, key);
         }
     }
