@@ -48,20 +48,24 @@ pub struct Hierarchy {
 /// Machines by the number of ways their private caches need room for: a choice of layout, nothing else.
 #[derive(Clone, Debug)]
 enum Ways {
-    Eight(Box<Machine<8>>),
-    Sixteen(Box<Machine<16>>),
+    Eight(Box<Machine<8, 8, 8>>),
+    /// An L1 of twelve ways, whose sets are still one line of the host's cache each.
+    Twelve(Box<Machine<8, 12, 16>>),
+    Sixteen(Box<Machine<16, 16, 16>>),
 }
 
 macro_rules! each {
     ($self:ident, $m:ident => $body:expr) => {
         match &$self.ways {
             Ways::Eight($m) => $body,
+            Ways::Twelve($m) => $body,
             Ways::Sixteen($m) => $body,
         }
     };
     (mut $self:ident, $m:ident => $body:expr) => {
         match &mut $self.ways {
             Ways::Eight($m) => $body,
+            Ways::Twelve($m) => $body,
             Ways::Sixteen($m) => $body,
         }
     };
@@ -80,9 +84,10 @@ impl Hierarchy {
     /// More than [`LineRef::PHYS_LIMIT`] lines; an inclusive L3 on a part of several CCXs.
     #[must_use]
     pub fn with(part: &Part, timing: &Timing, memory_lines: u32) -> Hierarchy {
-        let narrow = part.l1d().ways.max(part.l2().ways) <= 8;
-        let ways = if narrow {
+        let ways = if set::has_room::<8, 8>(part.l1d()) && set::has_room::<8, 8>(part.l2()) {
             Ways::Eight(Box::new(Machine::new(part, timing, memory_lines)))
+        } else if set::has_room::<8, 12>(part.l1d()) {
+            Ways::Twelve(Box::new(Machine::new(part, timing, memory_lines)))
         } else {
             Ways::Sixteen(Box::new(Machine::new(part, timing, memory_lines)))
         };

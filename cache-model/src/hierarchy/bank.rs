@@ -5,10 +5,10 @@ use super::pages::{Pages, Table};
 use super::set::{self, Pushed, Rule, Set, State, Victim, bits};
 use crate::part::CacheShape;
 
-/// The caches of one level, numbered by core (L1, L2) or by CCX (L3). `W` ways have room; only with `GROUPS` the
-/// sets may be three times a power of two.
+/// The caches of one level, numbered by core (L1, L2) or by CCX (L3). Sets of `W` words have room for `K` ways; only
+/// with `GROUPS` there may be three times a power of two of them.
 #[derive(Clone, Debug)]
-pub(super) struct Bank<const W: usize, const GROUPS: bool, B = Pages<[u64; W]>> {
+pub(super) struct Bank<const W: usize, const K: usize, const GROUPS: bool, B = Pages<[u64; W]>> {
     blocks: B,
     shape: CacheShape,
     /// Sets of one cache, a multiple of 64: those of a cache with fewer are followed by empty ones.
@@ -34,12 +34,12 @@ pub(super) struct Cache {
     ghosts: u64,
 }
 
-impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
-    pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W, GROUPS> {
+impl<const W: usize, const K: usize, const GROUPS: bool> Bank<W, K, GROUPS> {
+    pub(super) fn new(shape: CacheShape, caches: u16) -> Bank<W, K, GROUPS> {
         let thirds = !shape.sets.is_power_of_two();
         let group = if thirds { shape.sets / 3 } else { shape.sets };
         assert!(GROUPS || !thirds, "{shape:?}: three groups of sets");
-        assert!(usize::from(shape.ways) <= W && group.is_power_of_two(), "{shape:?} in {W} ways");
+        assert!(set::has_room::<W, K>(shape) && group.is_power_of_two(), "{shape:?} in {W} words, {K} ways");
         let sets = (shape.sets as usize).next_multiple_of(64);
         let words = sets / 64;
         let caches = usize::from(caches);
@@ -59,7 +59,7 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
     }
 
     /// The same caches, their sets cheaper to reach. To be given back.
-    pub(super) fn lend(&mut self) -> Bank<W, GROUPS, &mut [[u64; W]]> {
+    pub(super) fn lend(&mut self) -> Bank<W, K, GROUPS, &mut [[u64; W]]> {
         Bank {
             blocks: self.blocks.get_mut(),
             shape: self.shape,
@@ -82,7 +82,7 @@ impl<const W: usize, const GROUPS: bool> Bank<W, GROUPS> {
     }
 }
 
-impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> {
+impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, K, GROUPS, B> {
     /// What goes back with [`Bank::give_back`].
     pub(super) fn into_parts(self) -> (Vec<Cache>, Vec<u64>) {
         (self.caches, self.dirty_sets)
@@ -123,10 +123,10 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
 
     /// The set of a key, of the present epoch.
     #[inline(always)]
-    pub(super) fn set(&mut self, cache: usize, key: u32) -> Set<'_, W> {
+    pub(super) fn set(&mut self, cache: usize, key: u32) -> Set<'_, W, K> {
         let at = self.index(cache, key);
         let epoch = self.caches[cache].epoch;
-        let mut set = Set::new(self.blocks.at_mut(at), self.rule);
+        let mut set = Set::<W, K>::new(self.blocks.at_mut(at), self.rule);
         if set.epoch() != epoch {
             set.age(epoch);
         }
@@ -135,15 +135,15 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
 
     /// The set of a key as it is; [`Bank::peek`] knows about epochs.
     #[inline(always)]
-    pub(super) fn set_unaged(&mut self, cache: usize, key: u32) -> Set<'_, W> {
+    pub(super) fn set_unaged(&mut self, cache: usize, key: u32) -> Set<'_, W, K> {
         let at = self.index(cache, key);
-        Set::new(self.blocks.at_mut(at), self.rule)
+        Set::<W, K>::new(self.blocks.at_mut(at), self.rule)
     }
 
     /// Whether a key stands in its set, valid or not.
     #[inline(always)]
     pub(super) fn peek_key(&self, cache: usize, key: u32) -> bool {
-        set::holds_key(self.blocks.at(self.index(cache, key)), key)
+        set::holds_key::<W, K>(self.blocks.at(self.index(cache, key)), key)
     }
 
     /// Some words of the set of a key: brings it into the host's caches.
@@ -156,13 +156,13 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
     /// The key of what a fill of this key would push out, if nothing changes first.
     #[inline(always)]
     pub(super) fn glimpse_victim(&self, cache: usize, key: u32) -> Option<u32> {
-        set::victim_of(self.blocks.at(self.index(cache, key)), self.rule)
+        set::victim_of::<W, K>(self.blocks.at(self.index(cache, key)), self.rule)
     }
 
     /// What may be asked of a set that stays as it is.
-    pub(super) fn look<R>(&self, cache: usize, key: u32, f: impl FnOnce(&Set<'_, W>) -> R) -> R {
+    pub(super) fn look<R>(&self, cache: usize, key: u32, f: impl FnOnce(&Set<'_, W, K>) -> R) -> R {
         let mut block = *self.blocks.at(self.index(cache, key));
-        let mut set = Set::new(&mut block, self.rule);
+        let mut set = Set::<W, K>::new(&mut block, self.rule);
         if set.epoch() != self.caches[cache].epoch {
             set.age(self.caches[cache].epoch);
         }
@@ -180,7 +180,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
     /// Whether using this line once more would leave its set as it is.
     pub(super) fn is_newest(&self, cache: usize, key: u32) -> bool {
         let mut block = *self.blocks.at(self.index(cache, key));
-        let mut set = Set::new(&mut block, self.rule);
+        let mut set = Set::<W, K>::new(&mut block, self.rule);
         let bit = set.find(key);
         set.touch(bit);
         block == *self.blocks.at(self.index(cache, key))
@@ -287,7 +287,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
             while sets != 0 {
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
-                let mut set = Set::new(self.blocks.at_mut(first + index), rule);
+                let mut set = Set::<W, K>::new(self.blocks.at_mut(first + index), rule);
                 let dirty = set.dirty();
                 set.clean(dirty);
                 for way in bits(dirty) {
@@ -305,7 +305,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
                 let mut block = *self.blocks.at(cache * self.sets + index);
-                let set = Set::new(&mut block, self.rule);
+                let set = Set::<W, K>::new(&mut block, self.rule);
                 for way in bits(set.dirty()) {
                     f(set.key(way));
                 }
@@ -329,7 +329,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
         }
         let (own, rule) = (cache * self.sets..(cache + 1) * self.sets, self.rule);
         for block in &mut self.blocks.get_mut()[own] {
-            Set::new(block, rule).wipe();
+            Set::<W, K>::new(block, rule).wipe();
         }
         self.caches[cache].valid = 0;
     }
@@ -339,7 +339,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
         let first = cache * self.sets;
         for (index, block) in self.blocks.get()[first..first + self.sets].iter().enumerate() {
             let mut block = *block;
-            let set = Set::new(&mut block, self.rule);
+            let set = Set::<W, K>::new(&mut block, self.rule);
             if set.epoch() != self.caches[cache].epoch {
                 continue;
             }
@@ -357,7 +357,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
             .iter()
             .map(|block| {
                 let mut block = *block;
-                let set = Set::new(&mut block, self.rule);
+                let set = Set::<W, K>::new(&mut block, self.rule);
                 let stale = set.epoch() != self.caches[cache].epoch;
                 let ghost = if stale { set.ghost() | set.valid() } else { set.ghost() };
                 u64::from(ghost.count_ones())
@@ -367,7 +367,7 @@ impl<const W: usize, const GROUPS: bool, B: Table<[u64; W]>> Bank<W, GROUPS, B> 
     }
 }
 
-impl<B: Table<[u64; 16]>> Bank<16, true, B> {
+impl<B: Table<[u64; 16]>> Bank<16, 16, true, B> {
     /// Puts a line into an inclusive L3 whose set is of the present epoch, held by the cores given. The line
     /// pushed out, and the cores that held it.
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Many accesses at once, over tables that are borrowed once: in turn, and in order of time.
 
 use super::machine::{Machine, Request};
-use super::pages::Table;
+use super::pages::Tables;
 use super::turns::Turns;
 use super::words::Step;
 
@@ -10,7 +10,7 @@ const AHEAD: usize = 16;
 /// Misses among so many accesses that are few.
 const FEW: usize = 2;
 
-impl<const P: usize> Machine<P> {
+impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
     /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
     pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         self.lend(|lent| lent.each_in_turn(steps, clocks));
@@ -27,7 +27,7 @@ impl<const P: usize> Machine<P> {
     }
 }
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     fn each_in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         let mut missed = 0;
         for block in steps.chunks(AHEAD) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::directory::Sharers;
 use super::machine::Machine;
-use super::pages::Table;
+use super::pages::Tables;
 use super::set::State;
 use super::words::LineRef;
 
@@ -15,7 +15,7 @@ struct Copy {
     state: State,
 }
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     /// Panics with the line and the rule if something is broken.
     pub(super) fn check_invariants(&self) {
         let mut copies: BTreeMap<u32, Vec<Copy>> = BTreeMap::new();

@@ -12,7 +12,7 @@ use sev_arch::Access;
 
 use super::directory::{Glance, PHYS_BITS, Sharers};
 use super::machine::{Fetched, Machine, Request};
-use super::pages::Table;
+use super::pages::Tables;
 use super::set::{State, bits};
 use super::words::{Cause, LineRef, Served, Source};
 
@@ -26,7 +26,7 @@ struct Near {
     wait: u32,
 }
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     /// A line that the private caches do not hold: where it comes from, and what else must be waited for.
     /// The directory names the requester afterwards.
     #[inline]

@@ -7,11 +7,11 @@ use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 
 use super::directory::PHYS_BITS;
 use super::machine::Machine;
-use super::pages::Table;
+use super::pages::Tables;
 use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
 use crate::lattice::{Held, Place};
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     /// A part without WBNOINVD ignores the prefix: it is WBINVD.
     pub(super) fn effective(&self, op: FlushOp) -> FlushOp {
         if self.wbnoinvd { op } else { FlushOp::Wbinvd }

@@ -3,12 +3,12 @@
 use sev_arch::{CcxId, CoreId};
 
 use super::machine::Machine;
-use super::pages::Table;
+use super::pages::Tables;
 use super::set::Victim;
 use super::words::{Cause, LineRef};
 use super::{Hierarchy, Ways};
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     fn force_out(&mut self, core: usize, line: LineRef, to_l3: bool) {
         let key = line.key();
         if to_l3 {
@@ -37,6 +37,7 @@ impl Hierarchy {
     pub fn force_out(&mut self, core: CoreId, line: LineRef, to_l3: bool) {
         match &mut self.ways {
             Ways::Eight(m) => m.force_out(core.index(), line, to_l3),
+            Ways::Twelve(m) => m.force_out(core.index(), line, to_l3),
             Ways::Sixteen(m) => m.force_out(core.index(), line, to_l3),
         }
     }
@@ -45,6 +46,7 @@ impl Hierarchy {
     pub fn force_out_l3(&mut self, ccx: CcxId, line: LineRef) {
         match &mut self.ways {
             Ways::Eight(m) => m.force_out_l3(ccx.index(), line),
+            Ways::Twelve(m) => m.force_out_l3(ccx.index(), line),
             Ways::Sixteen(m) => m.force_out_l3(ccx.index(), line),
         }
     }

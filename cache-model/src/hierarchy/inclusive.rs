@@ -8,12 +8,12 @@ use sev_arch::{Access, CcxId, CoreId};
 
 use super::directory::{PHYS_LIMIT, Sharers};
 use super::machine::{Fetched, Machine, Request};
-use super::pages::Table;
+use super::pages::Tables;
 use super::set::{State, Victim, bits};
 use super::words::{Cause, LineRef, Source};
 use crate::lattice::MoveKind;
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     /// A line that the private caches of the requester do not hold, and what else must be waited for.
     #[inline]
     pub(super) fn fetch_inclusive(&mut self, request: Request) -> (Fetched, u32) {

@@ -4,7 +4,7 @@ use sev_arch::{Access, CcxId, CoreId};
 
 use super::bank::Bank;
 use super::directory::{Directory, PHYS_BITS};
-use super::pages::{Pages, Table};
+use super::pages::{Lent, Owned, Tables};
 use super::set::{Pushed, State, Victim};
 use super::traffic::{Traffic, Way};
 use super::words::{Cause, LineRef, Served, Source, Stats};
@@ -14,13 +14,13 @@ use crate::part::{L3Kind, Part, Timing, Topology};
 const NO_TAG: u32 = u32::MAX;
 const NO_LINE: u64 = u64::MAX;
 
-/// The caches of a machine whose private caches have up to `P` ways (8 or 16).
+/// The caches of a machine whose L1s have up to `K` ways in sets of `W` words, and whose L2s up to `P` (8 or 16).
 #[derive(Clone, Debug)]
-pub(super) struct Machine<const P: usize, A = Pages<[u64; P]>, B = Pages<[u64; 16]>, D = Pages<u32>> {
-    pub(super) l1: Bank<P, false, A>,
-    pub(super) l2: Bank<P, false, A>,
-    pub(super) l3: Bank<16, true, B>,
-    pub(super) directory: Directory<D>,
+pub(super) struct Machine<const W: usize, const K: usize, const P: usize, T: Tables<W, P> = Owned> {
+    pub(super) l1: Bank<W, K, false, T::L1>,
+    pub(super) l2: Bank<P, P, false, T::L2>,
+    pub(super) l3: Bank<16, 16, true, T::L3>,
+    pub(super) directory: Directory<T::Directory>,
     pub(super) topology: Topology,
     pub(super) places: Vec<CorePlace>,
     pub(super) timing: Timing,
@@ -45,9 +45,6 @@ pub(super) struct Machine<const P: usize, A = Pages<[u64; P]>, B = Pages<[u64; 1
     first_tag: u32,
     pub(super) several_tags: bool,
 }
-
-/// A machine whose tables are borrowed.
-pub(super) type Lent<'a, const P: usize> = Machine<P, &'a mut [[u64; P]], &'a mut [[u64; 16]], &'a mut [u32]>;
 
 /// Where a core is.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +80,8 @@ pub(super) struct Fetched {
     pub(super) state: State,
 }
 
-impl<const P: usize> Machine<P> {
-    pub(super) fn new(part: &Part, timing: &Timing, memory_lines: u32) -> Machine<P> {
+impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
+    pub(super) fn new(part: &Part, timing: &Timing, memory_lines: u32) -> Machine<W, K, P> {
         let topology = *part.topology();
         let inclusive = part.l3_kind() == L3Kind::Inclusive;
         assert!(!inclusive || topology.ccxs() == 1, "an inclusive L3 is modelled for one CCX only");
@@ -134,7 +131,7 @@ impl<const P: usize> Machine<P> {
     }
 
     /// Does something with the same machine, its tables borrowed, which makes them cheaper to reach.
-    pub(super) fn lend(&mut self, f: impl FnOnce(&mut Lent<'_, P>)) {
+    pub(super) fn lend(&mut self, f: impl FnOnce(&mut Machine<W, K, P, Lent<'_>>)) {
         let mut lent = Machine {
             l1: self.l1.lend(),
             l2: self.l2.lend(),
@@ -172,7 +169,7 @@ impl<const P: usize> Machine<P> {
     }
 }
 
-impl<const P: usize, A: Table<[u64; P]>, B: Table<[u64; 16]>, D: Table<u32>> Machine<P, A, B, D> {
+impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
     /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
     #[inline(always)]
     pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {

@@ -1,10 +1,10 @@
-//! Which way of a set was used when: an order of up to `W` ways in one word.
+//! Which way of a set was used when: an order of up to `K` ways in one word.
 //!
 //! Up to eight ways, a matrix of bits, a byte for each way: bit `c` of byte `r` says that `r` was used after `c`. A
 //! use sets the byte and clears the column; the way used longest ago is the one whose byte is zero. A matrix of zeros
 //! is an order in which nobody was used, and the lowest way is the first to go.
 //!
-//! Up to sixteen, a list of way numbers, one a nibble, the most recently used lowest; stored as the difference to
+//! Up to sixteen (`K` is the room, not the ways there are), a list of way numbers, one a nibble, the most recently used lowest; stored as the difference to
 //! the list of a set that nobody has touched, so that it too begins as zero.
 
 /// Every nibble one.
@@ -37,8 +37,8 @@ impl Ways {
 
     /// The order once a way has been used.
     #[inline(always)]
-    pub(super) fn used<const W: usize>(self, word: u64, way: u32) -> u64 {
-        if W == 8 {
+    pub(super) fn used<const K: usize>(self, word: u64, way: u32) -> u64 {
+        if K == 8 {
             let way = way & 7;
             return (word | self.row << (8 * way)) & !(COLUMN << way);
         }
@@ -55,8 +55,8 @@ impl Ways {
 
     /// The way used longest ago.
     #[inline(always)]
-    pub(super) fn oldest<const W: usize>(self, word: u64) -> u32 {
-        if W == 8 {
+    pub(super) fn oldest<const K: usize>(self, word: u64) -> u32 {
+        if K == 8 {
             // the lowest zero byte; a borrow can only spoil higher ones
             let word = word | self.absent;
             let zero = word.wrapping_sub(COLUMN) & !word & (COLUMN << 7);
@@ -67,17 +67,17 @@ impl Ways {
 
     /// The order once the way used longest ago has been used.
     #[inline(always)]
-    pub(super) fn oldest_used<const W: usize>(self, word: u64, oldest: u32) -> u64 {
-        if W == 8 {
-            return self.used::<W>(word, oldest);
+    pub(super) fn oldest_used<const K: usize>(self, word: u64, oldest: u32) -> u64 {
+        if K == 8 {
+            return self.used::<K>(word, oldest);
         }
         let order = word ^ UNTOUCHED;
         UNTOUCHED ^ ((order & !self.used) | (order << 4 & self.used) | u64::from(oldest))
     }
 
     /// How many ways were used after this one, if each has been used.
-    fn place<const W: usize>(self, word: u64, way: u32) -> u32 {
-        if W == 8 {
+    fn place<const K: usize>(self, word: u64, way: u32) -> u32 {
+        if K == 8 {
             let after = (word >> (8 * (way & 7)) & self.row).count_ones();
             return (self.ways - 1).saturating_sub(after);
         }
@@ -87,16 +87,16 @@ impl Ways {
 
     /// The way at a place of the order, 0 being the most recently used, if each has been used.
     #[inline]
-    pub(super) fn at<const W: usize>(self, word: u64, place: u32) -> u32 {
-        if W == 8 {
-            return (0..self.ways).find(|way| self.place::<W>(word, *way) == place).unwrap_or(0);
+    pub(super) fn at<const K: usize>(self, word: u64, place: u32) -> u32 {
+        if K == 8 {
+            return (0..self.ways).find(|way| self.place::<K>(word, *way) == place).unwrap_or(0);
         }
         ((word ^ UNTOUCHED) >> ((4 * place) & 63) & 15) as u32
     }
 
     /// Of some ways, a bit each, the one used longest ago.
-    pub(super) fn oldest_of<const W: usize>(self, word: u64, ways: u16) -> Option<u32> {
-        super::set::bits(ways).max_by_key(|way| (self.place::<W>(word, *way), u32::MAX - way))
+    pub(super) fn oldest_of<const K: usize>(self, word: u64, ways: u16) -> Option<u32> {
+        super::set::bits(ways).max_by_key(|way| (self.place::<K>(word, *way), u32::MAX - way))
     }
 }
 
@@ -104,12 +104,12 @@ impl Ways {
 mod tests {
     use super::*;
 
-    fn agrees_with_a_list<const W: usize>(ways: u16) {
+    fn agrees_with_a_list<const K: usize>(ways: u16) {
         let (rule, mut word) = (Ways::new(ways), 0);
         let mut list: Vec<u32> = Vec::new();
         let mut x = 1u64;
         let mut use_way = |word: &mut u64, way: u32| {
-            *word = rule.used::<W>(*word, way);
+            *word = rule.used::<K>(*word, way);
             list.retain(|w| *w != way);
             list.insert(0, way);
             list.clone()
@@ -122,13 +122,13 @@ mod tests {
             let way = (x >> 33) as u32 % u32::from(ways);
             let list = use_way(&mut word, way);
             let last = list[list.len() - 1];
-            assert_eq!(rule.oldest::<W>(word), last);
-            assert_eq!(rule.oldest_used::<W>(word, last), rule.used::<W>(word, last));
+            assert_eq!(rule.oldest::<K>(word), last);
+            assert_eq!(rule.oldest_used::<K>(word, last), rule.used::<K>(word, last));
             for (place, way) in (0..).zip(&list) {
-                assert_eq!(rule.at::<W>(word, place), *way);
-                assert_eq!(rule.place::<W>(word, *way), place);
+                assert_eq!(rule.at::<K>(word, place), *way);
+                assert_eq!(rule.place::<K>(word, *way), place);
             }
-            assert_eq!(rule.oldest_of::<W>(word, 1 << list[0] | 1 << list[1]), Some(list[1]));
+            assert_eq!(rule.oldest_of::<K>(word, 1 << list[0] | 1 << list[1]), Some(list[1]));
         }
     }
 
@@ -138,7 +138,7 @@ mod tests {
         agrees_with_a_list::<8>(8);
         agrees_with_a_list::<8>(3);
         agrees_with_a_list::<16>(16);
-        agrees_with_a_list::<16>(12);
+        agrees_with_a_list::<12>(12);
     }
 
     /// A set of zeros gives its ways up in order, each once.

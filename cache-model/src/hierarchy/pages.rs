@@ -60,6 +60,36 @@ pub(super) trait Table<T> {
     }
 }
 
+/// The tables of a machine whose sets have `W` words in the L1s, `P` in the L2s, and 16 in the L3s.
+pub(super) trait Tables<const W: usize, const P: usize> {
+    type L1: Table<[u64; W]>;
+    type L2: Table<[u64; P]>;
+    type L3: Table<[u64; 16]>;
+    type Directory: Table<u32>;
+}
+
+/// Tables of the machine's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owned;
+
+impl<const W: usize, const P: usize> Tables<W, P> for Owned {
+    type L1 = Pages<[u64; W]>;
+    type L2 = Pages<[u64; P]>;
+    type L3 = Pages<[u64; 16]>;
+    type Directory = Pages<u32>;
+}
+
+/// Tables that are lent for a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lent<'a>(PhantomData<&'a mut ()>);
+
+impl<'a, const W: usize, const P: usize> Tables<W, P> for Lent<'a> {
+    type L1 = &'a mut [[u64; W]];
+    type L2 = &'a mut [[u64; P]];
+    type L3 = &'a mut [[u64; 16]];
+    type Directory = &'a mut [u32];
+}
+
 impl<T> Table<T> for &mut [T] {
     #[inline(always)]
     fn get(&self) -> &[T] {

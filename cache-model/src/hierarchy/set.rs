@@ -9,13 +9,15 @@ const DIRTY: u32 = 16;
 const WRITABLE: u32 = 32;
 const GHOST: u32 = 48;
 
-/// A set of up to `W` ways (8 or 16): 64 or 128 bytes, one or two lines of the host's cache.
+/// A set of up to `K` ways in `W` words: 8 in 8 or 16 in 16, one or two lines of the host's cache; 12 in 8, one line,
+/// if its cache is wiped set by set and replaces no old half.
 ///
-/// The words of a block: keys, two a word; the order (`order.rs`; with pseudo-LRU a bit for each way used); the planes valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each
-/// way; the epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line; last,
-/// where the pseudo-random sequence of [`Replacement::OldHalf`] stands.
+/// The words of a block: keys, two a word; the order (`order.rs`; with pseudo-LRU a bit for each way used); the planes
+/// valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each way; the
+/// epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line; last, where the
+/// pseudo-random sequence of [`Replacement::OldHalf`] stands.
 #[derive(Debug)]
-pub(super) struct Set<'a, const W: usize> {
+pub(super) struct Set<'a, const W: usize, const K: usize> {
     block: &'a mut [u64; W],
     rule: Rule,
 }
@@ -90,36 +92,38 @@ impl State {
     }
 }
 
-impl<'a, const W: usize> Set<'a, W> {
+impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
+    const KEEPS_EPOCH: bool = K / 2 + 2 < W;
+
     #[inline(always)]
-    pub(super) fn new(block: &'a mut [u64; W], rule: Rule) -> Set<'a, W> {
+    pub(super) fn new(block: &'a mut [u64; W], rule: Rule) -> Set<'a, W, K> {
         Set { block, rule }
     }
 
     #[inline(always)]
     fn set_key(&mut self, bit: u16, key: u32) {
         let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
-        keys[bit.trailing_zeros() as usize & (W - 1)] = key;
+        keys[bit.trailing_zeros() as usize & (2 * W - 1)] = key;
     }
 
     #[inline(always)]
     fn order(&self) -> u64 {
-        self.block[W / 2]
+        self.block[K / 2]
     }
 
     #[inline(always)]
     fn planes(&self) -> u64 {
-        self.block[W / 2 + 1]
+        self.block[K / 2 + 1]
     }
 
     #[inline(always)]
     fn planes_mut(&mut self) -> &mut u64 {
-        &mut self.block[W / 2 + 1]
+        &mut self.block[K / 2 + 1]
     }
 
     #[inline(always)]
     pub(super) fn epoch(&self) -> u64 {
-        self.block[W / 2 + 2]
+        if Self::KEEPS_EPOCH { self.block[K / 2 + 2] } else { 0 }
     }
 
     #[inline(always)]
@@ -172,7 +176,7 @@ impl<'a, const W: usize> Set<'a, W> {
     /// The ways whose key is this one, valid or not.
     #[inline(always)]
     pub(super) fn matching(&self, key: u32) -> u16 {
-        matching(self.block, key)
+        matching::<W, K>(self.block, key)
     }
 
     /// The bit of the valid way that holds a key; 0 if none does.
@@ -199,7 +203,7 @@ impl<'a, const W: usize> Set<'a, W> {
     #[inline(always)]
     pub(super) fn key(&self, way: u32) -> u32 {
         let keys: &[u32] = bytemuck::cast_slice(&self.block[..]);
-        keys[way as usize & (W - 1)]
+        keys[way as usize & (2 * W - 1)]
     }
 
     #[inline(always)]
@@ -212,11 +216,11 @@ impl<'a, const W: usize> Set<'a, W> {
     #[inline(always)]
     pub(super) fn touch(&mut self, bit: u16) {
         if self.rule.replacement == Replacement::PseudoLru {
-            let used = self.block[W / 2] as u16 | bit;
-            self.block[W / 2] = u64::from(if used == self.rule.full { bit } else { used });
+            let used = self.block[K / 2] as u16 | bit;
+            self.block[K / 2] = u64::from(if used == self.rule.full { bit } else { used });
             return;
         }
-        self.block[W / 2] = self.rule.order.used::<W>(self.order(), bit.trailing_zeros());
+        self.block[K / 2] = self.rule.order.used::<K>(self.order(), bit.trailing_zeros());
     }
 
     /// The bit of the way that makes room in a full set.
@@ -224,9 +228,9 @@ impl<'a, const W: usize> Set<'a, W> {
     fn last(&mut self, key: u32) -> u16 {
         let ways = u64::from(self.rule.ways);
         let place = match self.rule.replacement {
-            Replacement::Lru => return 1 << self.rule.order.oldest::<W>(self.order()),
+            Replacement::Lru => return 1 << self.rule.order.oldest::<K>(self.order()),
             Replacement::PseudoLru => {
-                let unused = self.rule.full & !(self.block[W / 2] as u16);
+                let unused = self.rule.full & !(self.block[K / 2] as u16);
                 return if unused == 0 { 1 } else { unused & unused.wrapping_neg() };
             }
             Replacement::OldHalf => {
@@ -236,7 +240,7 @@ impl<'a, const W: usize> Set<'a, W> {
                 ways - 1 - (((seed >> 33) * old) >> 31)
             }
         };
-        1 << self.rule.order.at::<W>(self.order(), place as u32)
+        1 << self.rule.order.at::<K>(self.order(), place as u32)
     }
 
     /// Takes the set to the cache's epoch: what was valid is a ghost now.
@@ -244,7 +248,10 @@ impl<'a, const W: usize> Set<'a, W> {
     pub(super) fn age(&mut self, epoch: u64) {
         debug_assert_eq!(self.dirty(), 0, "a flush leaves nothing dirty");
         *self.planes_mut() = u64::from(self.ghost() | self.valid()) << GHOST;
-        self.block[W / 2 + 2] = epoch;
+        debug_assert!(Self::KEEPS_EPOCH, "such a cache is wiped");
+        if Self::KEEPS_EPOCH {
+            self.block[K / 2 + 2] = epoch;
+        }
     }
 
     pub(super) fn invalidate(&mut self, bit: u16) {
@@ -257,13 +264,13 @@ impl<'a, const W: usize> Set<'a, W> {
     #[inline(always)]
     pub(super) fn fill(&mut self, key: u32, state: State) -> (Pushed, u16) {
         if self.valid() == self.rule.full && self.rule.replacement == Replacement::Lru {
-            let way = self.rule.order.oldest::<W>(self.order());
-            self.block[W / 2] = self.rule.order.oldest_used::<W>(self.order(), way);
+            let way = self.rule.order.oldest::<K>(self.order());
+            self.block[K / 2] = self.rule.order.oldest_used::<K>(self.order(), way);
             let planes = self.planes();
             let old = Victim { key: self.key(way), state: State(planes >> way & State::MODIFIED.0) };
             *self.planes_mut() = planes & !(State::MODIFIED.0 << way) | state.0 << way;
             let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
-            keys[way as usize & (W - 1)] = key;
+            keys[way as usize & (2 * W - 1)] = key;
             return (Pushed::Line(old), 1 << way);
         }
         let empty = self.rule.full & !self.valid() & !self.ghost();
@@ -303,7 +310,7 @@ impl<'a, const W: usize> Set<'a, W> {
         if self.rule.replacement == Replacement::PseudoLru {
             return self.ghost() & self.ghost().wrapping_neg();
         }
-        self.rule.order.oldest_of::<W>(self.order(), self.ghost()).map_or(0, |way| 1 << way)
+        self.rule.order.oldest_of::<K>(self.order(), self.ghost()).map_or(0, |way| 1 << way)
     }
 
     /// Remembers a line that a flush took out of an inner cache, as a ghost of this one, if there is room beside
@@ -329,7 +336,7 @@ impl<'a, const W: usize> Set<'a, W> {
     }
 }
 
-impl Set<'_, 16> {
+impl Set<'_, 16, 16> {
     /// The cores that may hold the line of a way, kept by an inclusive L3. In the words that sixteen ways leave.
     #[inline(always)]
     pub(super) fn sharers(&self, bit: u16) -> u16 {
@@ -344,37 +351,48 @@ impl Set<'_, 16> {
     }
 }
 
+/// Whether sets of this shape fit blocks of `W` words with room for `K` ways.
+pub(super) fn has_room<const W: usize, const K: usize>(shape: CacheShape) -> bool {
+    // the sequence of the old half stands in the last word
+    let words = K / 2 + if shape.replacement == Replacement::OldHalf { 4 } else { 2 };
+    usize::from(shape.ways) <= K && words <= W
+}
+
 /// The ways of a block whose key is this one, all compared at once.
 #[inline(always)]
-fn matching<const W: usize>(block: &[u64; W], key: u32) -> u16 {
+fn matching<const W: usize, const K: usize>(block: &[u64; W], key: u32) -> u16 {
     let wanted = i32x4::splat(key.cast_signed());
     let four = |word: usize| {
         let keys: [i32; 4] = bytemuck::cast([block[word], block[word + 1]]);
         i32x4::new(keys).simd_eq(wanted).to_bitmask() as u16
     };
     let low = four(0) | four(2) << 4;
-    if W == 8 { low } else { low | four(4) << 8 | four(6) << 12 }
+    match K {
+        8 => low,
+        12 => low | four(4) << 8,
+        _ => low | four(4) << 8 | four(6) << 12,
+    }
 }
 
 /// Whether a key stands in a block, valid or not.
 #[inline(always)]
-pub(super) fn holds_key<const W: usize>(block: &[u64; W], key: u32) -> bool {
-    matching(block, key) != 0
+pub(super) fn holds_key<const W: usize, const K: usize>(block: &[u64; W], key: u32) -> bool {
+    matching::<W, K>(block, key) != 0
 }
 
 /// The key that would make room in a block, if it is full; a guess, if that is left to chance.
 #[inline(always)]
-pub(super) fn victim_of<const W: usize>(block: &[u64; W], rule: Rule) -> Option<u32> {
-    if block[W / 2 + 1] as u16 != rule.full {
+pub(super) fn victim_of<const W: usize, const K: usize>(block: &[u64; W], rule: Rule) -> Option<u32> {
+    if block[K / 2 + 1] as u16 != rule.full {
         return None;
     }
     let way = if rule.replacement == Replacement::PseudoLru {
-        (block[W / 2] as u16).trailing_ones()
+        (block[K / 2] as u16).trailing_ones()
     } else {
-        rule.order.oldest::<W>(block[W / 2])
+        rule.order.oldest::<K>(block[K / 2])
     };
     let keys: &[u32] = bytemuck::cast_slice(&block[..]);
-    Some(keys[way as usize & (W - 1)])
+    Some(keys[way as usize & (2 * W - 1)])
 }
 
 /// What a fill pushed out of its way.
@@ -403,7 +421,7 @@ mod tests {
     fn fills_take_empty_ways_then_ghosts_then_the_oldest() {
         let (full, rule) = (0b1111, Rule::of(CacheShape::lru(1, 4)));
         let mut block = [0; 8];
-        let mut set = Set::new(&mut block, rule);
+        let mut set = Set::<8, 8>::new(&mut block, rule);
         for key in 10..14 {
             assert_eq!(set.fill(key, State::EXCLUSIVE).0, Pushed::Nothing);
         }
