@@ -126,7 +126,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
     pub(super) fn set(&mut self, cache: usize, key: u32) -> Set<'_, W, K> {
         let at = self.index(cache, key);
         let epoch = self.caches[cache].epoch;
-        let mut set = Set::<W, K>::new(self.blocks.at_mut(at), self.rule);
+        let mut set = Set::<W, K>::new(self.blocks.at_mut(at), self.rule, key);
         if set.epoch() != epoch {
             set.age(epoch);
         }
@@ -137,13 +137,13 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
     #[inline(always)]
     pub(super) fn set_unaged(&mut self, cache: usize, key: u32) -> Set<'_, W, K> {
         let at = self.index(cache, key);
-        Set::<W, K>::new(self.blocks.at_mut(at), self.rule)
+        Set::<W, K>::new(self.blocks.at_mut(at), self.rule, key)
     }
 
     /// Whether a key stands in its set, valid or not.
     #[inline(always)]
     pub(super) fn peek_key(&self, cache: usize, key: u32) -> bool {
-        set::holds_key::<W, K>(self.blocks.at(self.index(cache, key)), key)
+        set::holds_key::<W, K>(self.blocks.at(self.index(cache, key)), self.rule, key)
     }
 
     /// Some words of the set of a key: brings it into the host's caches.
@@ -156,13 +156,13 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
     /// The key of what a fill of this key would push out, if nothing changes first.
     #[inline(always)]
     pub(super) fn glimpse_victim(&self, cache: usize, key: u32) -> Option<u32> {
-        set::victim_of::<W, K>(self.blocks.at(self.index(cache, key)), self.rule)
+        set::victim_of::<W, K>(self.blocks.at(self.index(cache, key)), self.rule, key)
     }
 
     /// What may be asked of a set that stays as it is.
     pub(super) fn look<R>(&self, cache: usize, key: u32, f: impl FnOnce(&Set<'_, W, K>) -> R) -> R {
         let mut block = *self.blocks.at(self.index(cache, key));
-        let mut set = Set::<W, K>::new(&mut block, self.rule);
+        let mut set = Set::<W, K>::new(&mut block, self.rule, key);
         if set.epoch() != self.caches[cache].epoch {
             set.age(self.caches[cache].epoch);
         }
@@ -180,7 +180,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
     /// Whether using this line once more would leave its set as it is.
     pub(super) fn is_newest(&self, cache: usize, key: u32) -> bool {
         let mut block = *self.blocks.at(self.index(cache, key));
-        let mut set = Set::<W, K>::new(&mut block, self.rule);
+        let mut set = Set::<W, K>::new(&mut block, self.rule, key);
         let bit = set.find(key);
         set.touch(bit);
         block == *self.blocks.at(self.index(cache, key))
@@ -287,7 +287,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
             while sets != 0 {
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
-                let mut set = Set::<W, K>::new(self.blocks.at_mut(first + index), rule);
+                let mut set = Set::<W, K>::new(self.blocks.at_mut(first + index), rule, index as u32);
                 let dirty = set.dirty();
                 set.clean(dirty);
                 for way in bits(dirty) {
@@ -305,7 +305,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
                 let index = word * 64 + sets.trailing_zeros() as usize;
                 sets &= sets - 1;
                 let mut block = *self.blocks.at(cache * self.sets + index);
-                let set = Set::<W, K>::new(&mut block, self.rule);
+                let set = Set::<W, K>::new(&mut block, self.rule, index as u32);
                 for way in bits(set.dirty()) {
                     f(set.key(way));
                 }
@@ -329,7 +329,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
         }
         let (own, rule) = (cache * self.sets..(cache + 1) * self.sets, self.rule);
         for block in &mut self.blocks.get_mut()[own] {
-            Set::<W, K>::new(block, rule).wipe();
+            Set::<W, K>::new(block, rule, 0).wipe();
         }
         self.caches[cache].valid = 0;
     }
@@ -339,7 +339,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
         let first = cache * self.sets;
         for (index, block) in self.blocks.get()[first..first + self.sets].iter().enumerate() {
             let mut block = *block;
-            let set = Set::<W, K>::new(&mut block, self.rule);
+            let set = Set::<W, K>::new(&mut block, self.rule, index as u32);
             if set.epoch() != self.caches[cache].epoch {
                 continue;
             }
@@ -357,7 +357,7 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
             .iter()
             .map(|block| {
                 let mut block = *block;
-                let set = Set::<W, K>::new(&mut block, self.rule);
+                let set = Set::<W, K>::new(&mut block, self.rule, 0);
                 let stale = set.epoch() != self.caches[cache].epoch;
                 let ghost = if stale { set.ghost() | set.valid() } else { set.ghost() };
                 u64::from(ghost.count_ones())

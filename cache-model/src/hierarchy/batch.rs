@@ -10,7 +10,7 @@ const AHEAD: usize = 16;
 /// Misses among so many accesses that are few.
 const FEW: usize = 2;
 
-impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize> Machine<W1, K1, W2, K2> {
     /// Accesses carried out in turn, each at its core's clock, which then moves on by what the access took.
     pub(super) fn in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         self.lend(|lent| lent.each_in_turn(steps, clocks));
@@ -27,7 +27,9 @@ impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
     }
 }
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     fn each_in_turn(&mut self, steps: &[Step], clocks: &mut [u64]) {
         let mut missed = 0;
         for block in steps.chunks(AHEAD) {
@@ -92,6 +94,7 @@ impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W,
             // whatever comes before others' turns, and the first access, can be carried out; after that only a hit
             let (turn_ends, hits_end) = (horizon.max(now + 1), horizon.saturating_add(ahead));
             while let Some((step, left)) = run.left.split_first() {
+                assert!(step.core == core, "an access by core{} in the program of core{core}", step.core);
                 let access = step.access();
                 let hit =
                     if missed || clock > hits_end { None } else { self.hit_l1(index, step.key, access) };

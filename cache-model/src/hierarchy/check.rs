@@ -15,7 +15,9 @@ struct Copy {
     state: State,
 }
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     /// Panics with the line and the rule if something is broken.
     pub(super) fn check_invariants(&self) {
         let mut copies: BTreeMap<u32, Vec<Copy>> = BTreeMap::new();

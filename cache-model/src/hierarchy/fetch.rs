@@ -26,7 +26,9 @@ struct Near {
     wait: u32,
 }
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     /// A line that the private caches do not hold: where it comes from, and what else must be waited for.
     /// The directory names the requester afterwards.
     #[inline]

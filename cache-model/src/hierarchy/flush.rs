@@ -11,7 +11,9 @@ use super::pages::Tables;
 use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
 use crate::lattice::{Held, Place};
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     /// A part without WBNOINVD ignores the prefix: it is WBINVD.
     pub(super) fn effective(&self, op: FlushOp) -> FlushOp {
         if self.wbnoinvd { op } else { FlushOp::Wbinvd }

@@ -8,7 +8,9 @@ use super::set::Victim;
 use super::words::{Cause, LineRef};
 use super::{Hierarchy, Ways};
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     fn force_out(&mut self, core: usize, line: LineRef, to_l3: bool) {
         let key = line.key();
         if to_l3 {
@@ -37,7 +39,7 @@ impl Hierarchy {
     pub fn force_out(&mut self, core: CoreId, line: LineRef, to_l3: bool) {
         match &mut self.ways {
             Ways::Eight(m) => m.force_out(core.index(), line, to_l3),
-            Ways::Twelve(m) => m.force_out(core.index(), line, to_l3),
+            Ways::Packed(m) => m.force_out(core.index(), line, to_l3),
             Ways::Sixteen(m) => m.force_out(core.index(), line, to_l3),
         }
     }
@@ -46,7 +48,7 @@ impl Hierarchy {
     pub fn force_out_l3(&mut self, ccx: CcxId, line: LineRef) {
         match &mut self.ways {
             Ways::Eight(m) => m.force_out_l3(ccx.index(), line),
-            Ways::Twelve(m) => m.force_out_l3(ccx.index(), line),
+            Ways::Packed(m) => m.force_out_l3(ccx.index(), line),
             Ways::Sixteen(m) => m.force_out_l3(ccx.index(), line),
         }
     }

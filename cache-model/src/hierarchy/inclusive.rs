@@ -13,7 +13,9 @@ use super::set::{State, Victim, bits};
 use super::words::{Cause, LineRef, Source};
 use crate::lattice::MoveKind;
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     /// A line that the private caches of the requester do not hold, and what else must be waited for.
     #[inline]
     pub(super) fn fetch_inclusive(&mut self, request: Request) -> (Fetched, u32) {

@@ -14,11 +14,17 @@ use crate::part::{L3Kind, Part, Timing, Topology};
 const NO_TAG: u32 = u32::MAX;
 const NO_LINE: u64 = u64::MAX;
 
-/// The caches of a machine whose L1s have up to `K` ways in sets of `W` words, and whose L2s up to `P` (8 or 16).
+/// The caches of a machine: sets of `W1` words with room for `K1` ways in the L1s, of `W2` words and `K2` ways in the L2s.
 #[derive(Clone, Debug)]
-pub(super) struct Machine<const W: usize, const K: usize, const P: usize, T: Tables<W, P> = Owned> {
-    pub(super) l1: Bank<W, K, false, T::L1>,
-    pub(super) l2: Bank<P, P, false, T::L2>,
+pub(super) struct Machine<
+    const W1: usize,
+    const K1: usize,
+    const W2: usize,
+    const K2: usize,
+    T: Tables<W1, W2> = Owned,
+> {
+    pub(super) l1: Bank<W1, K1, false, T::L1>,
+    pub(super) l2: Bank<W2, K2, false, T::L2>,
     pub(super) l3: Bank<16, 16, true, T::L3>,
     pub(super) directory: Directory<T::Directory>,
     pub(super) topology: Topology,
@@ -80,8 +86,8 @@ pub(super) struct Fetched {
     pub(super) state: State,
 }
 
-impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
-    pub(super) fn new(part: &Part, timing: &Timing, memory_lines: u32) -> Machine<W, K, P> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize> Machine<W1, K1, W2, K2> {
+    pub(super) fn new(part: &Part, timing: &Timing, memory_lines: u32) -> Machine<W1, K1, W2, K2> {
         let topology = *part.topology();
         let inclusive = part.l3_kind() == L3Kind::Inclusive;
         assert!(!inclusive || topology.ccxs() == 1, "an inclusive L3 is modelled for one CCX only");
@@ -131,7 +137,7 @@ impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
     }
 
     /// Does something with the same machine, its tables borrowed, which makes them cheaper to reach.
-    pub(super) fn lend(&mut self, f: impl FnOnce(&mut Machine<W, K, P, Lent<'_>>)) {
+    pub(super) fn lend(&mut self, f: impl FnOnce(&mut Machine<W1, K1, W2, K2, Lent<'_>>)) {
         let mut lent = Machine {
             l1: self.l1.lend(),
             l2: self.l2.lend(),
@@ -169,7 +175,9 @@ impl<const W: usize, const K: usize, const P: usize> Machine<W, K, P> {
     }
 }
 
-impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W, K, P, T> {
+impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tables<W1, W2>>
+    Machine<W1, K1, W2, K2, T>
+{
     /// An access that the core's own caches satisfy: its latency and source; `None` changes nothing.
     #[inline(always)]
     pub(super) fn hit(&mut self, core: usize, key: u32, access: Access) -> Option<Served> {
@@ -338,7 +346,10 @@ impl<const W: usize, const K: usize, const P: usize, T: Tables<W, P>> Machine<W,
     /// the host's caches that waits for the one before. Changes nothing.
     #[inline(always)]
     pub(super) fn read_ahead(&self, core: usize, key: u32) {
-        if self.last[core][0] != u64::from(key) && !self.l1.peek_key(core, key) {
+        let near = self.last[core][0] == u64::from(key)
+            || self.l1.peek_key(core, key)
+            || self.l2.peek_key(core, key);
+        if !near {
             self.read_ahead_of_miss(core, key);
         }
     }

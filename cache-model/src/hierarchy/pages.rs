@@ -60,10 +60,10 @@ pub(super) trait Table<T> {
     }
 }
 
-/// The tables of a machine whose sets have `W` words in the L1s, `P` in the L2s, and 16 in the L3s.
-pub(super) trait Tables<const W: usize, const P: usize> {
-    type L1: Table<[u64; W]>;
-    type L2: Table<[u64; P]>;
+/// The tables of a machine whose sets have `W1` words in the L1s, `W2` in the L2s, and 16 in the L3s.
+pub(super) trait Tables<const W1: usize, const W2: usize> {
+    type L1: Table<[u64; W1]>;
+    type L2: Table<[u64; W2]>;
     type L3: Table<[u64; 16]>;
     type Directory: Table<u32>;
 }
@@ -72,9 +72,9 @@ pub(super) trait Tables<const W: usize, const P: usize> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owned;
 
-impl<const W: usize, const P: usize> Tables<W, P> for Owned {
-    type L1 = Pages<[u64; W]>;
-    type L2 = Pages<[u64; P]>;
+impl<const W1: usize, const W2: usize> Tables<W1, W2> for Owned {
+    type L1 = Pages<[u64; W1]>;
+    type L2 = Pages<[u64; W2]>;
     type L3 = Pages<[u64; 16]>;
     type Directory = Pages<u32>;
 }
@@ -83,9 +83,9 @@ impl<const W: usize, const P: usize> Tables<W, P> for Owned {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lent<'a>(PhantomData<&'a mut ()>);
 
-impl<'a, const W: usize, const P: usize> Tables<W, P> for Lent<'a> {
-    type L1 = &'a mut [[u64; W]];
-    type L2 = &'a mut [[u64; P]];
+impl<'a, const W1: usize, const W2: usize> Tables<W1, W2> for Lent<'a> {
+    type L1 = &'a mut [[u64; W1]];
+    type L2 = &'a mut [[u64; W2]];
     type L3 = &'a mut [[u64; 16]];
     type Directory = &'a mut [u32];
 }

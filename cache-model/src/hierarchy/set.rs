@@ -1,7 +1,8 @@
 //! One set of a cache: its ways never move; an order word says which was used when, bit planes say what they are.
 
-use wide::i32x4;
+use wide::{i32x4, u8x16, u16x8};
 
+use super::directory::{PHYS_BITS, PHYS_LIMIT};
 use super::order::Ways;
 use crate::part::{CacheShape, Replacement};
 
@@ -9,17 +10,22 @@ const DIRTY: u32 = 16;
 const WRITABLE: u32 = 32;
 const GHOST: u32 = 48;
 
-/// A set of up to `K` ways in `W` words: 8 in 8 or 16 in 16, one or two lines of the host's cache; 12 in 8, one line,
-/// if its cache is wiped set by set and replaces no old half.
+/// A set of up to `K` ways in `W` words, that is one or two lines of the host's cache.
 ///
 /// The words of a block: keys, two a word; the order (`order.rs`; with pseudo-LRU a bit for each way used); the planes
 /// valid, dirty, writable and ghost (whose line a flush took and nothing has replaced yet), a bit for each way; the
 /// epoch of the cache that the planes are of; in an inclusive L3, which cores hold each way's line; last, where the
 /// pseudo-random sequence of [`Replacement::OldHalf`] stands.
+///
+/// Eight words hold 8 ways, or 12 without what comes after the planes (an L1 is wiped, and needs no epoch). They hold
+/// 16 ways *packed*: of a key, the 16 bits of the address above those that say the set, then the tags, a byte each; the
+/// order of pseudo-LRU and the epoch share a word.
 #[derive(Debug)]
 pub(super) struct Set<'a, const W: usize, const K: usize> {
     block: &'a mut [u64; W],
     rule: Rule,
+    /// Its low bits say which set it is; of use if it is packed.
+    number: u32,
 }
 
 /// What all sets of a cache have in common.
@@ -30,6 +36,8 @@ pub(super) struct Rule {
     ways: u16,
     replacement: Replacement,
     order: Ways,
+    /// Bits of an address that say the set, if their number is a power of two.
+    set_bits: u32,
 }
 
 impl Rule {
@@ -39,6 +47,7 @@ impl Rule {
             ways: shape.ways,
             replacement: shape.replacement,
             order: Ways::new(shape.ways),
+            set_bits: shape.sets.trailing_zeros(),
         }
     }
 }
@@ -93,37 +102,55 @@ impl State {
 }
 
 impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
-    const KEEPS_EPOCH: bool = K / 2 + 2 < W;
+    const PACKED: bool = packed(W, K);
+    const ORDER: usize = order_word(W, K);
+    const PLANES: usize = Self::ORDER + 1;
+    const EPOCH: usize = Self::ORDER + 2;
 
+    /// The block of a set, which any key that belongs there tells from others, or its number.
     #[inline(always)]
-    pub(super) fn new(block: &'a mut [u64; W], rule: Rule) -> Set<'a, W, K> {
-        Set { block, rule }
+    pub(super) fn new(block: &'a mut [u64; W], rule: Rule, number: u32) -> Set<'a, W, K> {
+        Set { block, rule, number }
     }
 
     #[inline(always)]
-    fn set_key(&mut self, bit: u16, key: u32) {
+    fn set_key(&mut self, way: u32, key: u32) {
+        let way = way as usize & 15;
+        if Self::PACKED {
+            let highs: &mut [u16] = bytemuck::cast_slice_mut(&mut self.block[..]);
+            highs[way] = high(key, self.rule);
+            let tags: &mut [u8] = bytemuck::cast_slice_mut(&mut self.block[..]);
+            tags[TAGS + way] = tag(key);
+            return;
+        }
         let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
-        keys[bit.trailing_zeros() as usize & (2 * W - 1)] = key;
+        keys[way & (2 * W - 1)] = key;
     }
 
     #[inline(always)]
     fn order(&self) -> u64 {
-        self.block[K / 2]
+        self.block[Self::ORDER]
     }
 
     #[inline(always)]
     fn planes(&self) -> u64 {
-        self.block[K / 2 + 1]
+        self.block[Self::PLANES]
     }
 
     #[inline(always)]
     fn planes_mut(&mut self) -> &mut u64 {
-        &mut self.block[K / 2 + 1]
+        &mut self.block[Self::PLANES]
     }
 
     #[inline(always)]
     pub(super) fn epoch(&self) -> u64 {
-        if Self::KEEPS_EPOCH { self.block[K / 2 + 2] } else { 0 }
+        if Self::PACKED {
+            self.block[Self::ORDER] >> 16
+        } else if Self::EPOCH < W {
+            self.block[Self::EPOCH]
+        } else {
+            0
+        }
     }
 
     #[inline(always)]
@@ -176,7 +203,7 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
     /// The ways whose key is this one, valid or not.
     #[inline(always)]
     pub(super) fn matching(&self, key: u32) -> u16 {
-        matching::<W, K>(self.block, key)
+        matching::<W, K>(self.block, self.rule, key)
     }
 
     /// The bit of the valid way that holds a key; 0 if none does.
@@ -202,8 +229,7 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
 
     #[inline(always)]
     pub(super) fn key(&self, way: u32) -> u32 {
-        let keys: &[u32] = bytemuck::cast_slice(&self.block[..]);
-        keys[way as usize & (2 * W - 1)]
+        key_at::<W, K>(self.block, self.rule, self.number, way)
     }
 
     #[inline(always)]
@@ -215,12 +241,20 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
     /// Makes a way the most recently used.
     #[inline(always)]
     pub(super) fn touch(&mut self, bit: u16) {
-        if self.rule.replacement == Replacement::PseudoLru {
-            let used = self.block[K / 2] as u16 | bit;
-            self.block[K / 2] = u64::from(if used == self.rule.full { bit } else { used });
+        if Self::PACKED || self.rule.replacement == Replacement::PseudoLru {
+            let used = self.used() | bit;
+            let next = u64::from(if used == self.rule.full { bit } else { used });
+            self.block[Self::ORDER] =
+                if Self::PACKED { self.block[Self::ORDER] >> 16 << 16 | next } else { next };
             return;
         }
-        self.block[K / 2] = self.rule.order.used::<K>(self.order(), bit.trailing_zeros());
+        self.block[Self::ORDER] = self.rule.order.used::<K>(self.order(), bit.trailing_zeros());
+    }
+
+    /// With pseudo-LRU, the ways used since all had been.
+    #[inline(always)]
+    fn used(&self) -> u16 {
+        self.block[Self::ORDER] as u16
     }
 
     /// The bit of the way that makes room in a full set.
@@ -230,7 +264,7 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
         let place = match self.rule.replacement {
             Replacement::Lru => return 1 << self.rule.order.oldest::<K>(self.order()),
             Replacement::PseudoLru => {
-                let unused = self.rule.full & !(self.block[K / 2] as u16);
+                let unused = self.rule.full & !self.used();
                 return if unused == 0 { 1 } else { unused & unused.wrapping_neg() };
             }
             Replacement::OldHalf => {
@@ -248,9 +282,10 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
     pub(super) fn age(&mut self, epoch: u64) {
         debug_assert_eq!(self.dirty(), 0, "a flush leaves nothing dirty");
         *self.planes_mut() = u64::from(self.ghost() | self.valid()) << GHOST;
-        debug_assert!(Self::KEEPS_EPOCH, "such a cache is wiped");
-        if Self::KEEPS_EPOCH {
-            self.block[K / 2 + 2] = epoch;
+        if Self::PACKED {
+            self.block[Self::ORDER] = u64::from(self.used()) | epoch << 16;
+        } else if Self::EPOCH < W {
+            self.block[Self::EPOCH] = epoch;
         }
     }
 
@@ -263,14 +298,13 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
     /// Also tells the way.
     #[inline(always)]
     pub(super) fn fill(&mut self, key: u32, state: State) -> (Pushed, u16) {
-        if self.valid() == self.rule.full && self.rule.replacement == Replacement::Lru {
+        if !Self::PACKED && self.valid() == self.rule.full && self.rule.replacement == Replacement::Lru {
             let way = self.rule.order.oldest::<K>(self.order());
-            self.block[K / 2] = self.rule.order.oldest_used::<K>(self.order(), way);
+            self.block[Self::ORDER] = self.rule.order.oldest_used::<K>(self.order(), way);
             let planes = self.planes();
             let old = Victim { key: self.key(way), state: State(planes >> way & State::MODIFIED.0) };
             *self.planes_mut() = planes & !(State::MODIFIED.0 << way) | state.0 << way;
-            let keys: &mut [u32] = bytemuck::cast_slice_mut(&mut self.block[..]);
-            keys[way as usize & (2 * W - 1)] = key;
+            self.set_key(way, key);
             return (Pushed::Line(old), 1 << way);
         }
         let empty = self.rule.full & !self.valid() & !self.ghost();
@@ -298,7 +332,7 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
     #[inline(always)]
     fn put(&mut self, bit: u16, key: u32, state: State) {
         let way = bit.trailing_zeros() & 15;
-        self.set_key(bit, key);
+        self.set_key(way, key);
         let planes = self.planes() & !((State::MODIFIED.0 | 1 << GHOST) << way);
         *self.planes_mut() = planes | (state.0 | 1) << way;
         self.touch(bit);
@@ -325,7 +359,7 @@ impl<'a, const W: usize, const K: usize> Set<'a, W, K> {
         if bit == 0 {
             return 0;
         }
-        self.set_key(bit, key);
+        self.set_key(bit.trailing_zeros(), key);
         *self.planes_mut() |= u64::from(bit) << GHOST;
         u64::from(empty != 0)
     }
@@ -351,8 +385,39 @@ impl Set<'_, 16, 16> {
     }
 }
 
+/// Whether blocks of `w` words with room for `k` ways are packed.
+const fn packed(w: usize, k: usize) -> bool {
+    w == 8 && k == 16
+}
+
+/// The word of the order in such blocks.
+const fn order_word(w: usize, k: usize) -> usize {
+    if packed(w, k) { 6 } else { k / 2 }
+}
+
+/// The byte of a packed block where its tags begin.
+const TAGS: usize = 32;
+
+/// What a packed block keeps of the address of a key.
+#[inline(always)]
+fn high(key: u32, rule: Rule) -> u16 {
+    ((key & (PHYS_LIMIT - 1)) >> (rule.set_bits & 31)) as u16
+}
+
+/// And of its tag.
+#[inline(always)]
+fn tag(key: u32) -> u8 {
+    (key >> PHYS_BITS) as u8
+}
+
 /// Whether sets of this shape fit blocks of `W` words with room for `K` ways.
 pub(super) fn has_room<const W: usize, const K: usize>(shape: CacheShape) -> bool {
+    if packed(W, K) {
+        return usize::from(shape.ways) <= K
+            && shape.replacement == Replacement::PseudoLru
+            && shape.sets.is_power_of_two()
+            && PHYS_BITS - shape.sets.trailing_zeros() <= u16::BITS;
+    }
     // the sequence of the old half stands in the last word
     let words = K / 2 + if shape.replacement == Replacement::OldHalf { 4 } else { 2 };
     usize::from(shape.ways) <= K && words <= W
@@ -360,7 +425,17 @@ pub(super) fn has_room<const W: usize, const K: usize>(shape: CacheShape) -> boo
 
 /// The ways of a block whose key is this one, all compared at once.
 #[inline(always)]
-fn matching<const W: usize, const K: usize>(block: &[u64; W], key: u32) -> u16 {
+fn matching<const W: usize, const K: usize>(block: &[u64; W], rule: Rule, key: u32) -> u16 {
+    if packed(W, K) {
+        let high = u16x8::splat(high(key, rule));
+        let eight = |word: usize| {
+            let highs: [u16; 8] = bytemuck::cast([block[word], block[word + 1]]);
+            u16x8::new(highs).simd_eq(high).to_bitmask() as u16
+        };
+        let tags: [u8; 16] = bytemuck::cast([block[TAGS / 8], block[TAGS / 8 + 1]]);
+        let tags = u8x16::new(tags).simd_eq(u8x16::splat(tag(key))).to_bitmask() as u16;
+        return (eight(0) | eight(2) << 8) & tags;
+    }
     let wanted = i32x4::splat(key.cast_signed());
     let four = |word: usize| {
         let keys: [i32; 4] = bytemuck::cast([block[word], block[word + 1]]);
@@ -374,25 +449,44 @@ fn matching<const W: usize, const K: usize>(block: &[u64; W], key: u32) -> u16 {
     }
 }
 
-/// Whether a key stands in a block, valid or not.
+/// The key that stands at a way of the block of a set that this number, or any key of it, tells.
 #[inline(always)]
-pub(super) fn holds_key<const W: usize, const K: usize>(block: &[u64; W], key: u32) -> bool {
-    matching::<W, K>(block, key) != 0
+fn key_at<const W: usize, const K: usize>(block: &[u64; W], rule: Rule, number: u32, way: u32) -> u32 {
+    let way = way as usize & 15;
+    if packed(W, K) {
+        let highs: &[u16] = bytemuck::cast_slice(&block[..]);
+        let tags: &[u8] = bytemuck::cast_slice(&block[..]);
+        let set_bits = rule.set_bits & 31;
+        let low = number & ((1 << set_bits) - 1);
+        return u32::from(tags[TAGS + way]) << PHYS_BITS | u32::from(highs[way]) << set_bits | low;
+    }
+    let keys: &[u32] = bytemuck::cast_slice(&block[..]);
+    keys[way & (2 * W - 1)]
 }
 
-/// The key that would make room in a block, if it is full; a guess, if that is left to chance.
+/// Whether a key stands in a block, valid or not.
 #[inline(always)]
-pub(super) fn victim_of<const W: usize, const K: usize>(block: &[u64; W], rule: Rule) -> Option<u32> {
-    if block[K / 2 + 1] as u16 != rule.full {
+pub(super) fn holds_key<const W: usize, const K: usize>(block: &[u64; W], rule: Rule, key: u32) -> bool {
+    matching::<W, K>(block, rule, key) != 0
+}
+
+/// The key that would make room for this one in a block, if it is full; a guess, if that is left to chance.
+#[inline(always)]
+pub(super) fn victim_of<const W: usize, const K: usize>(
+    block: &[u64; W],
+    rule: Rule,
+    key: u32,
+) -> Option<u32> {
+    let order = const { order_word(W, K) };
+    if block[order + 1] as u16 != rule.full {
         return None;
     }
-    let way = if rule.replacement == Replacement::PseudoLru {
-        (block[K / 2] as u16).trailing_ones()
+    let way = if packed(W, K) || rule.replacement == Replacement::PseudoLru {
+        (block[order] as u16).trailing_ones()
     } else {
-        rule.order.oldest::<K>(block[K / 2])
+        rule.order.oldest::<K>(block[order])
     };
-    let keys: &[u32] = bytemuck::cast_slice(&block[..]);
-    Some(keys[way as usize & (2 * W - 1)])
+    Some(key_at::<W, K>(block, rule, key, way))
 }
 
 /// What a fill pushed out of its way.
@@ -415,13 +509,15 @@ pub(super) fn bits(mut mask: u16) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn fills_take_empty_ways_then_ghosts_then_the_oldest() {
         let (full, rule) = (0b1111, Rule::of(CacheShape::lru(1, 4)));
         let mut block = [0; 8];
-        let mut set = Set::<8, 8>::new(&mut block, rule);
+        let mut set = Set::<8, 8>::new(&mut block, rule, 0);
         for key in 10..14 {
             assert_eq!(set.fill(key, State::EXCLUSIVE).0, Pushed::Nothing);
         }
@@ -437,5 +533,75 @@ mod tests {
         set.invalidate(set.find(20));
         assert_eq!(set.remember(31), 1, "in an empty way");
         assert_eq!((set.remember(31), set.ghost()), (0, full));
+    }
+
+    /// What a set of one layout does, told call by call.
+    fn told<const W: usize, const K: usize>(shape: CacheShape, calls: &[(u8, u32, bool)]) -> Vec<String> {
+        assert!(has_room::<W, K>(shape), "{shape:?} in {W} words, {K} ways");
+        let (rule, number) = (Rule::of(shape), 5);
+        let mut block = [0; W];
+        let mut epoch = 0;
+        let tell = |(what, line, store): &(u8, u32, bool)| {
+            // keys of one set, some of them alike but for the tag or for the highest bits
+            let key = (line & 3) << PHYS_BITS | (line >> 2) << 22 | number;
+            let foreseen = victim_of::<W, K>(&block, rule, key);
+            let stands = holds_key::<W, K>(&block, rule, key);
+            let mut set = Set::<W, K>::new(&mut block, rule, number);
+            let bit = set.find(key);
+            assert!(stands || bit == 0, "what is found stands there");
+            let state = if *store { State::MODIFIED } else { State::SHARED };
+            let did = match what {
+                0..=5 if bit == 0 => {
+                    let pushed = set.fill(key, state).0;
+                    if let Pushed::Line(victim) = pushed {
+                        assert_eq!(foreseen, Some(victim.key), "the victim is foreseen");
+                    }
+                    format!("{pushed:?}")
+                }
+                0..=5 => format!("{:?}", set.hit(key, u64::from(*store).wrapping_neg())),
+                6 => {
+                    set.invalidate(bit);
+                    format!("{}", set.remember(key ^ 1 << 22))
+                }
+                7 if *store => {
+                    set.clean(u16::MAX);
+                    epoch += 1 << 20;
+                    set.age(epoch);
+                    // twelve ways leave no room for it
+                    assert!(set.epoch() == epoch || K == 12, "the epoch is kept");
+                    String::new()
+                }
+                _ => {
+                    set.share(bit);
+                    String::new()
+                }
+            };
+            let keys: Vec<u32> = bits(set.valid() | set.ghost()).map(|way| set.key(way)).collect();
+            format!("{did} {bit:x} {:x} {keys:x?}", block[order_word(W, K) + 1])
+        };
+        calls.iter().map(tell).collect()
+    }
+
+    proptest! {
+        /// A set does the same in every layout that has room for it.
+        #[test]
+        fn layouts_differ_in_nothing(calls in prop::collection::vec((0u8..9, 0u32..64, any::<bool>()), 1..400)) {
+            for replacement in [Replacement::Lru, Replacement::PseudoLru] {
+                for ways in [5, 8, 12, 16] {
+                    let shape = CacheShape { sets: 1024, ways, replacement };
+                    let wide = told::<16, 16>(shape, &calls);
+                    if ways <= 12 {
+                        prop_assert_eq!(&wide, &told::<8, 12>(shape, &calls));
+                    }
+                    if replacement == Replacement::PseudoLru {
+                        prop_assert_eq!(&wide, &told::<8, 16>(shape, &calls));
+                        // a matrix and a list of the order differ in what they say of ways that were never used
+                        if ways <= 8 {
+                            prop_assert_eq!(&wide, &told::<8, 8>(shape, &calls));
+                        }
+                    }
+                }
+            }
+        }
     }
 }
