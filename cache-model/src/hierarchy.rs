@@ -13,8 +13,9 @@
 //! A miss is a *refill* if a flush took the line out of the requester's L2 or its CCX's L3, where it would still be
 //! for all that has come since: what a flush takes stays in its way as a ghost until something replaces it.
 //!
-//! Host memory: 64 bytes a set of 8 ways, 128 a set of 16, 4 a line of memory that is used (two Genoa sockets: 126
-//! MB and the directory), about 80 a line that several CCXs share.
+//! Host memory: 128 bytes a set of an L3, 64 a set of a private cache (128 if it has more than 12 ways, or 16 without
+//! pseudo-LRU), 4 a line of memory that is used (two Genoa sockets: 126 MB and the directory), about 80 a line that
+//! several CCXs share.
 
 mod bank;
 mod batch;
