@@ -58,6 +58,20 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         }
     }
 
+    /// Reads ahead of the next access of each of these cores.
+    #[inline(never)]
+    fn look_ahead(&self, unseen: &mut Vec<u16>, runs: &mut [Run<'_>]) {
+        for core in unseen.drain(..).map(usize::from) {
+            let run = &mut runs[core];
+            run.seen = true;
+            match run.left.first() {
+                Some(step) if run.missed => self.read_ahead_of_miss(core, step.key),
+                Some(step) => self.read_ahead(core, step.key),
+                None => {}
+            }
+        }
+    }
+
     /// A turn for each miss, in order of (time, core); a core's hits run ahead of the others' misses only as far as the
     /// smallest request could not yet have arrived.
     fn each_in_time_order(&mut self, programs: &[&[Step]], clocks: &mut [u64], done: &mut impl FnMut(Step)) {
@@ -75,16 +89,7 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         while let Some((now, core, horizon)) = turns.take() {
             let index = usize::from(core);
             if !runs[index].seen {
-                for other in unseen.drain(..) {
-                    let other = usize::from(other);
-                    let run = &mut runs[other];
-                    run.seen = true;
-                    match run.left.first() {
-                        Some(step) if run.missed => self.read_ahead_of_miss(other, step.key),
-                        Some(step) => self.read_ahead(other, step.key),
-                        None => {}
-                    }
-                }
+                self.look_ahead(&mut unseen, &mut runs);
             }
             let run = &mut runs[index];
             // as many programs as cores are more than the host notices to be read in order
