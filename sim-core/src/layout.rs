@@ -15,6 +15,9 @@ pub struct SlotSpec {
     pub init: i64,
 }
 
+/// Words up to which each owner's slots lie apart from those of others.
+const LOOSE: usize = 16;
+
 /// The slots of a model, in order of declaration.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
@@ -52,33 +55,58 @@ impl Layout {
         self.slots.iter().map(|s| s.init).collect()
     }
 
-    /// Packs the slots into 64-bit words, none across a border, wide ones first; returns the positions and the
-    /// number of words (at least 1).
+    /// Packs the slots into 64-bit words, none across a border; returns the positions and the number of words (at
+    /// least 1).
+    ///
+    /// Those of one owner (what the name says up to its first dot) lie together, in half words of their own, for what
+    /// somebody does depends on few others. Where that would take more than [`LOOSE`] words, they lie as close as they
+    /// can.
     #[must_use]
     pub fn pack(&self) -> (Vec<Position>, usize) {
+        let loose = self.pack_by(|spec| spec.name.split('.').next().unwrap_or(""), 32);
+        if loose.1 <= LOOSE { loose } else { self.pack_by(|_| "", 64) }
+    }
+
+    /// Packs the slots of each owner into pieces of so many bits, 32 or 64.
+    fn pack_by<'s>(&'s self, owner: impl Fn(&'s SlotSpec) -> &'s str, piece: u32) -> (Vec<Position>, usize) {
+        let mut owners: Vec<&str> = Vec::new();
+        // Whose a piece is, and how many of its bits are used.
+        let mut pieces: Vec<(usize, u32)> = Vec::new();
+        let mut positions = vec![Position { word: 0, shift: 0, width: 0, low: 0 }; self.slots.len()];
         let mut order: Vec<usize> = (0..self.slots.len()).collect();
         order.sort_by_key(|i| core::cmp::Reverse(self.slots[*i].domain.width()));
-        let mut used: Vec<u32> = vec![0];
-        let mut positions = vec![Position { word: 0, shift: 0, width: 0, low: 0 }; self.slots.len()];
         for i in order {
-            let domain = self.slots[i].domain;
+            let (domain, name) = (self.slots[i].domain, owner(&self.slots[i]));
             let width = domain.width();
-            let word = match used.iter().position(|u| u + width <= 64) {
-                Some(word) => word,
-                None => {
-                    used.push(0);
-                    used.len() - 1
+            positions[i].low = domain.low();
+            if width == 0 {
+                continue;
+            }
+            let known = owners.iter().position(|o| *o == name);
+            let whose = known.unwrap_or_else(|| {
+                owners.push(name);
+                owners.len() - 1
+            });
+            let fits = |(_, (of, used)): &(usize, &(usize, u32))| *of == whose && used + width <= piece;
+            let at = pieces.iter().enumerate().find(fits).map(|p| p.0).unwrap_or_else(|| {
+                // What is wider than a piece takes a whole word.
+                if width > piece && pieces.len() % 2 == 1 {
+                    pieces.push((usize::MAX, piece));
                 }
-            };
-            positions[i] = Position {
-                word: u32::try_from(word).unwrap_or(u32::MAX),
-                shift: u8::try_from(if width == 0 { 0 } else { used[word] }).unwrap_or(0),
-                width: u8::try_from(width).unwrap_or(64),
-                low: domain.low(),
-            };
-            used[word] += width;
+                pieces.push((whose, 0));
+                pieces.len() - 1
+            });
+            let bit = at * piece as usize + pieces[at].1 as usize;
+            pieces[at].1 += width;
+            if width > piece {
+                pieces.push((usize::MAX, piece));
+            }
+            positions[i].word = u32::try_from(bit / 64).unwrap_or(u32::MAX);
+            positions[i].shift = u8::try_from(bit % 64).unwrap_or(0);
+            positions[i].width = u8::try_from(width).unwrap_or(64);
         }
-        (positions, used.len())
+        let words = (pieces.len() * piece as usize).div_ceil(64).max(1);
+        (positions, words)
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cache_model::event::{Event, EventKind};
 use sim_core::choice::{Chooser, Odometer, Scripted};
 use sim_core::state::{Packed, Position, SlotId, Store};
-use sim_explore::{Explored, Model, Search};
+use sim_explore::{Explored, Model, Outcome, Search, Ways};
 use svm_policy::Pc;
 
-use crate::ground::{Ground, Outcome, Recorder, Room, Teacher, ways};
+use crate::ground::{Ground, Recorder, Room, Teacher, ways};
 use crate::label::{Actor, Notes, What};
 use crate::machine::Machine;
 use crate::memory::ShadowMemory;
@@ -486,7 +486,7 @@ impl<const W: usize> GroundModel<'_, W> {
                 f(who.0, next, goals);
             });
         }
-        self.stuck(state, progress)
+        if progress { 0 } else { self.stuck(state) }
     }
 
     /// Tables begin anew when their room is used up.
@@ -494,16 +494,6 @@ impl<const W: usize> GroundModel<'_, W> {
         if self.room.is_used_up() {
             self.tables.iter_mut().for_each(|t| t.1.forget());
         }
-    }
-
-    /// The goals of a state in which nobody made progress.
-    fn stuck(&self, state: &[u64; W], progress: bool) -> u64 {
-        if progress {
-            return 0;
-        }
-        let mut state = *state;
-        let store = Packed { words: &mut state, layout: self.positions };
-        if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
     }
 
     /// The task that goes alone, if one does: tasks are the first actors, so it is its table, too.
@@ -617,7 +607,29 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
             }
         }
         self.open = open;
-        self.stuck(state, progress)
+        if progress { 0 } else { self.stuck(state) }
+    }
+
+    fn actors(&self) -> usize {
+        if self.symmetric.is_none() && self.partial_order.is_none() { self.tables.len() } else { 0 }
+    }
+
+    fn ways(&mut self, actor: usize, state: &[u64; W]) -> Ways<'_, W> {
+        self.keep_room();
+        let (who, ground) = &mut self.tables[actor];
+        let (student, layout) = (&mut self.student, self.positions);
+        let mut lesson = Lesson { student, layout, who: *who, table: actor, symmetric: None };
+        ground.ways(state, self.positions, &mut lesson, &mut self.room)
+    }
+
+    fn is_progress(&self, actor: usize) -> bool {
+        self.tables[actor].0.0 != Actor::World
+    }
+
+    fn stuck(&self, state: &[u64; W]) -> u64 {
+        let mut state = *state;
+        let store = Packed { words: &mut state, layout: self.positions };
+        if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
     }
 
     fn keep_within(&mut self, bytes: u64) {

@@ -11,10 +11,11 @@
 //! *Promise*: the successors are those of [`Machine::step`](crate::Machine::step), in the same order. Tests
 //! compare the two.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use sim_core::choice::Odometer;
 use sim_core::state::{Packed, Position, SlotId, Store};
+use sim_explore::{Outcome, Ways};
 
 /// What runs the step function under a recorder: whether a step was made, and the goals that it reached.
 pub(crate) trait Teacher<const W: usize> {
@@ -30,15 +31,30 @@ pub(crate) struct Ground<const W: usize> {
     by: Option<Position>,
     tables: Vec<Table>,
     outcomes: Vec<Outcome<W>>,
-    /// Why the actor could not step when it could not, as far as that is short to say.
-    reasons: Vec<Reason>,
-    /// Why it could not the last time: states that follow each other in a search are alike.
+    /// The half words, and bits of these, that the lessons read.
+    orders: Vec<(u8, u32)>,
+    lessons: Vec<Lesson<W>>,
+    /// The last one after which the actor could not step: states that follow each other in a search are alike.
     last: Reason,
+}
+
+/// What was learned at a state, and holds for all that are alike in what was read.
+#[derive(Debug)]
+struct Lesson<const W: usize> {
+    /// Outcomes: the first, and the one after the last.
+    outcomes: (u32, u32),
+    /// The bits that were read, and what else it is for.
+    read: [u64; W],
+    /// Where their order is.
+    order: (u32, u32),
+    /// Why the actor cannot step, if it cannot, as far as that is short to say.
+    reason: Reason,
 }
 
 /// Bits of at most two words, and the values of them with which an actor cannot step.
 #[derive(Clone, Copy, Debug)]
 struct Reason {
+    lesson: u32,
     words: [u8; 2],
     mask: [u64; 2],
     value: [u64; 2],
@@ -46,11 +62,11 @@ struct Reason {
 
 impl Reason {
     /// No reason.
-    const NONE: Reason = Reason { words: [0; 2], mask: [0; 2], value: [1; 2] };
+    const NONE: Reason = Reason { lesson: 0, words: [0; 2], mask: [0; 2], value: [1; 2] };
 
     /// The bits that were read, of a state in which an actor cannot step; none if they are of more words.
-    fn of(read: &[u64], state: &[u64]) -> Reason {
-        let mut reason = Reason { value: [0; 2], ..Reason::NONE };
+    fn of(lesson: u32, read: &[u64], state: &[u64]) -> Reason {
+        let mut reason = Reason { lesson, value: [0; 2], ..Reason::NONE };
         let words: Vec<usize> = (0..read.len()).filter(|w| read[*w] != 0).collect();
         if words.len() > 2 {
             return Reason::NONE;
@@ -69,56 +85,39 @@ impl Reason {
     }
 }
 
-/// What one way of a step does.
+/// What a step was found to read.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome<const W: usize> {
-    /// The bits that it does not write.
-    pub(crate) keep: [u64; W],
-    /// Those that it sets.
-    set: [u64; W],
-    /// Those that the step reads, whichever way it goes, and what else its entry is for.
-    pub(crate) read: [u64; W],
-    pub(crate) goals: u64,
+pub(crate) struct Read<const W: usize> {
+    /// The bits.
+    pub(crate) bits: [u64; W],
+    /// Their half words and the bits of these, in the order in which they were read.
+    pub(crate) order: Vec<(u8, u32)>,
 }
 
-impl<const W: usize> Outcome<W> {
-    /// The state that it leads to.
-    #[expect(clippy::needless_range_loop, reason = "three arrays of one length: no iterator is as fast")]
-    #[inline]
-    pub(crate) fn of(&self, state: &[u64; W]) -> [u64; W] {
-        let mut next = *state;
-        for w in 0..W {
-            next[w] = next[w] & self.keep[w] | self.set[w];
-        }
-        next
-    }
-}
-
-/// Every way a step can go at a state, in the order of the answers, and the bits that were read.
+/// Every way a step can go at a state, in the order of the answers, and what was read.
 pub(crate) fn ways<const W: usize>(
     state: &[u64; W],
     layout: &[Position],
     mut teach: impl FnMut(&mut Recorder<'_>, &mut Odometer) -> Option<u64>,
-) -> (Vec<Outcome<W>>, [u64; W]) {
+) -> (Vec<Outcome<W>>, Read<W>) {
     let read = [const { Cell::new(0) }; W];
+    let order = RefCell::new(Vec::new());
     let mut outcomes = Vec::new();
     let mut odometer = Odometer::default();
     loop {
         let (mut next, mut written) = (*state, [0; W]);
         let words = Packed { words: &mut next, layout };
-        let mut store = Recorder { state: words, written: &mut written, read: &read };
+        let mut store = Recorder { state: words, written: &mut written, read: &read, order: &order };
         if let Some(goals) = teach(&mut store, &mut odometer) {
             let keep = written.map(|w| !w);
             let set = std::array::from_fn(|w| next[w] & written[w]);
-            outcomes.push(Outcome { keep, set, read: [0; W], goals });
+            outcomes.push(Outcome { keep, set, goals });
         }
         if !odometer.advance() {
             break;
         }
     }
-    let read = read.map(|r| r.get());
-    outcomes.iter_mut().for_each(|o| o.read = read);
-    (outcomes, read)
+    (outcomes, Read { bits: read.map(|r| r.get()), order: order.into_inner() })
 }
 
 /// Keys and what their steps do, by open addressing.
@@ -130,7 +129,7 @@ struct Table {
     pieces: Vec<Piece>,
     /// Words of a key.
     words: usize,
-    /// Keys, each followed by the range of its outcomes, or twice the number of the reason why there is none.
+    /// Keys, each followed by the number of its lesson.
     entries: Vec<u64>,
     count: usize,
 }
@@ -144,7 +143,7 @@ struct Piece {
     mask: u64,
 }
 
-/// In the place of a range of outcomes: no entry.
+/// In the place of a lesson: no entry.
 const VACANT: u64 = u64::MAX;
 
 /// Bytes that what was learned may take, and what of them is left.
@@ -182,7 +181,8 @@ impl<const W: usize> Ground<W> {
             by,
             tables: vec![Table::default(); count],
             outcomes: Vec::new(),
-            reasons: vec![Reason::NONE],
+            orders: Vec::new(),
+            lessons: Vec::new(),
             last: Reason::NONE,
         }
     }
@@ -202,7 +202,7 @@ impl<const W: usize> Ground<W> {
         room: &mut Room,
         mut emit: impl FnMut(&[u64; W], u64),
     ) {
-        for outcome in self.ways(state, layout, teacher, room) {
+        for outcome in self.ways(state, layout, teacher, room).outcomes {
             emit(&outcome.of(state), outcome.goals);
         }
     }
@@ -215,20 +215,30 @@ impl<const W: usize> Ground<W> {
         layout: &[Position],
         teacher: &mut impl Teacher<W>,
         room: &mut Room,
-    ) -> &[Outcome<W>] {
+    ) -> Ways<'_, W> {
         if self.last.holds(state) {
-            return &[];
+            return self.told(self.last.lesson);
         }
         let table = self.by.map_or(0, |p| index(state[p.word as usize] >> p.shift & p.mask()));
-        let (from, to) = match self.tables[table].find(state) {
+        let lesson = match self.tables[table].find(state) {
             Some(found) => found,
             None => self.learn(table, state, layout, teacher, room),
         };
-        if from == to {
-            self.last = self.reasons[from as usize];
-            return &[];
+        let told = &self.lessons[lesson as usize];
+        if told.outcomes.0 == told.outcomes.1 {
+            self.last = told.reason;
         }
-        &self.outcomes[from as usize..to as usize]
+        self.told(lesson)
+    }
+
+    #[inline]
+    fn told(&self, lesson: u32) -> Ways<'_, W> {
+        let Lesson { outcomes, read, order, .. } = &self.lessons[lesson as usize];
+        Ways {
+            outcomes: &self.outcomes[outcomes.0 as usize..outcomes.1 as usize],
+            read,
+            order: &self.orders[order.0 as usize..order.1 as usize],
+        }
     }
 
     /// Runs the step in every way it can go, and notes what it does.
@@ -240,29 +250,26 @@ impl<const W: usize> Ground<W> {
         layout: &[Position],
         teacher: &mut impl Teacher<W>,
         room: &mut Room,
-    ) -> (u32, u32) {
-        let (mut found, mut read) = ways(state, layout, |store, chooser| teacher.teach(store, chooser));
+    ) -> u32 {
+        let (found, read) = ways(state, layout, |store, chooser| teacher.teach(store, chooser));
+        let Read { bits: mut read, order } = read;
         if let Some(p) = self.by {
             read[p.word as usize] |= p.mask() << p.shift;
         }
         teacher.learned(state, &mut read, &found);
-        found.iter_mut().for_each(|o| o.read = read);
-        let from = self.outcomes.len();
-        self.outcomes.append(&mut found);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let mut outcomes = (number(from), number(self.outcomes.len()));
-        let mut learned = (self.outcomes.len() - from) * size_of::<Outcome<W>>();
-        if learned == 0 {
-            let reason = number(self.reasons.len());
-            self.reasons.push(Reason::of(&read, state));
-            outcomes = (reason, reason);
-            learned += size_of::<Reason>();
-        }
+        let (from, first) = (number(self.outcomes.len()), number(self.orders.len()));
+        let lesson = number(self.lessons.len());
+        let reason = if found.is_empty() { Reason::of(lesson, &read, state) } else { Reason::NONE };
         let before = self.tables[table].entries.len();
-        self.tables[table].learn(&read, state, outcomes);
-        learned += self.tables[table].entries.len().saturating_sub(before) * size_of::<u64>();
-        room.take(learned);
-        outcomes
+        self.tables[table].learn(&read, state, lesson);
+        let entries = self.tables[table].entries.len().saturating_sub(before) * size_of::<u64>();
+        room.take(entries + order.len() * 8 + size_of::<Lesson<W>>() + found.len() * size_of::<Outcome<W>>());
+        self.outcomes.extend(found);
+        self.orders.extend(order);
+        let (outcomes, order) = ((from, number(self.outcomes.len())), (first, number(self.orders.len())));
+        self.lessons.push(Lesson { outcomes, read, order, reason });
+        lesson
     }
 }
 
@@ -282,9 +289,9 @@ impl Table {
         key
     }
 
-    /// The outcomes of a state's key, if they are known.
+    /// The lesson of a state's key, if there is one.
     #[inline]
-    fn find<const W: usize>(&self, state: &[u64; W]) -> Option<(u32, u32)> {
+    fn find<const W: usize>(&self, state: &[u64; W]) -> Option<u32> {
         if self.words != 1 {
             return self.find_wide(state);
         }
@@ -297,16 +304,16 @@ impl Table {
                 return None;
             }
             if entry[0] == key {
-                return Some(range(entry[1]));
+                return lesson_of(entry[1]);
             }
             at = (at + 1) & last;
         }
     }
 
-    fn find_wide<const W: usize>(&self, state: &[u64; W]) -> Option<(u32, u32)> {
+    fn find_wide<const W: usize>(&self, state: &[u64; W]) -> Option<u32> {
         let key = self.wide(state);
         let entry = self.entries.chunks_exact(self.words + 1).nth(self.place(&key[..self.words])?)?;
-        (entry[self.words] != VACANT).then(|| range(entry[self.words]))
+        lesson_of(entry[self.words])
     }
 
     /// Where a key is, or would be.
@@ -323,8 +330,8 @@ impl Table {
         }
     }
 
-    /// Notes the outcomes of a state whose steps have read these bits.
-    fn learn<const W: usize>(&mut self, read: &[u64; W], state: &[u64; W], outcomes: (u32, u32)) {
+    /// Notes the lesson of a state whose steps have read these bits.
+    fn learn<const W: usize>(&mut self, read: &[u64; W], state: &[u64; W], lesson: u32) {
         self.mask.resize(W, 0);
         if self.entries.is_empty() || self.mask.iter().zip(read).any(|(mask, read)| read & !mask != 0) {
             self.mask.iter_mut().zip(read).for_each(|(mask, read)| *mask |= read);
@@ -341,7 +348,7 @@ impl Table {
             }
         }
         let mut entry = self.wide(state)[..self.words].to_vec();
-        entry.push(u64::from(outcomes.0) << 32 | u64::from(outcomes.1));
+        entry.push(u64::from(lesson));
         self.put(&entry);
         self.count += 1;
     }
@@ -396,10 +403,10 @@ fn together(mask: &[u64]) -> Option<Vec<Piece>> {
     Some(pieces)
 }
 
+/// The lesson of an entry; none if it is vacant.
 #[inline]
-fn range(entry: u64) -> (u32, u32) {
-    let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
-    (half(entry >> 32), half(entry))
+fn lesson_of(entry: u64) -> Option<u32> {
+    u32::try_from(entry).ok()
 }
 
 #[inline]
@@ -412,12 +419,16 @@ fn index(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
+/// The low half of a word.
+const LOW: u64 = u32::MAX as u64;
+
 /// A store over a packed state that notes which bits are read before they are written, and which are written.
 #[derive(Debug)]
 pub(crate) struct Recorder<'a> {
     state: Packed<'a>,
     written: &'a mut [u64],
     read: &'a [Cell<u64>],
+    order: &'a RefCell<Vec<(u8, u32)>>,
 }
 
 impl Store for Recorder<'_> {
@@ -425,7 +436,13 @@ impl Store for Recorder<'_> {
         let p = self.state.layout[slot.0 as usize];
         let (word, here) = (p.word as usize, p.mask() << p.shift);
         if self.written[word] & here == 0 {
+            let fresh = here & !self.read[word].get();
             self.read[word].set(self.read[word].get() | here);
+            let mut order = self.order.borrow_mut();
+            for (half, bits) in (2 * word..).zip([fresh & LOW, fresh >> 32]).filter(|(_, bits)| *bits != 0) {
+                let (half, bits) = (u8::try_from(half).unwrap_or(u8::MAX), u32::try_from(bits).unwrap_or(0));
+                order.push((half, bits));
+            }
         }
         self.state.get(slot)
     }

@@ -29,9 +29,9 @@ use sim_core::state::{Position, SlotId};
 use svm_policy::{Op, Operand, Pc, Place, Prim};
 
 use crate::context::ContextSlots;
-use crate::ground::Outcome;
 use crate::machine::Machine;
 use crate::spec::{Guest, TaskKind};
+use sim_explore::Ways;
 
 /// A slot's place in the packed words.
 #[derive(Clone, Copy, Debug)]
@@ -199,19 +199,20 @@ impl<const W: usize> PartialOrder<W> {
     }
 
     /// Whether a task whose step can go these ways goes alone (rules 2 and 3).
-    pub(crate) fn goes_alone(&self, state: &[u64; W], t: usize, ways: &[Outcome<W>]) -> bool {
-        if ways.is_empty() {
+    pub(crate) fn goes_alone(&self, state: &[u64; W], t: usize, ways: Ways<'_, W>) -> bool {
+        let Ways { outcomes, read, .. } = ways;
+        if outcomes.is_empty() {
             return false;
         }
         let task = &self.tasks[t];
         let others = self.others(state, t);
-        ways.iter().all(|way| {
+        outcomes.iter().all(|way| {
             let next = way.of(state);
             let harmless = (0..W).all(|w| {
                 let free = task.own[w] | self.vars[w] & !others[w];
                 // What is written as it was read, and is nobody else's to write, is not changed.
-                let changed = (state[w] ^ next[w]) | !way.keep[w] & !way.read[w];
-                way.read[w] & !(free | self.flags[w]) == 0 && changed & !free == 0
+                let changed = (state[w] ^ next[w]) | !way.keep[w] & !read[w];
+                read[w] & !(free | self.flags[w]) == 0 && changed & !free == 0
             });
             harmless && task.forward(state, &next)
         })

@@ -23,7 +23,7 @@ pub(crate) struct Place {
 }
 
 /// First word of a checkpoint: what it is, and its version.
-const MAGIC: u64 = u64::from_le_bytes(*b"sevsimX1");
+const MAGIC: u64 = u64::from_le_bytes(*b"sevsimX2");
 
 /// Words on their way to a file.
 struct Out<W: Write>(W);
@@ -120,7 +120,7 @@ pub(crate) fn write<const W: usize>(
         out.words(shard.keys.iter().copied())?;
         let (steps, far) = shard.ranks.written();
         out.word(steps.len() as u64)?;
-        out.0.write_all(steps)?;
+        steps.iter().try_for_each(|step| out.0.write_all(&step.to_le_bytes()))?;
         out.words(
             far.iter().flat_map(|(place, rank)| [u64::from(*place), *rank]).collect::<Vec<_>>().into_iter(),
         )?;
@@ -208,7 +208,8 @@ pub(crate) fn read<const W: usize>(dir: &Path, fingerprint: u64) -> io::Result<O
         let keys = file.words()?;
         let mut steps = Vec::new();
         let count = file.word()?;
-        (&mut file.0).take(count).read_to_end(&mut steps)?;
+        (&mut file.0).take(count.saturating_mul(2)).read_to_end(&mut steps)?;
+        let steps: Vec<u16> = steps.as_chunks::<2>().0.iter().map(|step| u16::from_le_bytes(*step)).collect();
         let far = file
             .words()?
             .as_chunks::<2>()
@@ -231,5 +232,5 @@ pub(crate) fn read<const W: usize>(dir: &Path, fingerprint: u64) -> io::Result<O
     if file.word()? != MAGIC {
         return Err(bad("it does not end as one"));
     }
-    Ok(Some((Space { dictionary, plan, shards, frozen, settled, levels }, place)))
+    Ok(Some((Space { dictionary, plan, plans: 0, shards, frozen, settled, levels }, place)))
 }

@@ -7,6 +7,8 @@
 //! Values get their numbers in the order in which the search meets them, which does not depend on the threads. How
 //! wide the numbers are ([`Plan`]) changes as values are added; the numbers do not.
 
+use crate::table::SHARD_BITS;
+
 /// Values of each half word.
 #[derive(Debug)]
 pub(crate) struct Dictionary<const W: usize> {
@@ -33,6 +35,14 @@ pub(crate) const fn low(word: u64) -> u32 {
 #[inline]
 pub(crate) const fn high(word: u64) -> u32 {
     low(word >> 32)
+}
+
+/// What a half word's value adds to a state's shard: the shard of a state is all of these, combined by exclusive or.
+#[inline]
+pub(crate) fn zobrist(half: usize, value: u32) -> usize {
+    let mixed =
+        (u64::from(value) + 1).wrapping_mul((2 * half as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    ((mixed ^ mixed >> 29).wrapping_mul(0xd6e8_feb8_6659_fd93) >> (64 - SHARD_BITS)) as usize
 }
 
 /// A half of a word: 0 the low one, 1 the high one.
@@ -159,18 +169,14 @@ const fn bits(values: usize) -> u32 {
 impl<const W: usize> Plan<W> {
     /// A plan for what a dictionary has, with room for more values as far as the words of a key have any.
     pub(crate) fn of(dictionary: &Dictionary<W>) -> Self {
-        let raw = W == 1;
         let mut fields = [[Field::default(); 2]; W];
-        if raw {
-            return Plan { fields, words: W, raw };
-        }
         let needs: Vec<u32> = dictionary.counts().flatten().map(bits).collect();
         for words in 1..=W {
             if let Some(fit) = fit(&needs, words) {
                 for (field, fit) in fields.iter_mut().flatten().zip(fit) {
                     *field = fit;
                 }
-                return Plan { fields, words, raw };
+                return Plan { fields, words, raw: false };
             }
         }
         Plan { fields, words: W, raw: true }
@@ -199,6 +205,28 @@ impl<const W: usize> Plan<W> {
             *field = Field { word, shift: shift.min(63), width };
         }
         Some(Plan { fields, words, raw: *raw == 1 })
+    }
+
+    /// Whether keys are made of numbers, rather than being the states themselves.
+    pub(crate) fn is_numbers(&self) -> bool {
+        !self.raw
+    }
+
+    /// Where a half word's number lies in a key: the word, the shift, and the mask before the shift.
+    pub(crate) fn place(&self, half: usize) -> (usize, usize, u64) {
+        let field = self.fields[half / 2][half % 2];
+        (field.word.into(), field.shift.into(), field.mask())
+    }
+
+    /// Whether keys have room for more than one value of a half word.
+    pub(crate) fn varies(&self, half: usize) -> bool {
+        self.fields[half / 2][half % 2].width > 0
+    }
+
+    /// The number of a half word's value; none if it has none that fits.
+    pub(crate) fn number(&self, dictionary: &Dictionary<W>, half: usize, value: u32) -> Option<u32> {
+        let number = dictionary.units[half / 2][half % 2].find(value)?;
+        (u64::from(number) <= self.place(half).2).then_some(number)
     }
 
     /// Whether each value of the dictionary still has room.

@@ -2,10 +2,11 @@
 //! shortest one.
 //!
 //! States are packed words, and what is stored gives the state back bit by bit: there is no hash collision to argue
-//! about. From which state each was first reached is kept in about a byte, so that a story costs no second search.
+//! about. From which state each was first reached is kept in about two bytes, so that a story costs no second search.
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod decisions;
 mod dictionary;
 mod frozen;
 mod ranks;
@@ -29,9 +30,66 @@ pub trait Model<const W: usize>: Send {
     /// Calls `emit` for each transition out of a state, in a fixed order, with the successor and the goals
     /// that the transition reaches (a bit each). Returns the goals that the state itself reaches.
     fn expand(&mut self, state: &[u64; W], emit: impl FnMut(&[u64; W], u64)) -> u64;
+    /// How many actors there are, if a state's transitions are those of one actor after the other, each as
+    /// [`Model::ways`] says; 0 if there is more to them. Then the search learns what the actors do and asks less.
+    fn actors(&self) -> usize {
+        0
+    }
+    /// Every way in which an actor can go on from a state, in the order of [`Model::expand`].
+    fn ways(&mut self, actor: usize, state: &[u64; W]) -> Ways<'_, W> {
+        let _ = (actor, state);
+        Ways { outcomes: &[], read: &[0; W], order: &[] }
+    }
+    /// Whether an actor's transitions count as progress.
+    fn is_progress(&self, actor: usize) -> bool {
+        let _ = actor;
+        true
+    }
+    /// The goals that a state reaches in which nobody made progress.
+    fn stuck(&self, state: &[u64; W]) -> u64 {
+        let _ = state;
+        0
+    }
     /// Told, before the search, how many bytes of tables it may keep for its own use.
     fn keep_within(&mut self, bytes: u64) {
         let _ = bytes;
+    }
+}
+
+/// Every way in which an actor can go on from a state.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways<'m, const W: usize> {
+    /// What each does.
+    pub outcomes: &'m [Outcome<W>],
+    /// The bits that decide what the ways are. From states alike in these the ways are the same.
+    pub read: &'m [u64; W],
+    /// The half word of some of these bits (the low one of the first word is 0) and the bits in it, in the order in
+    /// which they were read, as far as that is known.
+    pub order: &'m [(u8, u32)],
+}
+
+/// What one way of a step does.
+#[derive(Clone, Debug)]
+pub struct Outcome<const W: usize> {
+    /// The bits that it does not write.
+    pub keep: [u64; W],
+    /// Those that it sets.
+    pub set: [u64; W],
+    /// The goals that it reaches, a bit each.
+    pub goals: u64,
+}
+
+impl<const W: usize> Outcome<W> {
+    /// The state that it leads to.
+    #[expect(clippy::needless_range_loop, reason = "three arrays of one length: no iterator is as fast")]
+    #[inline]
+    #[must_use]
+    pub fn of(&self, state: &[u64; W]) -> [u64; W] {
+        let mut next = *state;
+        for w in 0..W {
+            next[w] = next[w] & self.keep[w] | self.set[w];
+        }
+        next
     }
 }
 
@@ -202,6 +260,8 @@ impl std::fmt::Debug for Search<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Two counters from 0 to 3, each may go up by one: 16 states, 24 transitions, 6 levels.
@@ -320,7 +380,7 @@ mod tests {
         }
     }
 
-    /// Three counters from 0 to 36 that go up and down and around: most steps lead to states of earlier levels.
+    /// Three counters from 0 to 60 that go up and down and around: most steps lead to states of earlier levels.
     struct Torus;
 
     impl Model<2> for Torus {
@@ -329,13 +389,153 @@ mod tests {
         }
         fn expand(&mut self, [xy, z]: &[u64; 2], mut emit: impl FnMut(&[u64; 2], u64)) -> u64 {
             let (x, y) = (xy & 63, xy >> 6);
-            for by in [1, 36] {
-                emit(&[((x + by) % 37) | (y << 6), *z], u64::from(x == 18 && y == 18 && *z == 18));
-                emit(&[x | (((y + by) % 37) << 6), *z], 0);
-                emit(&[*xy, (z + by) % 37], 0);
+            for by in [1, 60] {
+                emit(&[((x + by) % 61) | (y << 6), *z], u64::from(x == 18 && y == 18 && *z == 18));
+                emit(&[x | (((y + by) % 61) << 6), *z], 0);
+                emit(&[*xy, (z + by) % 61], 0);
             }
             0
         }
+    }
+
+    /// The torus as six actors, who read no more than they need; and one who has nothing to do but where all is 60, where
+    /// he stands still, and whose steps are no progress.
+    #[derive(Default)]
+    struct Actors {
+        outcomes: Vec<Outcome<2>>,
+        read: [u64; 2],
+        order: Vec<(u8, u32)>,
+        asked: u64,
+    }
+
+    impl Model<2> for Actors {
+        fn initial(&self) -> [u64; 2] {
+            [0, 0]
+        }
+        fn expand(&mut self, _: &[u64; 2], _: impl FnMut(&[u64; 2], u64)) -> u64 {
+            panic!("it need not be asked so");
+        }
+        fn actors(&self) -> usize {
+            7
+        }
+        fn ways(&mut self, actor: usize, [xy, z]: &[u64; 2]) -> Ways<'_, 2> {
+            self.asked += 1;
+            self.outcomes.clear();
+            let (x, y, by) = (xy & 63, xy >> 6, if actor < 3 { 1 } else { 60 });
+            let mut outcome = Outcome { keep: [u64::MAX; 2], set: [0; 2], goals: 0 };
+            match actor % 3 {
+                _ if actor == 6 => {
+                    self.read = [u64::MAX, if *xy == 60 << 6 | 60 { 63 } else { 0 }];
+                    self.outcomes.extend((*xy == 60 << 6 | 60 && *z == 60).then_some(outcome));
+                }
+                0 => {
+                    self.read =
+                        [if x == 18 { u64::MAX } else { 63 }, if x == 18 && y == 18 { 63 } else { 0 }];
+                    outcome.goals = u64::from(x == 18 && y == 18 && *z == 18);
+                    (outcome.keep[0], outcome.set[0]) = (!63, (x + by) % 61);
+                    self.outcomes.push(outcome);
+                }
+                1 => {
+                    self.read = [!63, 0];
+                    (outcome.keep[0], outcome.set[0]) = (63, ((y + by) % 61) << 6);
+                    self.outcomes.push(outcome);
+                }
+                _ => {
+                    self.read = [0, 63];
+                    (outcome.keep[1], outcome.set[1]) = (0, (z + by) % 61);
+                    self.outcomes.push(outcome);
+                }
+            }
+            // Orders may be told in part.
+            self.order = if self.read[1] != 0 && actor == 6 { vec![(2, 63)] } else { vec![] };
+            Ways { outcomes: &self.outcomes, read: &self.read, order: &self.order }
+        }
+        fn is_progress(&self, actor: usize) -> bool {
+            actor < 6
+        }
+    }
+
+    #[test]
+    fn what_actors_do_is_asked_once_and_what_is_found_is_the_same() {
+        let whole = Search::default().run(&mut [Torus]);
+        let all = |found: &Explored| found.ids().map(|id| found.state(id)).collect::<BTreeSet<_>>();
+        let run = |threads, memory, dir: &std::path::Path| {
+            let limits = Limits { memory, ..Limits::default() };
+            let search = Search { limits, disk: disk(dir, false), ..Search::default() };
+            let mut models: Vec<Actors> = (0..threads).map(|_| Actors::default()).collect();
+            let found = search.run(&mut models);
+            let asked: u64 = models.iter().map(|m| m.asked).sum();
+            (found, asked)
+        };
+        let dir = folder("actors");
+        let (alone, asked) = run(1, 1 << 30, &dir);
+        assert!(asked * 100 < whole.transitions, "{asked} of {}", whole.transitions);
+        let goal = |found: &Explored| found.reached.iter().map(|r| (r.goal, r.depth)).collect::<Vec<_>>();
+        for (threads, memory) in [(1, 1 << 30), (2, 1 << 30), (2, 2_000_000)] {
+            let (found, _) = run(threads, memory, &dir);
+            same(&alone, &found);
+            assert_eq!(
+                (found.transitions, found.depth),
+                (whole.transitions + 1, whole.depth),
+                "one stands still"
+            );
+            assert_eq!(goal(&found), goal(&whole));
+            assert!(all(&found) == all(&whole), "other states");
+        }
+        std::fs::remove_dir_all(&dir).expect("it is ours");
+    }
+
+    /// A walk on a grid as actors, whose trees outgrow what room they have: what each does depends on all.
+    #[derive(Default)]
+    struct Entangled {
+        outcomes: Vec<Outcome<2>>,
+    }
+
+    impl Model<2> for Entangled {
+        fn initial(&self) -> [u64; 2] {
+            [0, 0]
+        }
+        fn expand(&mut self, state: &[u64; 2], mut emit: impl FnMut(&[u64; 2], u64)) -> u64 {
+            for actor in 0..2 {
+                let next = self.ways(actor, state).outcomes[0].of(state);
+                emit(&next, 0);
+            }
+            0
+        }
+        fn actors(&self) -> usize {
+            2
+        }
+        fn ways(&mut self, actor: usize, [a, b]: &[u64; 2]) -> Ways<'_, 2> {
+            let mixed = (a ^ b << 7 ^ actor as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.outcomes.clear();
+            self.outcomes.push(Outcome { keep: [0; 2], set: [mixed >> 49, mixed >> 20 & 0x7fff], goals: 0 });
+            Ways { outcomes: &self.outcomes, read: &[u64::MAX; 2], order: &[] }
+        }
+    }
+
+    /// The same, asked state by state.
+    #[derive(Default)]
+    struct Asked(Entangled);
+
+    impl Model<2> for Asked {
+        fn initial(&self) -> [u64; 2] {
+            self.0.initial()
+        }
+        fn expand(&mut self, state: &[u64; 2], emit: impl FnMut(&[u64; 2], u64)) -> u64 {
+            self.0.expand(state, emit)
+        }
+    }
+
+    #[test]
+    fn actors_whose_steps_depend_on_everything_are_found_out_and_asked() {
+        let limits = Limits { depth: 18, ..Limits::default() };
+        let trees = Search { limits, ..Search::default() }.run(&mut [Entangled::default()]);
+        let asked = Search { limits, ..Search::default() }.run(&mut [Asked::default()]);
+        assert!(trees.states() > 100_000, "{}", trees.states());
+        assert_eq!((trees.states(), trees.transitions), (asked.states(), asked.transitions));
+        let limits = Limits { memory: 40 << 20, ..limits };
+        let small = Search { limits, ..Search::default() }.run(&mut [Entangled::default()]);
+        assert_eq!((small.states(), small.bound), (asked.states(), asked.bound));
     }
 
     fn same(one: &Explored, other: &Explored) {
@@ -363,8 +563,8 @@ mod tests {
     #[test]
     fn a_search_on_the_disk_is_the_search_in_memory() {
         let whole = Search::default().run(&mut [Torus, Torus]);
-        assert_eq!((whole.states(), whole.depth), (37 * 37 * 37, 54));
-        for memory in [400_000, 500_000, 700_000] {
+        assert_eq!((whole.states(), whole.depth), (61 * 61 * 61, 90));
+        for memory in [1_500_000, 2_000_000, 2_500_000] {
             let dir = folder(&format!("small-{memory}"));
             let limits = Limits { memory, ..Limits::default() };
             let alone = Search { limits, ..Search::default() }.run(&mut [Torus]);
@@ -381,7 +581,7 @@ mod tests {
     #[test]
     fn a_search_that_was_stopped_goes_on_where_it_was() {
         let whole = Search::default().run(&mut [Torus]);
-        for memory in [500_000, 1 << 30] {
+        for memory in [2_000_000, 1 << 30] {
             let dir = folder(&format!("stopped-{memory}"));
             let limits = |states| Limits { states, memory, ..Limits::default() };
             for (resume, states) in [(false, 3_000), (true, 20_000), (true, 40_000)] {

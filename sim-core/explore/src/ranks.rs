@@ -1,15 +1,15 @@
-//! From which state each state of a shard was first reached, in about a byte each.
+//! From which state each state of a shard was first reached, in about two bytes each.
 //!
-//! The states that a search expands are counted as it goes: that is a state's rank. A shard takes its states in the
-//! order of the ranks of those that they were found from, so that the difference to the one before is small.
+//! The states that a search expands are counted as it goes: that is a state's rank. A shard takes its states nearly in
+//! the order of the ranks of those that they were found from, so that the difference to the one before is small.
 
 use crate::table::length;
 
-/// Numbers that never go down, kept as their differences.
+/// Numbers that go up, or down by little, kept as their differences.
 #[derive(Debug, Default)]
 pub(crate) struct Ranks {
-    steps: Vec<u8>,
-    /// Place and number of each whose difference does not fit a byte.
+    steps: Vec<u16>,
+    /// Place and number of each whose difference does not fit.
     far: Vec<(u32, u64)>,
     /// The number at every so many places, to count from.
     marks: Vec<u64>,
@@ -20,7 +20,10 @@ pub(crate) struct Ranks {
 const APART: u32 = 1 << 10;
 
 /// The step of a number that is written in full.
-const FAR: u8 = u8::MAX;
+const FAR: u16 = u16::MAX;
+
+/// By how much a number may be below the one before it and still be near.
+pub(crate) const BELOW: u32 = 32;
 
 impl Ranks {
     #[inline]
@@ -34,7 +37,8 @@ impl Ranks {
         if at.is_multiple_of(APART) {
             self.marks.push(rank);
         }
-        let step = rank.checked_sub(self.last).and_then(|s| u8::try_from(s).ok()).filter(|s| *s != FAR);
+        let above = (rank + u64::from(BELOW)).checked_sub(self.last);
+        let step = above.and_then(|s| u16::try_from(s).ok()).filter(|s| *s != FAR);
         if step.is_none() {
             self.far.push((at, rank));
         }
@@ -57,7 +61,7 @@ impl Ranks {
                 rank = self.far[far].1;
                 far += 1;
             } else if place > 0 {
-                rank += u64::from(*step);
+                rank = rank + u64::from(*step) - u64::from(BELOW);
             }
             rank
         });
@@ -65,16 +69,17 @@ impl Ranks {
     }
 
     /// What gives the list again: its steps, and those that are far.
-    pub(crate) fn written(&self) -> (&[u8], &[(u32, u64)]) {
+    pub(crate) fn written(&self) -> (&[u16], &[(u32, u64)]) {
         (&self.steps, &self.far)
     }
 
     /// The list that was written so; `None` if the parts do not belong together.
-    pub(crate) fn of_written(steps: &[u8], far: Vec<(u32, u64)>) -> Option<Ranks> {
+    pub(crate) fn of_written(steps: &[u16], far: Vec<(u32, u64)>) -> Option<Ranks> {
         let mut ranks = Ranks::default();
         let mut far = far.into_iter();
         for step in steps {
-            let rank = if *step == FAR { far.next()?.1 } else { ranks.last + u64::from(*step) };
+            let near = || (ranks.last + u64::from(*step)).checked_sub(u64::from(BELOW));
+            let rank = if *step == FAR { far.next()?.1 } else { near()? };
             ranks.push(rank);
         }
         (ranks.steps == steps).then_some(ranks)
@@ -100,7 +105,7 @@ impl Ranks {
     /// Bytes that it takes once it has room for so many more, if all of these are near.
     pub(crate) fn bytes_with(&self, more: usize) -> u64 {
         let steps = self.steps.capacity().max(self.steps.len() + more);
-        (steps + self.far.capacity() * 16 + self.marks.capacity() * 8) as u64
+        (steps * 2 + self.far.capacity() * 16 + self.marks.capacity() * 8) as u64
     }
 }
 
@@ -114,11 +119,15 @@ mod tests {
         let numbers: Vec<u64> = (0..5000u64)
             .map(|i| {
                 rank += match i % 97 {
-                    0 => 255,
+                    0 => 65_535 - u64::from(BELOW),
                     1 => 1 << 33,
-                    2 => 254,
+                    2 => 65_534 - u64::from(BELOW),
+                    3 => 40,
                     n => n % 3,
                 };
+                if i % 97 == 4 {
+                    rank -= u64::from(BELOW) + i % 2;
+                }
                 rank
             })
             .collect();

@@ -13,17 +13,22 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::checkpoint::{self, Place};
+use crate::decisions::{Decisions, NOTHING, WIDEST};
 use crate::dictionary::Plan;
+use crate::ranks::BELOW;
 use crate::space::{Batch, Space, Unknown};
-use crate::table::{MOST, SHARDS, Shard, id, index_of, part, record, shard, shard_of, sum};
+use crate::table::{MOST, SHARDS, Shard, id, index_of, moved, record, shard_of};
 use crate::{Bound, Disk, Explored, Model, Progress, Reached, Search};
 
 /// States of a chunk.
-const CHUNK: u32 = 512;
-/// Chunks of a round: few, so that what they find is still in the processor's caches when it is stored.
-const ROUND: u32 = 64;
-/// States from which on a round has more chunks, since nothing is in the caches any more.
-const MANY: u32 = 1 << 24;
+const CHUNK: u32 = 1024;
+/// A round expands about this part of the states that are stored: what it finds takes little memory beside them, and
+/// is enough for a shard's tables to be brought into the processor's caches for many at once.
+const ROUNDS: u32 = 64;
+/// Chunks of a round, at least.
+const LEAST: u32 = 32;
+/// Chunks of a round, at most.
+const MOST_CHUNKS: u32 = 1 << 10;
 /// States that a round expands at least: if the memory is too small for what they lead to, the search ends.
 const FEWEST: u32 = 64;
 /// The lists of a round take at most this part of the memory.
@@ -35,79 +40,273 @@ const LEAST_TABLES: u64 = 2 << 20;
 /// Chunks from which on a round is worth the threads.
 const WORTH: usize = 3;
 
+/// Who expands states: a model, and what was learned of it.
+struct Worker<'m, M> {
+    model: &'m mut M,
+    decisions: Decisions,
+}
+
+/// Where a state stands that is expanded.
+#[derive(Clone, Copy)]
+struct From {
+    /// Its number.
+    id: u32,
+    /// Which it is of those that its round expands.
+    rank: u64,
+}
+
+impl From {
+    /// The state so many after it in its shard.
+    #[inline]
+    fn after(self, states: usize) -> From {
+        let shard = u32::try_from(shard_of(self.id)).unwrap_or(0);
+        let next = index_of(self.id) + u32::try_from(states).unwrap_or(0);
+        From { id: id(shard, next), rank: self.rank + states as u64 }
+    }
+}
+
+/// States that are expanded together: first all steps of one actor, then those of the next, for what is known of an
+/// actor lies together in the processor's caches.
+struct Block<const K: usize> {
+    /// The first, which the others follow in its shard.
+    from: From,
+    states: usize,
+    keys: [[u64; K]; BLOCK],
+    /// Which of the first 64 actors may step.
+    may: [u64; BLOCK],
+    /// Transitions, and [`PROGRESS`] if somebody made progress.
+    made: [u32; BLOCK],
+}
+
+/// States of a block. Ranks go down by less than this.
+const BLOCK: usize = BELOW as usize;
+/// A bit that no number of transitions has.
+const PROGRESS: u32 = 1 << 31;
+
 impl<const W: usize> Batch<W> {
-    /// Expands states; the first one is number `rank` of its round.
-    fn expand<M: Model<W>>(&mut self, model: &mut M, space: &Space<W>, chunk: &Chunk) {
+    /// Expands the states of a chunk. Goals that are `noted` need not be told again.
+    fn expand<M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        chunk: &Chunk,
+        noted: u64,
+    ) {
         self.clear();
-        let mut rank = u64::from(chunk.first);
-        for (of, from, to) in &chunk.pieces {
-            let mut at = *from;
-            while at < *to {
-                match space.keys(*of as usize, at, *to) {
-                    Ok((keys, plan)) => {
-                        self.expand_these(model, space, (&keys, plan), id(*of, at), rank);
-                        let count = u32::try_from(keys.len() / plan.words).unwrap_or(0);
-                        (at, rank) = (at + count, rank + u64::from(count));
-                    }
-                    Err(error) => {
-                        self.error = Some(error);
-                        return;
-                    }
+        self.noted = noted;
+        let actors = worker.model.actors();
+        worker.decisions.begin(actors, space.plans);
+        let words = if space.plan.is_numbers() { space.plan.words } else { W };
+        let told = match words {
+            _ if actors == 0 => self.expand_states(worker.model, space, chunk),
+            1 => self.expand_blocks::<1, M>(worker, space, chunk),
+            2 => self.expand_blocks::<2, M>(worker, space, chunk),
+            3 => self.expand_blocks::<3, M>(worker, space, chunk),
+            WIDEST => self.expand_blocks::<WIDEST, M>(worker, space, chunk),
+            // Too wide for trees: the model is asked.
+            _ => self.expand_blocks::<W, M>(worker, space, chunk),
+        };
+        self.error = told.err();
+    }
+
+    /// Expands states block by block, each by what each actor was seen to do.
+    fn expand_blocks<const K: usize, M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        chunk: &Chunk,
+    ) -> io::Result<()> {
+        let (plan, words) = (&space.plan, space.plan.words);
+        let mut block = Block::<K> {
+            from: From { id: 0, rank: 0 },
+            states: 0,
+            keys: [[0; K]; BLOCK],
+            may: [0; BLOCK],
+            made: [0; BLOCK],
+        };
+        chunk.each_run(space, |keys, written, first, last| {
+            for (at, stored) in keys.chunks_exact(written.words).enumerate() {
+                let from = first.after(at);
+                if block.states == 0 {
+                    block.from = from;
                 }
+                let key = &mut block.keys[block.states];
+                if written == plan {
+                    key[..words].copy_from_slice(stored);
+                } else {
+                    let state = written.decode(&space.dictionary, stored);
+                    key[..words]
+                        .copy_from_slice(&plan.encode(&space.dictionary, &state).unwrap_or([0; W])[..words]);
+                }
+                block.states += 1;
+                // Which states make a block depends on their places alone, for so does the order of what is found.
+                if block.states == BLOCK || index_of(from.id) % BELOW == BELOW - 1 || from.id == last {
+                    self.expand_block(worker, space, &mut block);
+                    block.states = 0;
+                }
+            }
+        })
+    }
+
+    fn expand_block<const K: usize, M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        block: &mut Block<K>,
+    ) {
+        let states = block.states;
+        worker.decisions.may_step(&block.keys[..states], &mut block.may[..states]);
+        block.made[..states].fill(0);
+        for actor in 0..worker.model.actors() {
+            self.step_all(worker, space, actor, block);
+        }
+        for (at, made) in block.made[..states].iter().enumerate() {
+            self.transitions += u64::from(made & !PROGRESS);
+            if made & PROGRESS == 0 {
+                let own = worker.model.stuck(&space.plan.decode(&space.dictionary, &block.keys[at]));
+                self.note(block.from.after(at), None, own);
             }
         }
     }
 
-    /// Expands the states of these keys, which follow each other in a shard; the first has this number and rank.
-    fn expand_these<M: Model<W>>(
+    /// Makes an actor's steps from each state of a block.
+    #[inline]
+    fn step_all<const K: usize, M: Model<W>>(
+        &mut self,
+        Worker { model, decisions }: &mut Worker<'_, M>,
+        space: &Space<W>,
+        actor: usize,
+        Block { from: first, states, keys, may, made }: &mut Block<K>,
+    ) {
+        let (plan, own, first) = (&space.plan, shard_of(first.id), *first);
+        let words = plan.words;
+        let progress = if model.is_progress(actor) { PROGRESS } else { 0 };
+        // Who may step, without a branch for each.
+        let (mut these, mut count) = ([0u8; BLOCK], 0);
+        for (at, may) in (0u8..).zip(&may[..*states]) {
+            these[count] = at;
+            count += if actor < 64 { usize::from(may >> actor & 1 == 1) } else { 1 };
+        }
+        for at in &these[..count] {
+            let at = usize::from(*at) % BLOCK;
+            let (key, made) = (&keys[at], &mut made[at]);
+            let leaf = match decisions.find(actor, key) {
+                Some(found) => found,
+                None => {
+                    let state = plan.decode(&space.dictionary, key);
+                    match decisions.find_anew(actor, (&state, key)) {
+                        Some(found) => found,
+                        None => {
+                            let ways = model.ways(actor, &state);
+                            if K <= WIDEST && plan.is_numbers() {
+                                decisions.learn(actor, &state, &ways, plan);
+                            }
+                            let mut wide = [0; W];
+                            wide[..words].copy_from_slice(&key[..words]);
+                            for outcome in ways.outcomes {
+                                let place = (first.after(at), *made & !PROGRESS);
+                                let next = outcome.of(&state);
+                                self.emit(space, (&state, &wide), place, &next, outcome.goals);
+                                *made = (*made + 1) | progress;
+                            }
+                            continue;
+                        }
+                    }
+                }
+            };
+            if leaf == NOTHING {
+                continue;
+            }
+            for step in decisions.steps(leaf) {
+                let step = decisions.step(step);
+                if let Some((next, turned)) = decisions.make(step, key) {
+                    let rank = first.rank + at as u64;
+                    let list = &mut self.lists[(own ^ turned) % SHARDS];
+                    if K == 1 {
+                        list.extend_from_slice(&[rank, next[0]]);
+                    } else {
+                        list.push(rank);
+                        list.extend_from_slice(&next);
+                    }
+                    if step.goals & !self.noted != 0 {
+                        self.note(first.after(at), Some(*made & !PROGRESS), step.goals);
+                    }
+                } else {
+                    let state = plan.decode(&space.dictionary, key);
+                    let next = decisions.make_anew(step, (&state, key), plan, &space.dictionary);
+                    let mut wide = [0; W];
+                    wide[..words].copy_from_slice(&key[..words]);
+                    let place = (first.after(at), *made & !PROGRESS);
+                    self.emit(space, (&state, &wide), place, &next, step.goals);
+                }
+                *made = (*made + 1) | progress;
+            }
+        }
+    }
+
+    /// Expands states one by one.
+    fn expand_states<M: Model<W>>(
         &mut self,
         model: &mut M,
         space: &Space<W>,
-        (keys, written): (&[u64], &Plan<W>),
-        first: u32,
-        mut rank: u64,
+        chunk: &Chunk,
+    ) -> io::Result<()> {
+        let Space { dictionary, plan, .. } = space;
+        chunk.each_run(space, |keys, written, first, _| {
+            for (at, stored) in keys.chunks_exact(written.words).enumerate() {
+                let from = first.after(at);
+                let state = written.decode(dictionary, stored);
+                let mut key = [0; W];
+                if written == plan {
+                    key[..plan.words].copy_from_slice(stored);
+                } else if let Some(own) = plan.encode(dictionary, &state) {
+                    key = own;
+                }
+                let mut number = 0u32;
+                let own = model.expand(&state, |next, reached| {
+                    self.emit(space, (&state, &key), (from, number), next, reached);
+                    number += 1;
+                });
+                self.transitions += u64::from(number);
+                self.note(from, None, own);
+            }
+        })
+    }
+
+    /// Lays a successor of a state into the list of its shard.
+    #[inline]
+    fn emit(
+        &mut self,
+        space: &Space<W>,
+        (state, key): (&[u64; W], &[u64; W]),
+        (from, number): (From, u32),
+        next: &[u64; W],
+        goals: u64,
     ) {
         let Space { dictionary, plan, .. } = space;
-        for (id, stored) in ids_from(first).zip(keys.chunks_exact(written.words)) {
-            let state = written.decode(dictionary, stored);
-            let mut key = [0; W];
-            if written == plan {
-                key[..plan.words].copy_from_slice(stored);
-            } else if let Some(own) = plan.encode(dictionary, &state) {
-                key = own;
+        let to = moved(shard_of(from.id), state, next);
+        let list = &mut self.lists[to];
+        match plan.encode_from(dictionary, (state, key), next) {
+            Some(next) if plan.words == 1 => list.extend_from_slice(&[from.rank, next[0]]),
+            Some(next) => {
+                list.push(from.rank);
+                list.extend_from_slice(&next[..plan.words]);
             }
-            let total = sum(&state);
-            let mut number = 0u32;
-            let Batch { lists, unknown, goals, .. } = self;
-            let own = model.expand(&state, |next, reached| {
-                let mut changed = total;
-                for w in 0..W {
-                    changed = changed.wrapping_add(part(w, next[w].wrapping_sub(state[w])));
-                }
-                let to = shard(changed);
-                let list = &mut lists[to];
-                match plan.encode_from(dictionary, (&state, &key), next) {
-                    Some(next) if plan.words == 1 => list.extend_from_slice(&[rank, next[0]]),
-                    Some(next) => {
-                        list.push(rank);
-                        list.extend_from_slice(&next[..plan.words]);
-                    }
-                    None => {
-                        unknown.push(Unknown { shard: to, at: list.len(), state: *next });
-                        list.push(rank);
-                        list.extend_from_slice(&key[..plan.words]);
-                    }
-                }
-                if reached != 0 {
-                    goals.push((id, Some(number), reached));
-                }
-                number += 1;
-            });
-            self.transitions += u64::from(number);
-            if own != 0 {
-                self.goals.push((id, None, own));
+            None => {
+                self.unknown.push(Unknown { shard: to, at: list.len(), state: *next });
+                list.push(from.rank);
+                list.extend_from_slice(&key[..plan.words]);
             }
-            rank += 1;
+        }
+        self.note(from, Some(number), goals);
+    }
+
+    /// Notes goals that are reached for the first time.
+    #[inline]
+    fn note(&mut self, from: From, transition: Option<u32>, goals: u64) {
+        if goals & !self.noted != 0 {
+            self.noted |= goals;
+            self.goals.push((from.id, transition, goals));
         }
     }
 }
@@ -120,7 +319,29 @@ struct Chunk {
     first: u32,
 }
 
-/// Cuts the next states of a level, at most `most` of them, into chunks.
+impl Chunk {
+    /// Calls `f` with the keys of states that lie together, the plan that these are of, where the first of the states
+    /// stands, and the number of the last one of its piece.
+    fn each_run<const W: usize>(
+        &self,
+        space: &Space<W>,
+        mut f: impl FnMut(&[u64], &Plan<W>, From, u32),
+    ) -> io::Result<()> {
+        let mut rank = u64::from(self.first);
+        for (shard, from, to) in &self.pieces {
+            let mut at = *from;
+            while at < *to {
+                let (keys, plan) = space.keys(*shard as usize, at, *to)?;
+                f(&keys, plan, From { id: id(*shard, at), rank }, id(*shard, to - 1));
+                let count = u32::try_from(keys.len() / plan.words).unwrap_or(0);
+                (at, rank) = (at + count, rank + u64::from(count));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Cuts the next states of a level, about `most` of them, into chunks, at the ends of blocks.
 struct Cutter {
     /// Shard, and the next state of it.
     at: (u32, u32),
@@ -129,19 +350,22 @@ struct Cutter {
 impl Cutter {
     fn cut(&mut self, shards: &[Shard], most: u32) -> Vec<Chunk> {
         let (mut chunks, mut chunk, mut room, mut left) = (Vec::new(), Chunk::default(), CHUNK, most);
+        let mut states = 0;
         while let Some(shard) = shards.get(self.at.0 as usize)
             && left > 0
         {
             let from = self.at.1.max(shard.level.start);
-            let to = shard.level.end.min(from + room.min(left));
+            let whole = (from + room.min(left)).next_multiple_of(BELOW);
+            let to = shard.level.end.min(whole);
             if from < to {
                 chunk.pieces.push((self.at.0, from, to));
-                room -= to - from;
-                left -= to - from;
+                room = room.saturating_sub(to - from);
+                left = left.saturating_sub(to - from);
+                states += to - from;
             }
             self.at = if to == shard.level.end { (self.at.0 + 1, 0) } else { (self.at.0, to) };
             if room == 0 {
-                let next = Chunk { pieces: Vec::new(), first: chunk.first + CHUNK };
+                let next = Chunk { pieces: Vec::new(), first: states };
                 chunks.push(std::mem::replace(&mut chunk, next));
                 room = CHUNK;
             }
@@ -159,13 +383,18 @@ impl Search<'_> {
     /// # Panics
     ///
     /// If there is no model.
-    pub fn run<const W: usize, M: Model<W>>(mut self, models: &mut [M]) -> Explored {
+    pub fn run<'m, const W: usize, M: Model<W>>(mut self, models: &'m mut [M]) -> Explored {
         let tables = (self.limits.memory / TABLES / models.len() as u64).max(LEAST_TABLES);
-        models.iter_mut().for_each(|model| model.keep_within(tables));
+        let work = |model: &'m mut M| {
+            model.keep_within(tables / 2);
+            Worker { model, decisions: Decisions::new(tables / 2) }
+        };
         let disk = self.disk.take();
-        let (mut space, mut place) = match begin(disk.as_ref(), &models[0].initial()) {
+        let initial = models[0].initial();
+        let mut workers: Vec<Worker<'_, M>> = models.iter_mut().map(work).collect();
+        let (mut space, mut place) = match begin(disk.as_ref(), &initial) {
             Ok(begun) => begun,
-            Err(error) => return Explored::failed(Space::new(&models[0].initial()), error),
+            Err(error) => return Explored::failed(Space::new(&initial), error),
         };
         let until = self.limits.time.map(|time| (Instant::now() + time, time));
         let mut goals = Goals::of(std::mem::take(&mut place.reached));
@@ -210,7 +439,7 @@ impl Search<'_> {
             let room = self.limits.states.saturating_sub(states);
             let fan = transitions.checked_div(expanded).unwrap_or(1) + 1;
             let few = u32::try_from(u64::from(room) / fan).unwrap_or(u32::MAX);
-            let round = if states < MANY { CHUNK * ROUND } else { 8 * CHUNK * ROUND };
+            let round = (states / ROUNDS).clamp(CHUNK * LEAST, CHUNK * MOST_CHUNKS);
             let most = few.max(self.limits.states / 4096).clamp(1, round);
             let Some(most) = self.most_within(&space, &batches, most, fan) else {
                 bound = Some(Bound::Memory(self.limits.memory));
@@ -237,7 +466,7 @@ impl Search<'_> {
             while batches.len() < chunks.len() {
                 batches.push(Mutex::new(Batch::new()));
             }
-            round_of(models, &mut space, &chunks, &mut batches, expanded);
+            round_of(&mut workers, &mut space, &chunks, &mut batches, (expanded, goals.seen));
             for batch in &mut batches[..chunks.len()] {
                 let Ok(batch) = batch.get_mut() else { continue };
                 error = error.or(batch.error.take());
@@ -317,27 +546,27 @@ fn in_use<const W: usize>(space: &Space<W>, batches: &[Mutex<Batch<W>>]) -> u64 
 
 /// Expands chunks and stores what they found.
 fn round_of<const W: usize, M: Model<W>>(
-    models: &mut [M],
+    workers: &mut [Worker<'_, M>],
     space: &mut Space<W>,
     chunks: &[Chunk],
     batches: &mut [Mutex<Batch<W>>],
-    base: u64,
+    (base, noted): (u64, u64),
 ) {
-    let parallel = chunks.len() >= WORTH && models.len() > 1;
+    let parallel = chunks.len() >= WORTH && workers.len() > 1;
     if parallel {
         let next = AtomicUsize::new(0);
         let (told, shared) = (&*batches, &*space);
-        models.par_iter_mut().for_each(|model| {
+        workers.par_iter_mut().for_each(|worker| {
             while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < chunks.len()) {
                 if let Ok(mut batch) = told[at].lock() {
-                    batch.expand(model, shared, &chunks[at]);
+                    batch.expand(worker, shared, &chunks[at], noted);
                 }
             }
         });
     } else {
         for (chunk, batch) in chunks.iter().zip(&mut *batches) {
             let Ok(batch) = batch.get_mut() else { continue };
-            batch.expand(&mut models[0], space, chunk);
+            batch.expand(&mut workers[0], space, chunk, noted);
         }
     }
     let mut found: Vec<&mut Batch<W>> = Vec::new();
@@ -378,12 +607,6 @@ impl Saved {
         *self = Saved { at: Instant::now(), took: begun.elapsed() };
         Ok(())
     }
-}
-
-/// The numbers of the states that follow one in its shard, itself first.
-fn ids_from(first: u32) -> impl Iterator<Item = u32> {
-    let shard = u32::try_from(shard_of(first)).unwrap_or(0);
-    (index_of(first)..).map(move |index| id(shard, index))
 }
 
 /// The goals reached so far.

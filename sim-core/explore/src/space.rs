@@ -9,13 +9,15 @@ use rayon::prelude::*;
 
 use crate::dictionary::{Dictionary, Plan};
 use crate::frozen::Frozen;
-use crate::table::{SHARDS, Shard, id, index_of, record, shard, shard_of, sum};
+use crate::table::{SHARDS, Shard, id, index_of, record, shard, shard_of};
 
 /// The states found so far.
 #[derive(Debug)]
 pub(crate) struct Space<const W: usize> {
     pub(crate) dictionary: Dictionary<W>,
     pub(crate) plan: Plan<W>,
+    /// How many plans there were before this one.
+    pub(crate) plans: u32,
     pub(crate) shards: Vec<Shard>,
     /// States on the disk, in the order in which they were put there.
     pub(crate) frozen: Vec<Frozen<W>>,
@@ -43,6 +45,8 @@ pub(crate) struct Batch<const W: usize> {
     /// Goals reached: state, transition that reached it (none for the state itself), goals.
     pub(crate) goals: Vec<(u32, Option<u32>, u64)>,
     pub(crate) transitions: u64,
+    /// Goals that need not be told again.
+    pub(crate) noted: u64,
     /// The disk failed.
     pub(crate) error: Option<io::Error>,
 }
@@ -54,6 +58,7 @@ impl<const W: usize> Batch<W> {
             unknown: Vec::new(),
             goals: Vec::new(),
             transitions: 0,
+            noted: 0,
             error: None,
         }
     }
@@ -81,11 +86,11 @@ impl<const W: usize> Space<W> {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
         let mut found = vec![0];
         found.extend(&plan.encode(&dictionary, initial).unwrap_or(*initial)[..plan.words]);
-        let shard = &mut shards[shard(sum(initial))];
+        let shard = &mut shards[shard(initial)];
         shard.insert(&found, 0);
         shard.level = 0..1;
         let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
-        Space { dictionary, plan, shards, frozen, settled, levels: vec![(0, vec![0; SHARDS])] }
+        Space { dictionary, plan, plans: 0, shards, frozen, settled, levels: vec![(0, vec![0; SHARDS])] }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -124,6 +129,7 @@ impl<const W: usize> Space<W> {
             let plan = Plan::of(&self.dictionary);
             self.rewrite(&plan, batches);
             self.plan = plan;
+            self.plans += 1;
         }
         let Space { dictionary, plan, .. } = self;
         for batch in batches {
@@ -212,7 +218,7 @@ impl<const W: usize> Space<W> {
 
     /// Whether there are enough states in memory for putting them on the disk to help.
     pub(crate) fn can_freeze(&self) -> bool {
-        self.shards.iter().map(|s| s.keys.len()).sum::<usize>() > SHARDS * 64
+        self.shards.iter().map(|s| s.keys.len()).sum::<usize>() > SHARDS * 16
     }
 
     /// Puts all states that are in memory on the disk.

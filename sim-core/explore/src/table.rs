@@ -3,12 +3,12 @@
 //! A state's number is its place in its shard and the shard's number: states get their numbers in an order that
 //! does not depend on who inserts which shard when.
 
-use crate::dictionary::low;
+use crate::dictionary::{high, low, zobrist};
 use crate::ranks::Ranks;
 
 /// Bits of a state's number that name its shard. How many shards there are is part of the order of states, and so
 /// never depends on the machine.
-const SHARD_BITS: u32 = 6;
+pub(crate) const SHARD_BITS: u32 = 8;
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
 
 /// States of a shard, at most.
@@ -36,22 +36,23 @@ pub(crate) fn length<T>(items: &[T]) -> u32 {
 
 const MIX: u64 = 0xd6e8_feb8_6659_fd93;
 
-/// A sum over the words of a state, from which its shard follows, and which a changed word changes by a product.
-#[inline]
-pub(crate) fn sum<const W: usize>(state: &[u64; W]) -> u64 {
-    state.iter().enumerate().fold(0u64, |sum, (w, word)| sum.wrapping_add(part(w, *word)))
+/// The shard of a state.
+pub(crate) fn shard<const W: usize>(state: &[u64; W]) -> usize {
+    let halves = state
+        .iter()
+        .enumerate()
+        .map(|(w, word)| zobrist(2 * w, low(*word)) ^ zobrist(2 * w + 1, high(*word)));
+    halves.fold(0, |shard, half| shard ^ half)
 }
 
-/// What a word adds to the sum.
+/// The shard of a state that is reached from one whose shard is known.
 #[inline]
-pub(crate) fn part(w: usize, word: u64) -> u64 {
-    word.wrapping_mul((2 * w as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-/// The shard of a state with this sum.
-#[inline]
-pub(crate) fn shard(sum: u64) -> usize {
-    low((sum ^ sum >> 29).wrapping_mul(MIX) >> (64 - SHARD_BITS)) as usize % SHARDS
+pub(crate) fn moved<const W: usize>(mut shard: usize, from: &[u64; W], to: &[u64; W]) -> usize {
+    for (w, (from, to)) in from.iter().zip(to).enumerate().filter(|(_, (from, to))| from != to) {
+        shard ^= zobrist(2 * w, low(*from)) ^ zobrist(2 * w, low(*to));
+        shard ^= zobrist(2 * w + 1, high(*from)) ^ zobrist(2 * w + 1, high(*to));
+    }
+    shard % SHARDS
 }
 
 /// Where a key is looked for: the high half is spread evenly, and so are the low bits.
@@ -85,8 +86,11 @@ pub(crate) struct Shard {
 
 const EMPTY: u32 = u32::MAX;
 
+/// Slots of a table at first.
+const FEWEST: usize = 1 << 4;
+
 /// Slots from which on a table grows by less than double.
-const LARGE: usize = 1 << 13;
+const LARGE: usize = 1 << 11;
 
 /// Slots for so many states, of a table that has some.
 fn slots_for(states: usize, slots: usize) -> usize {
@@ -115,7 +119,7 @@ impl Shard {
             stride,
             keys: Vec::new(),
             first: 0,
-            slots: vec![EMPTY; 1 << 6],
+            slots: vec![EMPTY; FEWEST],
             ranks: Ranks::default(),
             level: 0..0,
             ahead: Vec::new(),
@@ -141,7 +145,7 @@ impl Shard {
     /// Forgets the states in memory, which were put on the disk.
     pub(crate) fn freeze(&mut self) {
         self.first = self.len();
-        (self.keys, self.slots) = (Vec::new(), vec![EMPTY; 1 << 6]);
+        (self.keys, self.slots) = (Vec::new(), vec![EMPTY; FEWEST]);
     }
 
     /// Takes out those states, from `from` on, that are marked.
@@ -187,20 +191,22 @@ impl Shard {
         let stride = if K == 0 { self.stride } else { K };
         self.reserve(found.len() / record(stride));
         let mut ahead = std::mem::take(&mut self.ahead);
-        // Independent loads first, whose misses overlap: the slots, then the keys that they name.
+        // Independent loads first, whose misses overlap: the slots, then the keys that they lead to.
         ahead.clear();
-        ahead.extend(found.chunks_exact(record(stride)).map(|f| hash(&f[1..])));
-        let (index, _) = self.split();
         let mut touched = 0u64;
-        for h in &ahead {
-            let slot = self.slots[self.place(*h)];
-            if slot != EMPTY {
-                touched = touched.wrapping_add(self.keys[(slot & index) as usize * stride]);
+        for found in found.chunks_exact(record(stride)) {
+            let hash = hash(&found[1..]);
+            touched ^= u64::from(self.slots[self.place(hash)]);
+            ahead.push(hash);
+        }
+        for hash in &ahead {
+            if let Ok((_, state)) = self.lookup(*hash, self.place(*hash)) {
+                touched ^= self.keys[state * stride];
             }
         }
         std::hint::black_box(touched);
-        for (found, h) in found.chunks_exact(record(stride)).zip(&ahead) {
-            self.insert_one(&found[1..], *h, base + found[0], stride);
+        for (found, hash) in found.chunks_exact(record(stride)).zip(&ahead) {
+            self.insert_one(&found[1..], *hash, base + found[0], stride);
         }
         self.ahead = ahead;
     }
@@ -217,29 +223,45 @@ impl Shard {
         low((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
     }
 
+    /// The first state of a hash's tag from a slot on.
     #[inline]
-    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64, stride: usize) {
+    fn lookup(&self, hash: u32, mut at: usize) -> Result<(usize, usize), usize> {
         let (index, bits) = self.split();
         let tag = low(u64::from(hash) << bits);
-        let mut at = self.place(hash);
         loop {
             let slot = self.slots[at];
             if slot == EMPTY {
-                break;
+                return Err(at);
             }
             if slot & !index == tag {
-                let from = (slot & index) as usize * stride;
-                let stored = &self.keys[from..from + stride];
-                if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
-                    return;
-                }
+                return Ok((at, (slot & index) as usize));
             }
-            at += 1;
-            if at == self.slots.len() {
-                at = 0;
-            }
+            at = self.next(at);
         }
-        self.slots[at] = tag | (self.len() - self.first);
+    }
+
+    #[inline]
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    #[inline]
+    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64, stride: usize) {
+        let mut from = self.place(hash);
+        let vacant = loop {
+            match self.lookup(hash, from) {
+                Ok((at, state)) => {
+                    let stored = &self.keys[state * stride..][..stride];
+                    if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
+                        return;
+                    }
+                    from = self.next(at);
+                }
+                Err(at) => break at,
+            }
+        };
+        let (_, bits) = self.split();
+        self.slots[vacant] = low(u64::from(hash) << bits) | (self.len() - self.first);
         self.keys.extend_from_slice(key);
         self.ranks.push(rank);
     }

@@ -11,8 +11,10 @@
 
 use std::collections::BTreeSet;
 
+use sim_explore::Outcome;
+
 use super::Symmetry;
-use crate::ground::Outcome;
+use crate::ground::Read;
 use crate::label::Actor;
 use crate::machine::Machine;
 
@@ -71,7 +73,7 @@ impl<const W: usize> Witness<W> {
         state: &[u64; W],
         read: &mut [u64; W],
         outcomes: &[Outcome<W>],
-        mut run: impl FnMut(Who, &[u64; W]) -> (Vec<Outcome<W>>, [u64; W]),
+        mut run: impl FnMut(Who, &[u64; W]) -> (Vec<Outcome<W>>, Read<W>),
     ) {
         if self.refuted {
             return;
@@ -88,7 +90,7 @@ impl<const W: usize> Witness<W> {
             let image = element.plan.apply(state);
             let (theirs, seen) = run(self.tables[self.images[at][table]], &image);
             let back = &symmetry.elements[element.inverse].plan;
-            bits = or(&bits, &back.slots(&seen));
+            bits = or(&bits, &back.slots(&seen.bits));
             let mut ours: Vec<_> = outcomes.iter().map(|o| (o, element.plan.apply(&o.of(state)))).collect();
             let mut theirs: Vec<_> = theirs.iter().map(|o| (o, o.of(&image))).collect();
             ours.sort_by_key(|(o, next)| (*next, o.goals));
