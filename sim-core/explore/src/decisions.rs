@@ -334,7 +334,11 @@ impl Decisions {
             let first = length(self.steps.len());
             for outcome in ways.outcomes {
                 let from = length(self.written.len());
-                for at in (0..2 * W).filter(|at| plan.varies(*at) && half(&outcome.keep, *at) != u32::MAX) {
+                let next = outcome.of(state);
+                // What has had one value so far may be given another one here, for the first time.
+                let changes = |at: &usize| plan.varies(*at) || half(&next, *at) != half(state, *at);
+                let written = |at: &usize| half(&outcome.keep, *at) != u32::MAX;
+                for at in (0..2 * W).filter(written).filter(changes) {
                     let write = (byte(at), half(&outcome.keep, at), half(&outcome.set, at));
                     let number = *self.known_writes.entry(write).or_insert_with(|| {
                         let field = Field::of(write.0, plan);

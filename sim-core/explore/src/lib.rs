@@ -485,6 +485,48 @@ mod tests {
         std::fs::remove_dir_all(&dir).expect("it is ours");
     }
 
+    /// Two counters and a clock of their steps; once the clock says 10, a third actor may ring a bell, for the first time.
+    #[derive(Default)]
+    struct Bell {
+        outcomes: Vec<Outcome<2>>,
+        read: [u64; 2],
+    }
+
+    impl Model<2> for Bell {
+        fn initial(&self) -> [u64; 2] {
+            [0, 0]
+        }
+        fn expand(&mut self, _: &[u64; 2], _: impl FnMut(&[u64; 2], u64)) -> u64 {
+            panic!("it need not be asked so");
+        }
+        fn actors(&self) -> usize {
+            3
+        }
+        fn ways(&mut self, actor: usize, [counters, _]: &[u64; 2]) -> Ways<'_, 2> {
+            self.outcomes.clear();
+            let clock = counters >> 32;
+            self.read = [u64::MAX << 32, 0];
+            if actor == 2 && clock == 10 {
+                self.outcomes.push(Outcome { keep: [u64::MAX, 0], set: [0, 1], goals: 0 });
+            } else if actor < 2 && clock < 20 {
+                let own = 0xff << (8 * actor);
+                self.read[0] |= own;
+                let next = (counters & own) + (1 << (8 * actor)) | (clock + 1) << 32;
+                self.outcomes.push(Outcome { keep: [!own & 0xffff, u64::MAX], set: [next, 0], goals: 0 });
+            }
+            Ways { outcomes: &self.outcomes, read: &self.read, order: &[(1, u32::MAX)] }
+        }
+    }
+
+    #[test]
+    fn a_half_word_that_changes_late_changes_for_all() {
+        let found = Search::default().run(&mut [Bell::default()]);
+        // After n steps there are n + 1 states; and as many for each of those that rang when there were 11, or later.
+        let before: u32 = (0..=20).map(|n| n + 1).sum();
+        let after: u32 = (10..=20).map(|n| n + 1).sum();
+        assert_eq!(found.states(), before + after);
+    }
+
     /// A walk on a grid as actors, whose trees outgrow what room they have: what each does depends on all.
     #[derive(Default)]
     struct Entangled {
