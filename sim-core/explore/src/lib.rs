@@ -511,7 +511,7 @@ mod tests {
             } else if actor < 2 && clock < 20 {
                 let own = 0xff << (8 * actor);
                 self.read[0] |= own;
-                let next = (counters & own) + (1 << (8 * actor)) | (clock + 1) << 32;
+                let next = ((counters & own) + (1 << (8 * actor))) | ((clock + 1) << 32);
                 self.outcomes.push(Outcome { keep: [!own & 0xffff, u64::MAX], set: [next, 0], goals: 0 });
             }
             Ways { outcomes: &self.outcomes, read: &self.read, order: &[(1, u32::MAX)] }
