@@ -210,20 +210,8 @@ impl<'a> Explorer<'a> {
             notes: asked(),
             runaway: None,
         };
-        let pages = u32::try_from(student.machine.spec().pages.len()).unwrap_or(0);
-        let mut tables = Vec::new();
-        for actor in student.machine.actors() {
-            let ground = || Ground::new(student.machine.counter(actor).map(|s| positions[s.0 as usize]));
-            match actor {
-                Actor::Cache => {
-                    tables.extend((0..student.memory.slots.lines()).map(|l| ((actor, Some(l)), ground())));
-                }
-                Actor::World => tables.extend((0..pages).map(|p| ((actor, Some(p)), ground()))),
-                Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) | Actor::Buffer(_) => {
-                    tables.push(((actor, None), ground()))
-                }
-            }
-        }
+        let ground = |actor| Ground::new(student.machine.counter(actor).map(|s| positions[s.0 as usize]));
+        let tables: Vec<_> = self.actors().into_iter().map(|who| (who, ground(who.0))).collect();
         let partial_order =
             if self.partial_order { PartialOrder::of(student.machine, positions) } else { None };
         let symmetric = symmetric.map(|s| {
@@ -241,6 +229,19 @@ impl<'a> Explorer<'a> {
             scratch: Scratch::default(),
             room: Room::new(u64::MAX),
         }
+    }
+
+    /// Who can step: the caches line by line, the world page by page.
+    fn actors(&self) -> Vec<Who> {
+        let machine = self.student.machine;
+        let pages = u32::try_from(machine.spec().pages.len()).unwrap_or(0);
+        let each = |actor, count| (0..count).map(|n| (actor, Some(n))).collect();
+        let of = |actor| match actor {
+            Actor::Cache => each(actor, self.student.memory.slots.lines()),
+            Actor::World => each(actor, pages),
+            Actor::Task(_) | Actor::Preempt(_) | Actor::Irq(_) | Actor::Buffer(_) => vec![(actor, None)],
+        };
+        machine.actors().into_iter().flat_map(of).collect()
     }
 
     /// Walks at random, until all walks are made or each goal of `stop_at` was met.
@@ -331,7 +332,7 @@ impl<'a> Explorer<'a> {
     ///
     /// As [`Explorer::run`].
     pub fn run_without_tables(&mut self, search: Search<'_>) -> Result<Explored, usize> {
-        in_width!(self.words, W => search.run(&mut [Direct::<W> { explorer: self }]))
+        in_width!(self.words, W => search.run(&mut [Direct::<W>::new(self)]))
     }
 
     /// Reorders a schedule so that actors take turns less often: a step moves ahead where nobody in between can
@@ -640,6 +641,14 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
 /// A machine's transitions by the step function itself.
 struct Direct<'e, 'a, const W: usize> {
     explorer: &'e mut Explorer<'a>,
+    actors: Vec<Who>,
+    outcomes: Vec<Outcome<W>>,
+}
+
+impl<'e, 'a, const W: usize> Direct<'e, 'a, W> {
+    fn new(explorer: &'e mut Explorer<'a>) -> Self {
+        Direct { actors: explorer.actors(), explorer, outcomes: Vec::new() }
+    }
 }
 
 impl<const W: usize> Model<W> for Direct<'_, '_, W> {
@@ -651,16 +660,35 @@ impl<const W: usize> Model<W> for Direct<'_, '_, W> {
 
     fn expand(&mut self, state: &[u64; W], mut emit: impl FnMut(&[u64; W], u64)) -> u64 {
         let mut progress = false;
-        let mut padded = [0; W];
-        self.explorer.each(state, |actor, _, next, notes| {
-            progress |= actor != Actor::World;
-            padded.copy_from_slice(next);
-            emit(&padded, goals_of(notes));
-        });
-        let mut state = *state;
-        let store = Packed { words: &mut state, layout: &self.explorer.positions };
-        let stuck = !progress && !self.explorer.student.machine.finished(&store);
-        u64::from(stuck) << goal_of(EventKind::Deadlock)
+        for actor in 0..self.actors.len() {
+            progress |= self.is_progress(actor) && !self.ways(actor, state).outcomes.is_empty();
+            self.outcomes.iter().for_each(|outcome| emit(&outcome.of(state), outcome.goals));
+        }
+        if progress { 0 } else { self.stuck(state) }
+    }
+
+    fn actors(&self) -> usize {
+        self.actors.len()
+    }
+
+    fn is_learned(&self) -> bool {
+        false
+    }
+
+    fn ways(&mut self, actor: usize, state: &[u64; W]) -> Ways<'_, W> {
+        let Explorer { student, positions, .. } = &mut *self.explorer;
+        let who = self.actors[actor];
+        self.outcomes = ways(state, positions, |store, chooser| student.teach(who, store, chooser)).0;
+        Ways { outcomes: &self.outcomes, read: &[u64::MAX; W], order: &[] }
+    }
+
+    fn is_progress(&self, actor: usize) -> bool {
+        self.actors[actor].0 != Actor::World
+    }
+
+    fn stuck(&self, state: &[u64; W]) -> u64 {
+        let store = Packed { words: &mut state.clone(), layout: &self.explorer.positions };
+        if self.explorer.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
     }
 }
 

@@ -35,6 +35,10 @@ pub trait Model<const W: usize>: Send {
     fn actors(&self) -> usize {
         0
     }
+    /// Whether what the actors do may be learned, rather than asked for every state.
+    fn is_learned(&self) -> bool {
+        true
+    }
     /// Every way in which an actor can go on from a state, in the order of [`Model::expand`].
     fn ways(&mut self, actor: usize, state: &[u64; W]) -> Ways<'_, W> {
         let _ = (actor, state);

@@ -181,6 +181,7 @@ impl<const W: usize> Batch<W> {
         let (plan, own, first) = (&space.plan, shard_of(first.id), *first);
         let words = plan.words;
         let progress = if model.is_progress(actor) { PROGRESS } else { 0 };
+        let learns = K <= WIDEST && plan.is_numbers() && model.is_learned();
         // Who may step, without a branch for each.
         let (mut these, mut count) = ([0u8; BLOCK], 0);
         for (at, may) in (0u8..).zip(&may[..*states]) {
@@ -198,7 +199,7 @@ impl<const W: usize> Batch<W> {
                         Some(found) => found,
                         None => {
                             let ways = model.ways(actor, &state);
-                            if K <= WIDEST && plan.is_numbers() {
+                            if learns {
                                 decisions.learn(actor, &state, &ways, plan);
                             }
                             let mut wide = [0; W];
