@@ -247,16 +247,16 @@ impl<const W: usize> Ground<W> {
         }
         teacher.learned(state, &mut read, &found);
         found.iter_mut().for_each(|o| o.read = read);
-        let from = self.outcomes.len();
+        let (from, had) = (self.outcomes.len(), self.outcomes.capacity());
         self.outcomes.append(&mut found);
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let mut outcomes = (number(from), number(self.outcomes.len()));
-        let mut learned = (self.outcomes.len() - from) * size_of::<Outcome<W>>();
-        if learned == 0 {
-            let reason = number(self.reasons.len());
+        let mut learned = (self.outcomes.capacity() - had) * size_of::<Outcome<W>>();
+        if outcomes.0 == outcomes.1 {
+            let (reason, had) = (number(self.reasons.len()), self.reasons.capacity());
             self.reasons.push(Reason::of(&read, state));
             outcomes = (reason, reason);
-            learned += size_of::<Reason>();
+            learned += (self.reasons.capacity() - had) * size_of::<Reason>();
         }
         let before = self.tables[table].entries.len();
         self.tables[table].learn(&read, state, outcomes);

@@ -28,10 +28,11 @@ const MANY: u32 = 1 << 24;
 const FEWEST: u32 = 64;
 /// The lists of a round take at most this part of the memory.
 const LISTS: u64 = 16;
-/// The models' own tables take at most this part of the memory.
-const TABLES: u64 = 8;
-/// What they may take however little memory there is.
-const LEAST_TABLES: u64 = 2 << 20;
+/// The models' own tables take at most this part of the memory. It is set aside whether they need it or not, since
+/// what they need depends on the threads; so a search ends by as little short of its memory.
+const TABLES: u64 = 32;
+/// What the tables of a thread may take however little memory there is.
+const LEAST_TABLES: u64 = 512 << 10;
 /// Chunks from which on a round is worth the threads.
 const WORTH: usize = 3;
 
