@@ -98,7 +98,7 @@ fn litmus_files_that_are_wrong() {
         ("unknown key", good.replace("pcpus = 2", "pcpu = 2"), ":4:1"),
         ("no pCPU", good.replace("pcpus = 2", "pcpus = 0"), "expected 1 to 16"),
         ("too many pCPUs", good.replace("pcpus = 2", "pcpus = 17"), "expected 1 to 16"),
-        ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), "pCPU 7 of 0 to 1"),
+        ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), ":13:9: pCPU 7 of 0 to 1"),
         ("a core too many", good.replace("pcpus = 2", "pcpus = 2\ncores = [0, 65535]"), ":5:1: core 65535"),
         ("a CCX too many", good.replace("pcpus = 2", "pcpus = 2\nccxs = [0, 65535]"), ":5:1: CCX 65535"),
         (
@@ -107,12 +107,18 @@ fn litmus_files_that_are_wrong() {
             "expected a whole number from 0 to",
         ),
         ("a negative number", good.replace("pcpus = [1]", "pcpus = [-1]"), ":13:10"),
-        ("a pCPU twice", good.replace("pcpus = [1]", "pcpus = [1, 1]"), "pCPU 1 is named twice"),
+        ("a pCPU twice", good.replace("pcpus = [1]", "pcpus = [1, 1]"), ":13:9: pCPU 1 is named twice"),
+        ("a VM that is not there", good.replace("guest = ", "vm = 3\nguest = "), ":8:6: vm 3 of 0 to 0"),
+        (
+            "the VM of a page that is not there",
+            good.replace("name = \"P\"", "name = \"P\", vm = 2"),
+            ":5:29: vm 2 of 0 to 0",
+        ),
         ("a page without a C name", good.replace("\"P\"", "\"P-1\""), "`P-1`: expected a name as in C"),
         (
             "a page twice",
             good.replace("pages = [", "pages = [{ name = \"P\" }, "),
-            "two pages are called `P`",
+            ":5:35: two pages are called `P`",
         ),
         (
             "an actor with parameters",
