@@ -287,7 +287,7 @@ impl Litmus {
         if f.vcpu.is_empty() && f.task.is_empty() && f.device.is_empty() {
             return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
         }
-        refuse::names(f, &self.body, &|at, message| fail(at + super::OPENING, message))
+        refuse::names(f, self.file.as_ref(), &self.body, &|at, message| fail(at + super::OPENING, message))
     }
 
     /// The model of the test on a part.
