@@ -51,7 +51,7 @@ pub(crate) fn check(args: &CheckArgs, out: &mut Output) -> Result<Exit, Failure>
         out.log("no schedule saved: nothing is violated");
     }
     match (&violated, args.cases.search.about.format.format) {
-        (Some(first), Format::Table) => out.print(&next_steps(first, saved.as_deref(), stories)),
+        (Some(first), Format::Table) => out.print(&next_steps(first, saved.as_deref(), stories, out.width())),
         (Some(_), Format::Json | Format::Csv) => {
             if let Some(path) = saved {
                 out.log(&format!("schedule saved: sevsim replay {path}"));

@@ -34,6 +34,7 @@ use exit::{Exit, Failure};
 use output::Output;
 
 fn main() -> ExitCode {
+    svm_native::allocator::give_back_large_blocks();
     let cli = Cli::read();
     interrupt::install();
     let mut out = Output::new();

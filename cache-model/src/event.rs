@@ -105,8 +105,9 @@ pub enum Victim {
     Host,
     /// A VM: its data, or what it reads.
     Vm,
-    /// The VMM that did it to itself: memory that it uses on its own, damaged by its own guest (history, X07 and
-    /// B30; a VMM that pulls memory from under its own running guest). Nobody else is hurt.
+    /// The VMM that did it to itself: memory that it uses on its own, damaged by its own guest
+    /// (20231110003734.1014084-2: a region that is unregistered without a write-back; a VMM that pulls memory from under
+    /// its own running guest). Nobody else is hurt.
     Myself,
 }
 

@@ -5,7 +5,7 @@ use svm_model::walk::{Cut, Walked};
 use workloads::check::{Counterexample, Verdict};
 
 use super::number::{grouped, plural};
-use super::table::{pad, styled, wrap};
+use super::table::{pad, styled, wrap, wrap_command};
 use super::{story, style};
 use crate::args::Stories;
 use crate::cases::{Checked, bound_name};
@@ -227,8 +227,9 @@ fn in_words(walked: &Walked) -> String {
     )
 }
 
-/// What to type after a violation.
-pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories) -> String {
+/// What to type after a violation, in lines of at most `width` columns.
+pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories, width: usize) -> String {
+    const LABEL: usize = "next:  ".len();
     let mut lines: Vec<String> = Vec::new();
     match saved {
         Some(path) => lines.push(format!("sevsim replay {path}")),
@@ -241,5 +242,8 @@ pub(crate) fn next_steps(first: &Checked, saved: Option<&str>, stories: Stories)
     } else if stories == Stories::None {
         lines.push(first.command());
     }
-    format!("\n{}  {}\n", styled("next:", style::strong()), lines.join("\n       "))
+    let lines: Vec<String> =
+        lines.iter().map(|line| wrap_command(line, width.saturating_sub(LABEL), 4)).collect();
+    let lines = lines.join("\n").replace('\n', &format!("\n{}", " ".repeat(LABEL)));
+    format!("\n{}  {lines}\n", styled("next:", style::strong()))
 }

@@ -154,9 +154,42 @@ pub(crate) fn wrap(text: &str, width: usize, indent: usize) -> String {
     lines
 }
 
+/// A command to type: lines of at most `width` characters where its options allow that, each but the last ending in a
+/// backslash, each but the first indented by `indent`.
+pub(crate) fn wrap_command(command: &str, width: usize, indent: usize) -> String {
+    let mut options = command.split(" -");
+    let mut lines = options.next().unwrap_or_default().to_owned();
+    let mut used = columns(&lines);
+    for option in options {
+        // An option stays beside its value; a backslash needs two columns.
+        if used + columns(option) + " - \\".len() > width {
+            lines.push_str(&format!(" \\\n{}", " ".repeat(indent)));
+            used = indent;
+        } else {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(&format!("-{option}"));
+        used += 1 + columns(option);
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_goes_on_in_the_next_line_after_a_backslash() {
+        let command = "sevsim check a-b --policy c-d --part e -D F=-1 --stories all";
+        assert_eq!(wrap_command(command, 100, 4), command);
+        for width in 24..=command.len() {
+            let lines = wrap_command(command, width, 4);
+            assert!(lines.lines().all(|l| l.len() <= width), "{width}\n{lines}");
+            assert_eq!(lines.replace(" \\\n    ", " "), command, "{width}");
+        }
+        assert_eq!(wrap_command("check --policy a", 10, 2), "check \\\n  --policy a");
+    }
 
     #[test]
     fn columns_are_aligned_and_lines_have_no_trailing_spaces() {

@@ -4,7 +4,7 @@
  *         is loaded marks itself again (Sean Christopherson, 3 Dec 2024, first half).
  * Cost:   only CPUs that ran the VM since the last reclaim are flushed.
  * Broken: a second flusher finds the mask empty while the first one's IPIs are still on their way, returns, and
- *         frees its page under a dirty line (bug B11).
+ *         frees its page under a dirty line (Z0-h73xBQgGuAI3H says it of v2 and v3 of March 2024).
  */
 
 struct kvm {

@@ -2,7 +2,7 @@
  * Rule:   a CPU is marked before each VMRUN; a reclaim executes WBINVD on the marked CPUs, waits, then clears the mask
  *         (v1 of March 2024).
  * Cost:   the least that a mask can cost.
- * Broken: a vCPU that runs between the write-back on its CPU and the clearing loses its mark (bug B09); after it has
+ * Broken: a vCPU that runs between the write-back on its CPU and the clearing loses its mark (ZeYK-hNDQz5cFhre); after it has
  *         moved, the next reclaim passes its old CPU by.
  */
 

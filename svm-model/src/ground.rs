@@ -261,15 +261,22 @@ impl<const W: usize> Ground<W> {
         let (from, first) = (number(self.outcomes.len()), number(self.orders.len()));
         let lesson = number(self.lessons.len());
         let reason = if found.is_empty() { Reason::of(lesson, &read, state) } else { Reason::NONE };
-        let before = self.tables[table].entries.len();
+        let before = self.bytes(table);
         self.tables[table].learn(&read, state, lesson);
-        let entries = self.tables[table].entries.len().saturating_sub(before) * size_of::<u64>();
-        room.take(entries + order.len() * 8 + size_of::<Lesson<W>>() + found.len() * size_of::<Outcome<W>>());
         self.outcomes.extend(found);
         self.orders.extend(order);
         let (outcomes, order) = ((from, number(self.outcomes.len())), (first, number(self.orders.len())));
         self.lessons.push(Lesson { outcomes, read, order, reason });
+        room.take(self.bytes(table).saturating_sub(before));
         lesson
+    }
+
+    /// Bytes of what was learned, and of one table.
+    fn bytes(&self, table: usize) -> usize {
+        self.outcomes.capacity() * size_of::<Outcome<W>>()
+            + self.orders.capacity() * size_of::<(u8, u32)>()
+            + self.lessons.capacity() * size_of::<Lesson<W>>()
+            + self.tables[table].entries.capacity() * size_of::<u64>()
     }
 }
 

@@ -31,6 +31,12 @@ impl Machine {
             let (Some(slot), Some((instance, _)), Some(value)) = (slot, at, constant(src)) else {
                 return Err(self.no_initial(pc, "there is no such variable in this model"));
             };
+            let var = &self.code.vars[usize::from(place.var.0)];
+            if !bits && !var.names.is_empty() && !var.names.iter().any(|(n, _)| *n == value) {
+                let names: Vec<&str> = var.names.iter().map(|(_, name)| name.as_str()).collect();
+                let message = format!("{value} is none of {}", names.join(", "));
+                return Err(self.no_initial(pc, &message));
+            }
             let old = self.layout.slots()[slot.0 as usize].init;
             if !self.layout.start_as(slot, if bits { old | value } else { value }) {
                 return Err(self.no_initial(pc, "the variable cannot have this value"));

@@ -160,7 +160,7 @@ const TLB_SLOTS: usize = 64;
 const TLB_WORD: usize = 62;
 
 /// Entries that every kernel text must define.
-const KERNEL_ENTRIES: [&str; 3] = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in"];
+pub const KERNEL_ENTRIES: [&str; 3] = ["vcpu_thread", "vcpu_sched_out", "vcpu_sched_in"];
 
 fn hi(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)

@@ -98,7 +98,7 @@ fn litmus_files_that_are_wrong() {
         ("unknown key", good.replace("pcpus = 2", "pcpu = 2"), ":4:1"),
         ("no pCPU", good.replace("pcpus = 2", "pcpus = 0"), "expected 1 to 16"),
         ("too many pCPUs", good.replace("pcpus = 2", "pcpus = 17"), "expected 1 to 16"),
-        ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), "pCPU 7 of 0 to 1"),
+        ("a pCPU that is not there", good.replace("pcpus = [1]", "pcpus = [7]"), ":13:9: pCPU 7 of 0 to 1"),
         ("a core too many", good.replace("pcpus = 2", "pcpus = 2\ncores = [0, 65535]"), ":5:1: core 65535"),
         ("a CCX too many", good.replace("pcpus = 2", "pcpus = 2\nccxs = [0, 65535]"), ":5:1: CCX 65535"),
         (
@@ -107,12 +107,18 @@ fn litmus_files_that_are_wrong() {
             "expected a whole number from 0 to",
         ),
         ("a negative number", good.replace("pcpus = [1]", "pcpus = [-1]"), ":13:10"),
-        ("a pCPU twice", good.replace("pcpus = [1]", "pcpus = [1, 1]"), "pCPU 1 is named twice"),
+        ("a pCPU twice", good.replace("pcpus = [1]", "pcpus = [1, 1]"), ":13:9: pCPU 1 is named twice"),
+        ("a VM that is not there", good.replace("guest = ", "vm = 3\nguest = "), ":8:6: vm 3 of 0 to 0"),
+        (
+            "the VM of a page that is not there",
+            good.replace("name = \"P\"", "name = \"P\", vm = 2"),
+            ":5:29: vm 2 of 0 to 0",
+        ),
         ("a page without a C name", good.replace("\"P\"", "\"P-1\""), "`P-1`: expected a name as in C"),
         (
             "a page twice",
             good.replace("pages = [", "pages = [{ name = \"P\" }, "),
-            "two pages are called `P`",
+            ":5:35: two pages are called `P`",
         ),
         (
             "an actor with parameters",
@@ -127,6 +133,21 @@ fn litmus_files_that_are_wrong() {
         ),
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
+        (
+            "an expectation for a file that is not there",
+            good.replacen("policies = [\"*\"", "policies = [\"./none.c\", \"*\"", 1),
+            "`./none.c`, and there is no such file",
+        ),
+        (
+            "a number for a flag",
+            good.replace("pages = [", "set = { \"vm0->mirror\" = 77 }\npages = ["),
+            "77 does not fit: a `bool` is `true` or `false`\n --> bad.litmus:5:10",
+        ),
+        (
+            "a number for an enumeration",
+            good.replace("pages = [", "set = { \"vcpu0->mode\" = 77 }\npages = ["),
+            "77 is none of OUTSIDE_GUEST_MODE, IN_GUEST_MODE, EXITING_GUEST_MODE\n --> bad.litmus:5:10",
+        ),
         ("a closing line that is missing", good.replace("\n+++\n", "\n"), ":1:1"),
         ("a front matter with nothing in it", "+++\n+++\n".to_owned(), "the front matter is empty"),
         ("a byte order mark", format!("\u{feff}{good}"), "a byte order mark"),
@@ -244,6 +265,21 @@ fn scenarios_that_are_wrong() {
         ("too many pCPUs", good.replacen("pcpus = 16", "pcpus = 9999", 1), "expected 1 to 384"),
         ("too few pCPUs", good.replacen("pcpus = 16", "pcpus = 2", 1), "of 0 to 1"),
         (
+            "two reclaimers on one pCPU",
+            good.replacen("pcpus = [15]", "pcpus = [14]", 1),
+            "bad.toml:31:1: reclaim1 has no pCPU of its own: [14] is taken by reclaim0",
+        ),
+        (
+            "a vCPU and a reclaimer on one pCPU",
+            good.replacen("pcpus = [6, 7, 8, 9]", "pcpus = [6, 7, 8, 15]", 1),
+            "bad.toml:31:1: reclaim1 has no pCPU of its own: [15] is taken by neighbour.vcpu3",
+        ),
+        (
+            "a pCPU twice, with a vCPU on each",
+            good.replacen("pcpus = [6, 7, 8, 9]", "pcpus = [6, 7, 8, 8]", 1),
+            "bad.toml:17:1: neighbour.vcpu3 has no pCPU of its own: [8] is taken by neighbour.vcpu2",
+        ),
+        (
             "an unknown part",
             good.replacen("part = \"genoa\"", "part = \"genua\"", 1),
             "did you mean `genoa`?",
@@ -301,6 +337,17 @@ fn traces_that_cannot_be_used() {
         ran.ends(2).says(&[file]);
     }
     sevsim_with(b"", &["run", "numa-churn", "--policy", "no-flush", "--guest-trace", "-"]).ends(2);
+}
+
+/// Each way round such a loop is a step: one step has not as many outcomes as there are ways to go round.
+#[test]
+fn a_loop_of_choices_is_searched_like_any_other() {
+    let folder = Folder::new();
+    let body = "\tfor (;;) {\n\t\tif (maybe())\n\t\t\tn = n + 1;\n\t}";
+    folder.file("loop.c", format!("u8 n;\n{}", policy(body)));
+    let args = ["check", "reclaim-one-vcpu", "--part", "rome", "--policy", "loop.c", "--states", "50k"];
+    let ran = sevsim_in(&folder, &args);
+    assert!([0, 5].contains(&ran.code), "{}\n{}", ran.out, ran.err);
 }
 
 #[test]

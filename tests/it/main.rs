@@ -4,6 +4,8 @@ mod bad_input;
 mod checks;
 mod docs;
 mod goldens;
+#[cfg(target_os = "linux")]
+mod memory;
 mod module;
 mod names;
 mod native;

@@ -260,3 +260,30 @@ pub(crate) fn with_each_switch(text: &str) -> String {
     let calls = each_call(&format!("{above}{between}"), &held, &kernel);
     format!("{above}{MARK}{table}{AFTER}{between}{CALLS}{calls}")
 }
+
+#[test]
+fn the_lock_of_the_asids_is_missed_in_each_race_that_it_excludes() {
+    let calls = ["\tmutex_lock(&sev_bitmap_lock);\n", "mutex_unlock(&sev_bitmap_lock);\n"];
+    let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
+    let unlocked = calls.iter().fold(sites.clone(), |text, call| text.replace(call, "\n"));
+    assert_eq!(unlocked.matches("sev_bitmap_lock").count(), 1, "its definition alone is left");
+    let kernel = named(KERNELS, KERNEL);
+    let include = "#include \"sev-6.17.c\"\n";
+    let whole = |sites: &str| NamedText { text: kernel.text.replacen(include, sites, 1), ..kernel.clone() };
+    let (right, wrong) = (whole(&sites), whole(&unlocked));
+    let (_, file, text) = BUILTIN.iter().find(|t| t.0 == "asid-bitmap").expect("a built-in test");
+    let policy = named(POLICIES, "no-flush");
+    for litmus in Litmus::parse(file, text).expect("a built-in test").variants() {
+        let verdict = |kernel: &NamedText| {
+            let case =
+                CheckCase { litmus: &litmus, policy: &policy, kernel, part: "rome", sme_coherent: false };
+            case.run(Limits::default(), None, None).expect("it runs").verdict
+        };
+        assert_eq!(
+            (verdict(&right), verdict(&wrong)),
+            (Verdict::Holds, Verdict::Violated),
+            "{}",
+            litmus.name
+        );
+    }
+}

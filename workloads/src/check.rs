@@ -11,6 +11,7 @@ use sev_arch::VmId;
 use sim_explore::{Bound, Disk, Explored, Limits, Progress, Search};
 use svm_model::explore::{Explorer, Reductions, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
+use svm_model::machine::KERNEL_ENTRIES;
 use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind, VmKind};
 use svm_model::story::StoryStep;
 use svm_model::twin::Twin;
@@ -333,7 +334,13 @@ impl CheckCase<'_> {
                 Diag { file, line, column, source_line, ..diag }
             }
             None if diag.line == 0 => {
-                Diag { message: format!("{}: {}", self.litmus.file, diag.message), ..diag }
+                let kernels = KERNEL_ENTRIES.iter().any(|f| diag.message.contains(&format!("`{f}`")));
+                let (file, help) = if kernels {
+                    (&self.kernel.file, Some("each kernel's text has to define it".to_owned()))
+                } else {
+                    (&self.litmus.file, None)
+                };
+                Diag { message: format!("{file}: {}", diag.message), help: diag.help.or(help), ..diag }
             }
             None => diag,
         }

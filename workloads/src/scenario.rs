@@ -255,7 +255,7 @@ impl Scenario {
                     vm.vcpus,
                     vm.pcpus.len()
                 );
-                return Err(self.fail("pcpus = [", message));
+                return Err(place(&self.file, &self.text, self.list_in("[[vm]]", i), message));
             }
             if vm.accesses == 0 {
                 return Err(self.fail("accesses", format!("VM {} makes no access", vm.name)));

@@ -167,9 +167,13 @@ impl Decisions {
 
     /// Bytes in use, about.
     pub(crate) fn bytes(&self) -> u64 {
-        let nodes = self.nodes.len() * size_of::<Node>() + self.known.len() * 24 + self.kids.len() * 4;
-        let writes = self.writes.len() * (size_of::<Write>() + 32) + self.made.len() * size_of::<Made>();
-        let steps = self.steps.len() * size_of::<Step>() + self.leaves.len() * 8 + self.written.len() * 4;
+        let nodes =
+            self.nodes.capacity() * size_of::<Node>() + self.known.len() * 24 + self.kids.capacity() * 4;
+        let writes =
+            self.writes.capacity() * (size_of::<Write>() + 32) + self.made.capacity() * size_of::<Made>();
+        let steps = self.steps.capacity() * size_of::<Step>()
+            + self.leaves.capacity() * 8
+            + self.written.capacity() * 4;
         (nodes + writes + steps) as u64
     }
 

@@ -33,10 +33,14 @@ const MOST_CHUNKS: u32 = 1 << 10;
 const FEWEST: u32 = 64;
 /// The lists of a round take at most this part of the memory.
 const LISTS: u64 = 16;
-/// The models' own tables take at most this part of the memory.
-const TABLES: u64 = 8;
-/// What they may take however little memory there is.
-const LEAST_TABLES: u64 = 2 << 20;
+/// The models' own tables take at most this part of the memory. It is set aside whether they need it or not, since
+/// what they need depends on the threads; so a search ends by as little short of its memory.
+const TABLES: u64 = 40;
+/// What the allocator takes for itself: ends of pages, and what is free between small blocks. A part of the memory, from
+/// measurements at 100 MiB; of more memory it is less.
+const SLACK: u64 = 64;
+/// What the tables of a thread may take however little memory there is.
+const LEAST_TABLES: u64 = 256 << 10;
 /// Chunks from which on a round is worth the threads.
 const WORTH: usize = 3;
 
@@ -492,7 +496,7 @@ impl Search<'_> {
 
     /// What of the memory is for the states and the lists.
     fn memory(&self) -> u64 {
-        self.limits.memory - self.limits.memory / TABLES
+        self.limits.memory - self.limits.memory / TABLES - self.limits.memory / SLACK
     }
 
     /// How many states the next round may expand, at most `most`, so that what it finds keeps within the memory;

@@ -44,7 +44,7 @@ pub(crate) fn compile_with(
 ) -> Result<Code, Vec<Diag>> {
     let mut faults = Vec::new();
     let texts = include::read(sources, find, &mut faults);
-    if faults.is_empty() {
+    if faults.iter().all(|fault| fault.understood) {
         match Machine::new(config) {
             Ok(machine) => {
                 let program = collect(&texts, config, machine, &mut faults);

@@ -81,15 +81,22 @@ pub(crate) struct Fault {
     pub(crate) message: String,
     pub(crate) expected: Option<String>,
     pub(crate) help: Option<String>,
+    /// The tree says what was meant all the same, so that what else is wrong can be told, too.
+    pub(crate) understood: bool,
 }
 
 impl Fault {
     pub(crate) fn at(span: Span, message: impl Into<String>) -> Fault {
-        Fault { span: Some(span), message: message.into(), expected: None, help: None }
+        Fault { span: Some(span), ..Fault::nowhere(message) }
     }
 
     pub(crate) fn nowhere(message: impl Into<String>) -> Fault {
-        Fault { span: None, message: message.into(), expected: None, help: None }
+        Fault { span: None, message: message.into(), expected: None, help: None, understood: false }
+    }
+
+    pub(crate) fn understood(mut self) -> Fault {
+        self.understood = true;
+        self
     }
 
     pub(crate) fn expected(mut self, what: impl Into<String>) -> Fault {
@@ -156,7 +163,7 @@ pub(crate) fn resolve(faults: Vec<Fault>, sources: &[(&str, &str)]) -> Vec<Diag>
 }
 
 fn place(fault: Fault, sources: &[(&str, &str)]) -> Diag {
-    let Fault { span, message, expected, help } = fault;
+    let Fault { span, message, expected, help, .. } = fault;
     let Some((span, &(file, text))) =
         span.and_then(|span| sources.get(usize::from(span.file)).map(|source| (span, source)))
     else {

@@ -166,10 +166,15 @@ impl<'a> Parser<'a> {
     }
 
     fn fail<T>(&mut self, fault: Fault) -> Parsed<T> {
+        self.report(fault);
+        Err(Reported)
+    }
+
+    /// Reports what the parser can go on after.
+    fn report(&mut self, fault: Fault) {
         if self.faults.len() < FAULTS {
             self.faults.push(fault);
         }
-        Err(Reported)
     }
 
     /// What stands here, for a message.
@@ -343,9 +348,10 @@ impl<'a> Parser<'a> {
 
     fn include_line(&mut self) -> Parsed<ItemKind> {
         let Token { tok: Tok::Str(name), span, .. } = self.token() else {
-            let fault = Fault::at(self.span(), format!("unexpected {}", self.found()))
+            let mut fault = Fault::at(self.span(), format!("unexpected {}", self.found()))
                 .expected("expected the name of a text in quotes")
                 .help("what the kernel's headers declare is built in: leave `#include <...>` out");
+            fault.understood = self.is("<");
             return self.fail(fault);
         };
         self.next();

@@ -7,11 +7,12 @@
 //! *Not here*: printing, and reading profiles (`cache-model/src/part/profile.rs`).
 //!
 //! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), counters (`perf`), mapped memory
-//! (`buffer`) and guests' memory (`guest`, `sev::real`), each in its module and nowhere else. Elsewhere than on x86-64 Linux these modules are
-//! missing, and probe and calibration say so.
+//! (`buffer`), guests' memory (`guest`, `sev::real`) and the allocator's setting ([`allocator`]), each in its module and nowhere
+//! else. Elsewhere than on x86-64 Linux these modules are missing, or do nothing, and probe and calibration say so.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod admit;
+pub mod allocator;
 pub mod calibrate;
 pub mod cpuid;
 pub mod noise;

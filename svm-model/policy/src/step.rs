@@ -380,6 +380,7 @@ pub fn settle<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P) 
 }
 
 fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spent: Option<Pc>) -> Outcome {
+    let mut chosen: Option<Pc> = None;
     for _ in 0..FUEL {
         let at = context.pc;
         let op = ops[usize::from(at)];
@@ -387,6 +388,14 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
             && op.is_rest()
         {
             return Outcome::Ran { at: done };
+        }
+        if let Op::Choose { .. } | Op::ChooseBit { .. } = op {
+            // Round a loop with nothing but choices in it: a step of its own, else one step has as many outcomes as there are
+            // ways to go round.
+            if let Some(last) = chosen.filter(|last| at <= *last) {
+                return Outcome::Ran { at: last };
+            }
+            chosen = Some(at);
         }
         let regs = &mut context.regs;
         context.pc = at + 1;

@@ -75,9 +75,9 @@ pub(super) struct Front {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PageFront {
-    pub(super) name: String,
+    pub(super) name: Spanned<String>,
     /// The first VM by default, or that of the vCPU whose VMSA it is.
-    pub(super) vm: Option<u16>,
+    pub(super) vm: Option<Spanned<u16>>,
     /// Whether the guest has touched it before: it is mapped from the start.
     #[serde(default)]
     pub(super) mapped: bool,
@@ -91,25 +91,38 @@ pub(super) struct PageFront {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VcpuFront {
-    #[serde(default)]
-    pub(super) vm: u16,
+    /// The first VM by default.
+    pub(super) vm: Option<Spanned<u16>>,
     pub(super) guest: String,
     /// What its thread runs in the place of `vcpu_thread`: a function of the body that gets the vCPU.
     pub(super) thread: Option<String>,
-    pub(super) pcpus: Vec<u16>,
+    pub(super) pcpus: Spanned<Vec<u16>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TaskFront {
     pub(super) run: String,
-    pub(super) pcpus: Vec<u16>,
+    pub(super) pcpus: Spanned<Vec<u16>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeviceFront {
     pub(super) run: String,
+}
+
+impl VcpuFront {
+    /// The VM that it is of.
+    pub(super) fn vm(&self) -> u16 {
+        self.vm.as_ref().map_or(0, |vm| *vm.get_ref())
+    }
+}
+
+impl PageFront {
+    pub(super) fn name(&self) -> &str {
+        self.name.get_ref()
+    }
 }
 
 /// How the firmware is at first, by its name in a file.
@@ -228,35 +241,36 @@ impl Litmus {
             ));
         }
         for (i, page) in f.pages.iter().enumerate() {
-            let name = &page.name;
-            let place = at("pages");
+            let name = page.name();
+            let place = page.name.span().start + super::OPENING;
             if !is_name(name) {
                 return Err(fail(place, format!("a page called `{name}`: expected a name as in C")));
             }
-            if f.pages[..i].iter().any(|p| p.name == *name) {
+            if f.pages[..i].iter().any(|p| p.name() == name) {
                 return Err(fail(place, format!("two pages are called `{name}`")));
             }
         }
-        let places = f.vcpu.iter().map(|v| &v.pcpus).chain(f.task.iter().map(|t| &t.pcpus));
-        for list in places {
+        for spanned in f.vcpu.iter().map(|v| &v.pcpus).chain(f.task.iter().map(|t| &t.pcpus)) {
+            let (list, place) = (spanned.get_ref(), spanned.span().start + super::OPENING);
             if list.is_empty() {
-                return Err(fail(at("pcpus = ["), "an empty list of pCPUs: name at least one".to_owned()));
+                return Err(fail(place, "an empty list of pCPUs: name at least one".to_owned()));
             }
             if let Some(p) = list.iter().find(|p| **p >= f.pcpus) {
                 let last = f.pcpus - 1;
-                return Err(fail(at("pcpus = ["), format!("pCPU {p} of 0 to {last}")));
+                return Err(fail(place, format!("pCPU {p} of 0 to {last}")));
             }
             if let Some((_, p)) = list.iter().enumerate().find(|(i, p)| list[..*i].contains(p)) {
-                return Err(fail(at("pcpus = ["), format!("pCPU {p} is named twice")));
+                return Err(fail(place, format!("pCPU {p} is named twice")));
             }
         }
         if f.pages.is_empty() {
             return Err(fail(at("pages"), "no pages: a litmus test needs at least one".to_owned()));
         }
         let vms = f.vm_count();
-        for vm in f.pages.iter().map(|p| f.page_vm(p)).chain(f.vcpu.iter().map(|v| v.vm)) {
-            if vm >= vms {
-                return Err(fail(at("vm ="), format!("vm {vm} of 0 to {}", vms.saturating_sub(1))));
+        for spanned in f.pages.iter().map(|p| &p.vm).chain(f.vcpu.iter().map(|v| &v.vm)).flatten() {
+            let (vm, place) = (spanned.get_ref(), spanned.span().start + super::OPENING);
+            if *vm >= vms {
+                return Err(fail(place, format!("vm {vm} of 0 to {}", vms.saturating_sub(1))));
             }
         }
         for a in &f.assume {
@@ -273,7 +287,7 @@ impl Litmus {
         if f.vcpu.is_empty() && f.task.is_empty() && f.device.is_empty() {
             return Err(fail(0, "no actors: name a [[vcpu]], a [[task]] or a [[device]]".to_owned()));
         }
-        refuse::names(f, &self.body, &|at, message| fail(at + super::OPENING, message))
+        refuse::names(f, self.file.as_ref(), &self.body, &|at, message| fail(at + super::OPENING, message))
     }
 
     /// The model of the test on a part.
@@ -299,7 +313,7 @@ impl Litmus {
                     thread: v.thread.clone().unwrap_or_else(|| VCPU_THREAD.to_owned()),
                     guest: Guest::Program(v.guest.clone()),
                 },
-                pcpus: v.pcpus.iter().map(|p| PcpuId(*p)).collect(),
+                pcpus: v.pcpus.get_ref().iter().map(|p| PcpuId(*p)).collect(),
             });
         }
         let mut runs: Vec<&str> = Vec::new();
@@ -314,7 +328,7 @@ impl Litmus {
             tasks.push(TaskSpec {
                 name: name(&t.run),
                 kind: TaskKind::Host { entry: t.run.clone() },
-                pcpus: t.pcpus.iter().map(|p| PcpuId(*p)).collect(),
+                pcpus: t.pcpus.get_ref().iter().map(|p| PcpuId(*p)).collect(),
             });
         }
         for d in &f.device {
@@ -348,8 +362,8 @@ impl Litmus {
                 flat: false,
             },
             vms: f.vm_count(),
-            vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm)).collect(),
-            pages: f.pages.iter().map(|p| (p.name.clone(), VmId(f.page_vm(p)))).collect(),
+            vcpu_vm: f.vcpu.iter().map(|v| VmId(v.vm())).collect(),
+            pages: f.pages.iter().map(|p| (p.name().to_owned(), VmId(f.page_vm(p)))).collect(),
             mapped: (0u32..).zip(&f.pages).filter(|(_, p)| p.mapped).map(|(i, _)| i).collect(),
             lines_per_page: 1,
             tasks,

@@ -2,6 +2,7 @@
 
 use svm_lang::Role;
 use svm_lang::ast::{Ast, ExprKind, ItemKind, Stmt, StmtKind};
+use toml::Spanned;
 
 use super::Litmus;
 use super::front::{Front, PageFront, TaskFront, VcpuFront};
@@ -109,11 +110,11 @@ impl Litmus {
             let first = self.front.vcpu.first().ok_or_else(|| wrong("there is no vCPU to copy"))?;
             for _ in 0..by.vcpus {
                 let pcpu = grown.front.add_pcpu();
-                grown.front.vcpu.push(VcpuFront { pcpus: vec![pcpu], ..first.clone() });
+                grown.front.vcpu.push(VcpuFront { pcpus: Spanned::new(0..0, vec![pcpu]), ..first.clone() });
             }
             for _ in 0..by.pcpus {
                 let pcpu = grown.front.add_pcpu();
-                grown.front.vcpu.iter_mut().for_each(|v| v.pcpus.push(pcpu));
+                grown.front.vcpu.iter_mut().for_each(|v| v.pcpus.get_mut().push(pcpu));
             }
         }
         if by.pages > 0 || by.flushers > 0 {
@@ -135,22 +136,22 @@ impl Litmus {
         // The first flusher, and its page.
         let plain = |p: &&PageFront| !p.shared && p.vmsa_of.is_none();
         let flusher = self.front.task.iter().find_map(|task| {
-            let page = self.front.pages.iter().filter(plain).find(|p| within(&task.run, &p.name))?;
+            let page = self.front.pages.iter().filter(plain).find(|p| within(&task.run, p.name()))?;
             Some((task.run.clone(), page.clone()))
         });
         let (run, page) = flusher.ok_or("no task on the host names a page of a guest's")?;
         let guests: Vec<String> = self.front.vcpu.iter().map(|v| v.guest.clone()).collect();
-        if !guests.iter().any(|g| within(g, &page.name)) {
-            return Err(format!("no guest accesses `{}`, which `{run}` names", page.name));
+        if !guests.iter().any(|g| within(g, page.name())) {
+            return Err(format!("no guest accesses `{}`, which `{run}` names", page.name()));
         }
         let function = ast.items.iter().find_map(|item| {
             let ItemKind::Function(f) = &item.kind else { return None };
             (f.name.name == run && f.body.is_some()).then_some((item.span, f.name.span))
         });
         let (whole, name) = function.ok_or("the flusher's function cannot be found")?;
-        let mut taken: Vec<String> = self.front.pages.iter().map(|p| p.name.clone()).collect();
+        let mut taken: Vec<String> = self.front.pages.iter().map(|p| p.name().to_owned()).collect();
         let mut fresh = || {
-            let free = (2..).map(|n| format!("{}_{n}", page.name)).find(|n| !taken.contains(n));
+            let free = (2..).map(|n| format!("{}_{n}", page.name())).find(|n| !taken.contains(n));
             let free = free.unwrap_or_default();
             taken.push(free.clone());
             free
@@ -160,14 +161,14 @@ impl Litmus {
         let mut edits = Vec::new();
         edit::stmts(&ast, &mut |within, stmt| {
             let guest = guests.iter().any(|g| g == within);
-            if !names(stmt, &page.name) || !guest && within != run {
+            if !names(stmt, page.name()) || !guest && within != run {
                 return;
             }
             let span = (stmt.span.start as usize, stmt.span.end as usize);
             let others = with_flusher.iter().filter(|_| guest);
             let copies = with_page.iter().chain(others);
             let copies: Vec<String> =
-                copies.map(|to| renamed(&self.body, &ast, span, &page.name, to)).collect();
+                copies.map(|to| renamed(&self.body, &ast, span, page.name(), to)).collect();
             let same = edit::covered(&self.body, stmt.span);
             edits.push(Edit::of(stmt.span, format!("{{ {same} {} }}", copies.join(" "))));
         });
@@ -175,14 +176,14 @@ impl Litmus {
         for to in &with_flusher {
             let copy = format!("{run}_{to}");
             let (start, end) = (whole.start as usize, whole.end as usize);
-            let body = renamed(&self.body, &ast, (name.end as usize, end), &page.name, to);
+            let body = renamed(&self.body, &ast, (name.end as usize, end), page.name(), to);
             let head = self.body.get(start..name.start as usize).unwrap_or_default();
             more.push_str(&format!("\n{head}{copy}{body}\n"));
             let pcpu = self.front.add_pcpu();
-            self.front.task.push(TaskFront { run: copy, pcpus: vec![pcpu] });
+            self.front.task.push(TaskFront { run: copy, pcpus: Spanned::new(0..0, vec![pcpu]) });
         }
         for name in with_page.into_iter().chain(with_flusher) {
-            self.front.pages.push(PageFront { name, ..page.clone() });
+            self.front.pages.push(PageFront { name: Spanned::new(0..0, name), ..page.clone() });
         }
         self.body = edit::apply(&self.body, &edits) + &more;
         Ok(())

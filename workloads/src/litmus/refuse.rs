@@ -1,5 +1,7 @@
 //! Names in the front matter that nothing answers to.
 
+use std::path::Path;
+
 use cache_model::event::EventKind;
 use cache_model::part::Part;
 use svm_model::spec::Assumptions;
@@ -63,7 +65,7 @@ fn outside(list: &Names, what: &str, about: &[&str], fail: &Fail<'_>) -> Result<
 }
 
 /// Refuses what nothing answers to.
-pub(super) fn names(f: &Front, body: &str, fail: &Fail<'_>) -> Result<(), LitmusError> {
+pub(super) fn names(f: &Front, file: &Path, body: &str, fail: &Fail<'_>) -> Result<(), LitmusError> {
     let parts = Part::builtin_names();
     let kernels: Vec<&str> = KERNELS.iter().map(|k| k.name).collect();
     let policies: Vec<&str> = POLICIES.iter().map(|p| p.name).collect();
@@ -105,11 +107,12 @@ pub(super) fn names(f: &Front, body: &str, fail: &Fail<'_>) -> Result<(), Litmus
         check_defines(&v.define, body, fail)?;
         check_set(&v.set, fail)?;
     }
-    f.expect.iter().try_for_each(|e| expectation(f, e, &policies, &events, fail))
+    f.expect.iter().try_for_each(|e| expectation(f, file, e, &policies, &events, fail))
 }
 
 fn expectation(
     f: &Front,
+    file: &Path,
     e: &ExpectFront,
     policies: &[&str],
     events: &[&str],
@@ -117,6 +120,14 @@ fn expectation(
 ) -> Result<(), LitmusError> {
     let named: Names = e.policies.iter().filter(|p| p.get_ref() != "*").cloned().collect();
     listed(&named, "policy", policies, true, fail)?;
+    let there = |name: &str| {
+        !is_path(name) || [Path::new(name), &file.with_file_name(name)].iter().any(|p| p.exists())
+    };
+    if let Some(absent) = named.iter().find(|p| !there(p.get_ref())) {
+        let message =
+            format!("an expectation for the policy `{}`, and there is no such file", absent.get_ref());
+        return Err(fail(absent.span().start, message));
+    }
     if let Some(own) = &f.policies {
         let about = about(own, f.variant.iter().map(|v| v.policies.as_ref()));
         outside(&named, "policy", &about, fail)?;

@@ -5,7 +5,7 @@ use sev_arch::VcpuId;
 use svm_model::spec::{Guests, VmKind, VmSpec};
 use toml::Spanned;
 
-use super::front::{Front, PageFront};
+use super::front::{Front, PageFront, VcpuFront};
 
 /// VMs that a test may have.
 const MOST_VMS: usize = 6;
@@ -45,8 +45,12 @@ impl Front {
 
     /// The VM that a page belongs to at first.
     pub(super) fn page_vm(&self, page: &PageFront) -> u16 {
-        let of_vcpu = |vcpu: &Spanned<u16>| self.vcpu.get(usize::from(*vcpu.get_ref())).map(|v| v.vm);
-        page.vm.or_else(|| page.vmsa_of.as_ref().and_then(of_vcpu)).unwrap_or(0)
+        let of_vcpu = |vcpu: &Spanned<u16>| self.vcpu.get(usize::from(*vcpu.get_ref())).map(VcpuFront::vm);
+        page.vm
+            .as_ref()
+            .map(|vm| *vm.get_ref())
+            .or_else(|| page.vmsa_of.as_ref().and_then(of_vcpu))
+            .unwrap_or(0)
     }
 
     /// VMs, ASIDs and pages of a special kind.
@@ -139,7 +143,7 @@ impl Front {
 
     fn special_pages(&self, guests: &mut Guests) -> Checked<()> {
         for (number, page) in (0u32..).zip(&self.pages) {
-            let name = &page.name;
+            let name = page.name();
             if page.shared {
                 guests.shared.push(number);
             }
@@ -149,18 +153,18 @@ impl Front {
                 let message = format!("vmsa_of = {vcpu}: there are {} [[vcpu]], from 0", self.vcpu.len());
                 return Err(at(spanned, message));
             };
-            let kind = guests.vms.get(usize::from(of.vm)).map_or(VmKind::default(), |vm| vm.kind);
+            let kind = guests.vms.get(usize::from(of.vm())).map_or(VmKind::default(), |vm| vm.kind);
             if !kind.has_vmsa() {
                 let message = format!(
                     "vCPU {vcpu} has no VMSA: VM {} is of kind {}, not sev-es or sev-snp",
-                    of.vm,
+                    of.vm(),
                     kind.name()
                 );
                 return Err(at(spanned, message));
             }
-            if page.vm.is_some_and(|vm| vm != of.vm) {
+            if page.vm.as_ref().is_some_and(|vm| *vm.get_ref() != of.vm()) {
                 let message =
-                    format!("page {name} is of another VM than vCPU {vcpu}, which is of VM {}", of.vm);
+                    format!("page {name} is of another VM than vCPU {vcpu}, which is of VM {}", of.vm());
                 return Err(at(spanned, message));
             }
             if page.shared || page.mapped {

@@ -1,5 +1,6 @@
 //! The host's side of a scenario: who decides where vCPUs run, what reclaims, which devices load the memory.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cache_model::part::Timing;
@@ -7,7 +8,7 @@ use serde::Deserialize;
 use sev_arch::PcpuId;
 use svm_model::timed::{DeviceLoad, Placement, Point, Scheduler};
 
-use super::{Bandwidth, Duration, Every, Prepared, Scenario, ScenarioError};
+use super::{Bandwidth, Duration, Every, Prepared, Scenario, ScenarioError, place};
 use crate::guest::LINES_PER_PAGE;
 
 /// Who decides where vCPUs run.
@@ -86,6 +87,24 @@ fn buffers() -> u32 {
     256
 }
 
+/// Whether an actor gets a pCPU, others moving to another of theirs where they can: a way to a larger matching.
+fn takes_one<'a>(
+    actor: usize,
+    actors: &[(String, &'a [u16], usize)],
+    owner: &mut BTreeMap<u16, usize>,
+    asked: &mut BTreeSet<u16>,
+) -> bool {
+    let pcpus: &'a [u16] = actors[actor].1;
+    pcpus.iter().any(|p| {
+        let free = asked.insert(*p)
+            && owner.get(p).copied().is_none_or(|other| takes_one(other, actors, owner, asked));
+        if free {
+            owner.insert(*p, actor);
+        }
+        free
+    })
+}
+
 impl Scenario {
     /// What must hold of the host's side.
     pub(super) fn validate_host(&self) -> Result<(), ScenarioError> {
@@ -129,6 +148,7 @@ impl Scenario {
                 return Err(self.fail("[[reclaim]]", message));
             }
         }
+        self.each_has_a_pcpu()?;
         for d in &f.device {
             let key = format!("\"{}\"", d.name);
             if d.write_percent > 100 {
@@ -139,6 +159,45 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Refuses actors that cannot each have a pCPU of their own, where no scheduler shares pCPUs out: one of them would wait for ever.
+    fn each_has_a_pcpu(&self) -> Result<(), ScenarioError> {
+        let f = &self.front;
+        let mut actors: Vec<(String, &[u16], usize)> = Vec::new();
+        if !f.scheduler.shares() {
+            for (nth, vm) in f.vm.iter().enumerate() {
+                for i in 0..usize::from(vm.vcpus) {
+                    // As in the model: pinned one to one unless they float.
+                    let own = if vm.migrate_every.is_some() { 0..vm.pcpus.len() } else { i..i + 1 };
+                    let pcpus = vm.pcpus.get(own).unwrap_or_default();
+                    actors.push((format!("{}.vcpu{i}", vm.name), pcpus, self.list_in("[[vm]]", nth)));
+                }
+            }
+        }
+        for (nth, r) in f.reclaim.iter().enumerate() {
+            actors.push((format!("reclaim{nth}"), &r.pcpus, self.list_in("[[reclaim]]", nth)));
+        }
+        let mut owner = BTreeMap::new();
+        for (i, (name, pcpus, at)) in actors.iter().enumerate() {
+            // That a list is empty is said where it is read.
+            if !pcpus.is_empty() && !takes_one(i, &actors, &mut owner, &mut BTreeSet::new()) {
+                let others = pcpus.iter().filter_map(|p| owner.get(p)).map(|o| actors[*o].0.as_str());
+                let others: Vec<&str> = others.collect::<BTreeSet<_>>().into_iter().collect();
+                let message = format!(
+                    "{name} has no pCPU of its own: {pcpus:?} is taken by {}. Actors share one only if `scheduler` shares it out",
+                    others.join(", ")
+                );
+                return Err(place(&self.file, &self.text, *at, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the list of pCPUs stands in a table of the file, counted from 0.
+    pub(super) fn list_in(&self, table: &str, nth: usize) -> usize {
+        let begin = self.text.match_indices(table).nth(nth).map_or(0, |(at, _)| at);
+        begin + self.text[begin..].find("pcpus = [").unwrap_or(0)
     }
 
     /// Reads a recorded schedule: the placements of each vCPU, in order.

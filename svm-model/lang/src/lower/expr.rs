@@ -263,6 +263,21 @@ impl<'p> Lower<'p, '_, '_> {
         self.convert_to(v, from, to, range, span)
     }
 
+    /// Refuses another number than 0 and 1 that is written out for a `bool`: C would take it for `true`, and whoever wrote it
+    /// meant something else. `flags & 4` stays what it is in C.
+    pub(super) fn truth_value(&mut self, e: &Expr, v: Val, to: &Type) -> Lowered<()> {
+        match v {
+            Val::Const(n)
+                if *to == Type::Bool
+                    && !(0..=1).contains(&n)
+                    && matches!(e.kind, ExprKind::Int(_) | ExprKind::Prefix(..)) =>
+            {
+                self.fail(Fault::at(e.span, format!("{n} does not fit: a `bool` is `true` or `false`")))
+            }
+            Val::Const(_) | Val::Reg(_) => Ok(()),
+        }
+    }
+
     /// Converts a value to what a variable holds: a bit-field is narrower than its type.
     pub(super) fn convert_into(&mut self, v: Val, from: &Type, target: &Target, span: Span) -> Lowered<Val> {
         let to = Self::type_of(target);
@@ -525,6 +540,7 @@ impl<'p> Lower<'p, '_, '_> {
                 if let Target::Value(_) = &target {
                     return self.write(target, v, span).map(|()| Value::Nothing);
                 }
+                self.truth_value(from, v, &ty)?;
                 self.convert_into(v, &from_ty, &target, from.span)?
             }
             Some(op) => {

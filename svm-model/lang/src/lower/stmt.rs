@@ -241,6 +241,7 @@ impl<'p> Lower<'p, '_, '_> {
                     },
                     Some(init) => {
                         let (v, ty) = self.number(init)?;
+                        self.truth_value(init, v, &decl.ty)?;
                         self.convert(v, &ty, &decl.ty, init.span)?
                     }
                 };

@@ -143,7 +143,12 @@ impl Parser<'_> {
         let mut of = self.primary()?;
         loop {
             let start = of.span;
-            if self.is("->") {
+            if self.is("->") || self.is(".") {
+                if self.is(".") {
+                    let fault = Fault::at(self.span(), "objects are only referred to: there is no `.`")
+                        .expected("expected `->`");
+                    self.report(fault.understood());
+                }
                 self.operator()?;
                 self.next();
                 let field = self.ident("a field's name")?;
@@ -160,10 +165,6 @@ impl Parser<'_> {
                 let up = self.is("++");
                 let span = start.to(self.next().span);
                 of = Expr { kind: ExprKind::Step { up, prefix: false, of: Box::new(of) }, span };
-            } else if self.is(".") {
-                let fault = Fault::at(self.span(), "objects are only referred to: there is no `.`")
-                    .expected("expected `->`");
-                return self.fail(fault);
             } else {
                 return Ok(of);
             }

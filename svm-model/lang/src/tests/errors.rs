@@ -59,6 +59,10 @@ const WRONG: &[(&str, &str)] = &[
     ("a field twice", "struct kvm {\n\tint dirty;\n};\n"),
     ("a number that does not fit", "int budget = 1000;\nstatic void f(void) { int n = 300; }\n"),
     (
+        "a number for a truth value",
+        "bool flag;\nstatic void f(void) { bool one = 1, set = !2; flag = 77; flag = 6 & 4; }\n",
+    ),
+    (
         "a shared mask where a local one is needed",
         "static void f(struct kvm *kvm) { csd_lock_wait_mask(&kvm->dirty); }\n",
     ),

@@ -245,10 +245,12 @@ struct Writer<'a, 't> {
 impl Writer<'_, '_> {
     fn number(&mut self, depth: usize) -> String {
         if depth == 0 || self.tape.below(3) == 0 {
+            // A plain `3` would be refused for a `bool`.
             return self
                 .tape
                 .pick(&[
-                    "a", "b", "c", "d", "g", "h", "u", "1", "0", "3", "small", "list[1]", "v->x", "v->seq",
+                    "a", "b", "c", "d", "g", "h", "u", "1", "0", "(2 + 1)", "small", "list[1]", "v->x",
+                    "v->seq",
                 ])
                 .to_owned();
         }

@@ -101,6 +101,21 @@ fn errors_stand_in_the_text_they_are_in() {
     ));
     assert!(inner.contains("--> a.c:2:23") && inner.contains("unknown name `y`"), "{inner}");
 
+    let habits = shown(build(
+        &[
+            ("main.c", "#include <linux/kvm_host.h>\n#include \"a.c\"\nvoid test(void) { f(vm0); x = 1; }"),
+            (
+                "a.c",
+                "#include <asm/svm.h>\nstruct kvm { int n; };\nstatic void f(struct kvm *k) { k.n = y; k.m = 1; }",
+            ),
+        ],
+        &[("main.c", Role::Litmus)],
+    ));
+    for place in ["main.c:1:10", "main.c:3:27", "a.c:1:10", "a.c:3:33", "a.c:3:38", "a.c:3:42", "a.c:3:43"] {
+        assert!(habits.contains(&format!("--> {place}\n")), "{place}\n{habits}");
+    }
+    assert_eq!(habits.matches("error: ").count(), 7, "{habits}");
+
     let none =
         shown(build(&[("main.c", "#include \"x.c\"\nvoid test(void) { }")], &[("main.c", Role::Litmus)]));
     assert!(none.contains("--> main.c:1:10") && none.contains("there are a.c and b.c"), "{none}");
