@@ -149,7 +149,7 @@ impl Decisions {
         if self.of_plan != Some(of_plan) || self.roots.len() != actors {
             self.forget(actors);
             self.of_plan = Some(of_plan);
-        } else if self.bytes() > self.room && self.outgrown < MOST_OUTGROWN {
+        } else if self.bytes() > self.room {
             self.outgrown += 1;
             self.forget(actors);
         }
@@ -163,6 +163,11 @@ impl Decisions {
         let field = Field { half: 0, word: 0, shift: 0, mask: 0, from: 0, count: 0 };
         self.nodes.push(Node { field, bits: 0 });
         self.leaves.push((0, 0));
+    }
+
+    /// Whether there is room for lists with so many numbers.
+    fn has_room(&self, number: u32) -> bool {
+        self.bytes() + u64::from(number) * 2 * size_of::<Made>() as u64 <= self.room
     }
 
     /// Bytes in use, about.
@@ -192,7 +197,7 @@ impl Decisions {
 
     /// Notes that an actor has nothing to do at a number of the half word that its tree begins with.
     fn close(&mut self, actor: usize, first: Field, number: u32) {
-        if actor >= 64 {
+        if actor >= 64 || !self.has_room(number) {
             return;
         }
         let known = self.gates.iter().position(|gate| gate.half == first.half);
@@ -253,9 +258,11 @@ impl Decisions {
             next = *self.known.get(&(next >> 1, half(state, field.half.into()) & node.bits))?;
         }
         let number = field.number(key);
-        field.grow(number, 0, &mut self.kids);
-        self.kids[(field.from + number) as usize] = next;
-        self.nodes[(place >> 1) as usize].field = field;
+        if number < field.count || self.has_room(number) {
+            field.grow(number, 0, &mut self.kids);
+            self.kids[(field.from + number) as usize] = next;
+            self.nodes[(place >> 1) as usize].field = field;
+        }
         Some(next)
     }
 
@@ -303,6 +310,7 @@ impl Decisions {
         dictionary: &Dictionary<W>,
     ) -> [u64; W] {
         let mut next = *state;
+        let bytes = self.bytes();
         for write in &self.written[step.from as usize..step.to as usize] {
             let Write { field, keep, set } = &mut self.writes[*write as usize];
             let at = usize::from(field.half);
@@ -311,6 +319,10 @@ impl Decisions {
             next[at / 2] = next[at / 2] & !(u64::from(u32::MAX) << shift) | u64::from(value) << shift;
             if let Some(made) = plan.number(dictionary, at, value) {
                 let number = field.number(key);
+                let more = u64::from(number) * 2 * size_of::<Made>() as u64;
+                if number >= field.count && bytes + more > self.room {
+                    continue;
+                }
                 field.grow(number, Made { bits: UNKNOWN, turned: 0 }, &mut self.made);
                 self.made[(field.from + number) as usize] = Made {
                     bits: u64::from(made) << field.shift,
@@ -330,7 +342,7 @@ impl Decisions {
         ways: &Ways<'_, W>,
         plan: &Plan<W>,
     ) {
-        if self.bytes() > self.room {
+        if self.outgrown >= MOST_OUTGROWN || !self.has_room(0) {
             return;
         }
         let mut end = leaf(NOTHING as usize);

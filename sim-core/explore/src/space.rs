@@ -71,9 +71,10 @@ impl<const W: usize> Batch<W> {
         self.error = None;
     }
 
+    /// Bytes of the lists, and half as much for what is left free between lists that grow.
     pub(crate) fn bytes(&self) -> u64 {
         let words: usize = self.lists.iter().map(Vec::capacity).sum();
-        (words * 8 + self.unknown.capacity() * size_of::<Unknown<W>>()) as u64
+        (words * 12 + self.unknown.capacity() * size_of::<Unknown<W>>()) as u64
     }
 }
 
