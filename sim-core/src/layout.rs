@@ -59,7 +59,7 @@ impl Layout {
     /// least 1).
     ///
     /// Those of one owner (what the name says up to its first dot) lie together, in half words of their own, for what
-    /// somebody does depends on few others. Where that would take more than [`LOOSE`] words, they lie as close as they
+    /// somebody does depends on few others. Where that would take more than 16 words, they lie as close as they
     /// can.
     #[must_use]
     pub fn pack(&self) -> (Vec<Position>, usize) {
