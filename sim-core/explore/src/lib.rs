@@ -8,6 +8,7 @@
 mod checkpoint;
 mod decisions;
 mod dictionary;
+mod expand;
 mod frozen;
 mod ranks;
 mod search;
