@@ -80,8 +80,8 @@ struct Held {
 #[derive(Debug)]
 pub struct Real {
     kvm: Kvm,
-    /// `/dev/sev`; none on a host without, and then the kernel says so.
-    sev: Option<File>,
+    /// `/dev/sev`, or why it cannot be opened: then the kernel refuses what needs it, and the refusal says both.
+    sev: Result<File, String>,
     c_bit: u32,
     held: Vec<Option<Held>>,
 }
@@ -105,7 +105,8 @@ impl Real {
     /// # Errors
     /// KVM cannot be opened, and what to do about it.
     pub fn new(c_bit: u32) -> Result<Real, String> {
-        let sev = File::options().read(true).write(true).open("/dev/sev").ok();
+        let sev = File::options().read(true).write(true).open("/dev/sev");
+        let sev = sev.map_err(|error| format!("/dev/sev cannot be opened: {error}"));
         Ok(Real { kvm: open()?, sev, c_bit, held: Vec::new() })
     }
 
@@ -183,6 +184,7 @@ impl Real {
 
     fn sev(&mut self, call: &Call, vm: Vm, command: Command) -> Result<Answer, Refusal> {
         let sev_fd = self.sev.as_ref().map_or(u32::MAX, |f| u32::try_from(f.as_raw_fd()).unwrap_or(u32::MAX));
+        let unopened = self.sev.as_ref().err().cloned().unwrap_or_default();
         let held = self.held(call, vm)?;
         let address = held.memory.as_mut().map_or(0, |m| m.bytes_mut().as_mut_ptr() as u64);
         // Each structure lives to the end of this function, and the kernel writes into none that is not there.
@@ -241,7 +243,7 @@ impl Real {
                 Err(error) if again && error.errno() == libc::EAGAIN => {}
                 Err(error) => {
                     let firmware = (error.errno() == libc::EIO).then_some(asked.error);
-                    return Err(Refusal { firmware, ..refused(call, error) });
+                    return Err(Refusal { firmware, why: unopened, ..refused(call, error) });
                 }
             }
         }
@@ -490,6 +492,8 @@ mod tests {
         {
             let refusal = kernel.call(Call::Sev(vm, command)).unwrap_err();
             assert_ne!(refusal.errno, 0, "{refusal}");
+            let without = kernel.sev.is_err();
+            assert_eq!(refusal.to_string().contains("/dev/sev cannot be opened"), without, "{refusal}");
         }
         for call in [Call::Register(vm, LAUNCHED), Call::Unregister(vm, LAUNCHED)] {
             assert_eq!(kernel.call(call).unwrap_err().errno, libc::ENOTTY);
