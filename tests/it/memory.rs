@@ -73,7 +73,8 @@ fn a_search_that_blows_up_takes_the_memory_that_it_may_and_no_more() {
     let folder = Folder::new();
     folder.file("blow-up.c", POLICY);
     folder.file("blow-up.litmus", LITMUS);
-    let idle = most_memory(&folder, ["--states", "1"]);
+    // It is over so soon that the last look at it may come too early: the most of some runs.
+    let idle = (0..8).map(|_| most_memory(&folder, ["--states", "1"])).max().unwrap_or(0);
     let may = 100 * MIB;
     let taken = most_memory(&folder, ["--memory", "100MiB"]) - idle;
     assert!(taken.abs_diff(may) <= may / 20, "{} of {} KiB", taken >> 10, may >> 10);

@@ -117,10 +117,11 @@ pub(crate) fn write<const W: usize>(
     }
     for (shard, settled) in space.shards.iter().zip(&space.settled) {
         out.words([shard.level.start.into(), shard.level.end.into(), u64::from(*settled)].into_iter())?;
-        out.words(shard.keys.iter().copied())?;
-        let (steps, far) = shard.ranks.written();
-        out.word(steps.len() as u64)?;
-        steps.iter().try_for_each(|step| out.0.write_all(&step.to_le_bytes()))?;
+        out.word((shard.keys.len() * space.plan.words) as u64)?;
+        shard.keys.pages().flatten().try_for_each(|word| out.word(*word))?;
+        let (mut steps, far) = shard.ranks.written();
+        out.word(shard.len().into())?;
+        steps.try_for_each(|step| out.0.write_all(&step.to_le_bytes()))?;
         out.words(
             far.iter().flat_map(|(place, rank)| [u64::from(*place), *rank]).collect::<Vec<_>>().into_iter(),
         )?;
@@ -221,7 +222,7 @@ pub(crate) fn read<const W: usize>(dir: &Path, fingerprint: u64) -> io::Result<O
         if keys.len() % plan.words != 0 || keys.len() / plan.words > ranks.len() as usize {
             return Err(bad("keys"));
         }
-        let mut shard = Shard::of(plan.words, keys, ranks);
+        let mut shard = Shard::of(plan.words, &keys, ranks);
         shard.level = narrow(start)?..narrow(end)?;
         if shard.level.end > shard.len() || shard.level.start > shard.level.end {
             return Err(bad("a level"));

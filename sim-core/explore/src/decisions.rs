@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::Ways;
 use crate::dictionary::{Dictionary, Plan, low, zobrist};
+use crate::expand::BLOCK;
 
 /// Words of a key up to which trees are kept.
 pub(crate) const WIDEST: usize = 4;
@@ -51,6 +52,12 @@ pub(crate) struct Decisions {
 
 /// A node, doubled, or a leaf, doubled and one; 0 is unknown.
 type Place = u32;
+
+/// The place of what is not known.
+const NOT_KNOWN: Place = u32::MAX;
+
+/// No leaf: what is done is not known.
+pub(crate) const NOWHERE: u32 = NOT_KNOWN >> 1;
 
 /// A leaf without steps.
 pub(crate) const NOTHING: u32 = 0;
@@ -210,22 +217,39 @@ impl Decisions {
         self.open[(gate.from + number) as usize] &= !(1 << actor);
     }
 
-    /// The leaf of what an actor does at a key.
+    /// The leaves of what an actor does at those of some keys that are named; [`NOWHERE`] where that is not known. All
+    /// are looked up together, question by question, so that one need not wait for what another one waits for.
     #[inline]
-    pub(crate) fn find<const K: usize>(&self, actor: usize, key: &[u64; K]) -> Option<u32> {
-        let mut place = self.roots[actor];
-        while place & 1 == 0 {
-            let field = &self.nodes[(place >> 1) as usize].field;
-            let number = field.number(key);
-            if number >= field.count {
-                return None;
+    pub(crate) fn find_all<const K: usize>(
+        &self,
+        actor: usize,
+        keys: &[[u64; K]; BLOCK],
+        these: &[u8],
+        leaves: &mut [u32; BLOCK],
+    ) {
+        let mut asking = [0u8; BLOCK];
+        asking[..these.len()].copy_from_slice(these);
+        let mut left = if self.roots[actor] & 1 == 0 { these.len() } else { 0 };
+        leaves.fill(self.roots[actor]);
+        while left > 0 {
+            let mut still = 0;
+            for number in 0..left {
+                let at = usize::from(asking[number]) % BLOCK;
+                let place = &mut leaves[at];
+                let field = &self.nodes[(*place >> 1) as usize].field;
+                let number = field.number(&keys[at]);
+                *place =
+                    if number < field.count { self.kids[(field.from + number) as usize] } else { NOT_KNOWN };
+                asking[still] = byte(at);
+                still += usize::from(*place & 1 == 0);
             }
-            place = self.kids[(field.from + number) as usize];
+            left = still;
         }
-        Some(place >> 1)
+        leaves.iter_mut().for_each(|place| *place >>= 1);
     }
 
-    /// The same, where some number is met at a question for the first time; none if nothing is known of its bits.
+    /// The leaf of what an actor does at a key of which some number is met at a question for the first time; none if
+    /// nothing is known of its bits.
     #[cold]
     pub(crate) fn find_anew<const K: usize, const W: usize>(
         &mut self,

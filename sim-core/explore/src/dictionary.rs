@@ -79,14 +79,31 @@ impl Unit {
         if self.find(value).is_some() {
             return;
         }
-        if (self.values.len() + 1) * 2 > self.slots.len() {
-            self.slots = vec![EMPTY; (self.slots.len() * 2).max(8)];
+        let size = self.slots_for(1);
+        if size > self.slots.len() {
+            // The old ones are given back first.
+            self.slots = Vec::new();
+            self.slots = vec![EMPTY; size];
             for number in 0..self.values.len() {
                 self.put(number);
             }
         }
         self.values.push(value);
         self.put(self.values.len() - 1);
+    }
+
+    /// Slots once there are so many more values.
+    fn slots_for(&self, more: usize) -> usize {
+        let least = ((self.values.len() + more) * 2).next_power_of_two().max(8);
+        if more == 0 { self.slots.len() } else { least.max(self.slots.len()) }
+    }
+
+    /// Bytes that it takes once it has room for so many more values.
+    fn bytes_with(&self, more: usize) -> u64 {
+        let values = self.values.len() + more;
+        let room =
+            if values > self.values.capacity() { values.next_power_of_two() } else { self.values.capacity() };
+        4 * (room + self.slots_for(more)) as u64
     }
 
     fn put(&mut self, number: usize) {
@@ -131,8 +148,14 @@ impl<const W: usize> Dictionary<W> {
         dictionary
     }
 
+    /// Bytes that it takes once each half word that has many values has so many more of them.
+    pub(crate) fn bytes_with(&self, more: usize) -> u64 {
+        let more = |unit: &Unit| more.min(unit.values.len());
+        self.units.iter().flatten().map(|unit| unit.bytes_with(more(unit))).sum()
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        self.units.iter().flatten().map(|u| 4 * (u.values.capacity() + u.slots.capacity()) as u64).sum()
+        self.bytes_with(0)
     }
 }
 

@@ -3,16 +3,17 @@
 use std::io;
 
 use crate::Model;
-use crate::decisions::{Decisions, NOTHING, WIDEST};
+use crate::decisions::{Decisions, NOTHING, NOWHERE, WIDEST};
 use crate::dictionary::Plan;
 use crate::ranks::BELOW;
-use crate::space::{Batch, Space, Unknown};
-use crate::table::{SHARDS, id, index_of, moved, shard_of};
+use crate::space::{Batch, Found, Space, Unknown};
+use crate::table::{id, index_of, moved, shard_of};
 
 /// Who expands states: a model, and what was learned of it.
 pub(crate) struct Worker<'m, M> {
     pub(crate) model: &'m mut M,
     pub(crate) decisions: Decisions,
+    pub(crate) found: Found,
 }
 
 /// Where a state stands that is expanded.
@@ -21,7 +22,7 @@ struct From {
     /// Its number.
     id: u32,
     /// Which it is of those that its round expands.
-    rank: u64,
+    rank: u32,
 }
 
 impl From {
@@ -30,7 +31,7 @@ impl From {
     fn after(self, states: usize) -> From {
         let shard = u32::try_from(shard_of(self.id)).unwrap_or(0);
         let next = index_of(self.id) + u32::try_from(states).unwrap_or(0);
-        From { id: id(shard, next), rank: self.rank + states as u64 }
+        From { id: id(shard, next), rank: self.rank + u32::try_from(states).unwrap_or(0) }
     }
 }
 
@@ -48,7 +49,7 @@ struct Block<const K: usize> {
 }
 
 /// States of a block. Ranks go down by less than this.
-const BLOCK: usize = BELOW as usize;
+pub(crate) const BLOCK: usize = BELOW as usize;
 /// A bit that no number of transitions has.
 const PROGRESS: u32 = 1 << 31;
 
@@ -67,7 +68,7 @@ impl<const W: usize> Batch<W> {
         worker.decisions.begin(actors, space.plans);
         let words = if space.plan.is_numbers() { space.plan.words } else { W };
         let told = match words {
-            _ if actors == 0 => self.expand_states(worker.model, space, chunk),
+            _ if actors == 0 => self.expand_states(worker, space, chunk),
             1 => self.expand_blocks::<1, M>(worker, space, chunk),
             2 => self.expand_blocks::<2, M>(worker, space, chunk),
             3 => self.expand_blocks::<3, M>(worker, space, chunk),
@@ -76,6 +77,7 @@ impl<const W: usize> Batch<W> {
             _ => self.expand_blocks::<W, M>(worker, space, chunk),
         };
         self.error = told.err();
+        self.sort(&mut worker.found, space.plan.words);
     }
 
     /// Expands states block by block, each by what each actor was seen to do.
@@ -142,7 +144,7 @@ impl<const W: usize> Batch<W> {
     #[inline]
     fn step_all<const K: usize, M: Model<W>>(
         &mut self,
-        Worker { model, decisions }: &mut Worker<'_, M>,
+        Worker { model, decisions, found }: &mut Worker<'_, M>,
         space: &Space<W>,
         actor: usize,
         Block { from: first, states, keys, may, made }: &mut Block<K>,
@@ -156,12 +158,13 @@ impl<const W: usize> Batch<W> {
             these[count] = at;
             count += if actor < 64 { usize::from(may >> actor & 1 == 1) } else { 1 };
         }
+        let mut leaves = [0; BLOCK];
+        decisions.find_all(actor, keys, &these[..count], &mut leaves);
         for at in &these[..count] {
             let at = usize::from(*at) % BLOCK;
             let (key, made) = (&keys[at], &mut made[at]);
-            let leaf = match decisions.find(actor, key) {
-                Some(found) => found,
-                None => {
+            let leaf = match leaves[at] {
+                NOWHERE => {
                     let state = plan.decode(&space.dictionary, key);
                     match decisions.find_anew(actor, (&state, key)) {
                         Some(found) => found,
@@ -173,13 +176,14 @@ impl<const W: usize> Batch<W> {
                             for outcome in ways.outcomes {
                                 let place = (first.after(at), *made & !PROGRESS);
                                 let next = outcome.of(&state);
-                                self.emit(space, (&state, key), place, &next, outcome.goals);
+                                self.emit(found, space, (&state, key), place, &next, outcome.goals);
                                 *made = (*made + 1) | progress;
                             }
                             continue;
                         }
                     }
                 }
+                leaf => leaf,
             };
             if leaf == NOTHING {
                 continue;
@@ -187,14 +191,7 @@ impl<const W: usize> Batch<W> {
             for step in decisions.steps(leaf) {
                 let step = decisions.step(step);
                 if let Some((next, turned)) = decisions.make(step, key) {
-                    let rank = first.rank + at as u64;
-                    let list = &mut self.lists[(own ^ turned) % SHARDS];
-                    if K == 1 {
-                        list.extend_from_slice(&[rank, next[0]]);
-                    } else {
-                        list.push(rank);
-                        list.extend_from_slice(&next);
-                    }
+                    found.push(&next, first.after(at).rank, own ^ turned);
                     if step.goals & !self.noted != 0 {
                         self.note(first.after(at), Some(*made & !PROGRESS), step.goals);
                     }
@@ -202,7 +199,7 @@ impl<const W: usize> Batch<W> {
                     let state = plan.decode(&space.dictionary, key);
                     let next = decisions.make_anew(step, (&state, key), plan, &space.dictionary);
                     let place = (first.after(at), *made & !PROGRESS);
-                    self.emit(space, (&state, key), place, &next, step.goals);
+                    self.emit(found, space, (&state, key), place, &next, step.goals);
                 }
                 *made = (*made + 1) | progress;
             }
@@ -212,7 +209,7 @@ impl<const W: usize> Batch<W> {
     /// Expands states one by one.
     fn expand_states<M: Model<W>>(
         &mut self,
-        model: &mut M,
+        Worker { model, found, .. }: &mut Worker<'_, M>,
         space: &Space<W>,
         chunk: &Chunk,
     ) -> io::Result<()> {
@@ -229,7 +226,7 @@ impl<const W: usize> Batch<W> {
                 }
                 let mut number = 0u32;
                 let own = model.expand(&state, |next, reached| {
-                    self.emit(space, (&state, &key), (from, number), next, reached);
+                    self.emit(found, space, (&state, &key), (from, number), next, reached);
                     number += 1;
                 });
                 self.transitions += u64::from(number);
@@ -238,10 +235,11 @@ impl<const W: usize> Batch<W> {
         })
     }
 
-    /// Lays a successor of a state into the list of its shard.
+    /// Notes a successor of a state.
     #[inline]
     fn emit(
         &mut self,
+        found: &mut Found,
         space: &Space<W>,
         (state, own): (&[u64; W], &[u64]),
         (from, number): (From, u32),
@@ -252,17 +250,12 @@ impl<const W: usize> Batch<W> {
         let mut key = [0; W];
         key[..plan.words].copy_from_slice(&own[..plan.words]);
         let to = moved(shard_of(from.id), state, next);
-        let list = &mut self.lists[to];
+        let words = plan.words;
         match plan.encode_from(dictionary, (state, &key), next) {
-            Some(next) if plan.words == 1 => list.extend_from_slice(&[from.rank, next[0]]),
-            Some(next) => {
-                list.push(from.rank);
-                list.extend_from_slice(&next[..plan.words]);
-            }
+            Some(next) => found.push(&next[..words], from.rank, to),
             None => {
-                self.unknown.push(Unknown { shard: to, at: list.len(), state: *next });
-                list.push(from.rank);
-                list.extend_from_slice(&key[..plan.words]);
+                self.unknown.push(Unknown { at: found.ranks.len(), state: *next });
+                found.push(&key[..words], from.rank, to);
             }
         }
         self.note(from, Some(number), goals);
@@ -294,14 +287,14 @@ impl Chunk {
         space: &Space<W>,
         mut f: impl FnMut(&[u64], &Plan<W>, From, u32),
     ) -> io::Result<()> {
-        let mut rank = u64::from(self.first);
+        let mut rank = self.first;
         for (shard, from, to) in &self.pieces {
             let mut at = *from;
             while at < *to {
                 let (keys, plan) = space.keys(*shard as usize, at, *to)?;
                 f(&keys, plan, From { id: id(*shard, at), rank }, id(*shard, to - 1));
                 let count = u32::try_from(keys.len() / plan.words).unwrap_or(0);
-                (at, rank) = (at + count, rank + u64::from(count));
+                (at, rank) = (at + count, rank + count);
             }
         }
         Ok(())

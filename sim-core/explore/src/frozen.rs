@@ -53,10 +53,10 @@ impl<const W: usize> Frozen<W> {
         let (mut keys, mut runs) = (BufWriter::new(&order), BufWriter::new(&sorted));
         let (mut parts, mut order_at, mut sorted_at) = (Vec::new(), 0u64, 0u64);
         for shard in shards {
-            for word in &shard.keys {
+            for word in shard.keys.pages().flatten() {
                 keys.write_all(&word.to_le_bytes())?;
             }
-            let mut all: Vec<&[u64]> = shard.keys.chunks_exact(plan.words).collect();
+            let mut all: Vec<&[u64]> = shard.keys.records().collect();
             all.sort_unstable();
             let (mut before, mut end) = (0, sorted_at);
             for key in all {

@@ -10,6 +10,7 @@ mod decisions;
 mod dictionary;
 mod expand;
 mod frozen;
+mod pages;
 mod ranks;
 mod search;
 mod space;

@@ -16,8 +16,8 @@ use crate::checkpoint::{self, Place};
 use crate::decisions::Decisions;
 use crate::expand::{Chunk, Worker};
 use crate::ranks::BELOW;
-use crate::space::{Batch, Space};
-use crate::table::{MOST, SHARDS, Shard, record};
+use crate::space::{Batch, Found, Space};
+use crate::table::{MOST, SHARDS, Shard};
 use crate::{Bound, Disk, Explored, Model, Progress, Reached, Search};
 
 /// States of a chunk.
@@ -36,9 +36,8 @@ const LISTS: u64 = 16;
 /// The models' own tables take at most this part of the memory. It is set aside whether they need it or not, since
 /// what they need depends on the threads; so a search ends by as little short of its memory.
 const TABLES: u64 = 40;
-/// What the allocator takes for itself: ends of pages, and what is free between small blocks. A part of the memory, from
-/// measurements at 100 MiB; of more memory it is less.
-const SLACK: u64 = 64;
+/// What the allocator takes for itself: what is free between small blocks, as a part of the memory.
+const SLACK: u64 = 128;
 /// What the tables of a thread may take however little memory there is.
 const LEAST_TABLES: u64 = 256 << 10;
 /// Chunks from which on a round is worth the threads.
@@ -90,7 +89,7 @@ impl Search<'_> {
         let tables = (self.limits.memory / TABLES / models.len() as u64).max(LEAST_TABLES);
         let work = |model: &'m mut M| {
             model.keep_within(tables / 2);
-            Worker { model, decisions: Decisions::new(tables / 2) }
+            Worker { model, decisions: Decisions::new(tables / 2), found: Found::default() }
         };
         let disk = self.disk.take();
         let initial = models[0].initial();
@@ -208,7 +207,7 @@ impl Search<'_> {
     ) -> Option<u32> {
         let lists: u64 = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum();
         // What is found lies in lists first, which should be small beside what is stored.
-        let found_bytes = (record(space.plan.words) * 8) as u64;
+        let found_bytes = Batch::<W>::bytes_of(space.plan.words);
         let successors = self.limits.memory / LISTS / found_bytes;
         let fewest = u64::from(most.min(FEWEST));
         let mut most = u64::from(most).min(successors / fan).max(fewest);
@@ -216,8 +215,9 @@ impl Search<'_> {
             let found = most * fan;
             let more =
                 usize::try_from(found / SHARDS as u64 + found / SHARDS as u64 / 4 + 4).unwrap_or(usize::MAX);
-            let stored: u64 =
-                space.shards.iter().map(|s| s.bytes_with(more)).sum::<u64>() + space.dictionary.bytes();
+            let new = usize::try_from(found).unwrap_or(usize::MAX);
+            let stored: u64 = space.shards.iter().map(|s| s.bytes_with(more)).sum::<u64>()
+                + space.dictionary.bytes_with(new);
             if stored + lists.max(found * found_bytes) <= self.memory() {
                 return u32::try_from(most).ok();
             }

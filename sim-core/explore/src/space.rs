@@ -9,7 +9,10 @@ use rayon::prelude::*;
 
 use crate::dictionary::{Dictionary, Plan};
 use crate::frozen::Frozen;
-use crate::table::{SHARDS, Shard, id, index_of, record, shard, shard_of};
+use crate::table::{SHARDS, Shard, ShardNumber, id, index_of, shard, shard_of};
+
+/// A shard is read from end to end before a round's states are inserted if these are at least this part of its own.
+const WARM: u32 = 16;
 
 /// The states found so far.
 #[derive(Debug)]
@@ -31,16 +34,44 @@ pub(crate) struct Space<const W: usize> {
 /// A state with a half word of a value that had no number yet, on its way into a shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unknown<const W: usize> {
-    pub(crate) shard: usize,
-    /// Where its record lies in the list of its shard.
+    /// Which it is of the states found.
     pub(crate) at: usize,
     pub(crate) state: [u64; W],
 }
 
-/// What the expansion of a chunk found.
+/// What the expansion of a chunk found, as it was found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Keys.
+    pub(crate) keys: Vec<u64>,
+    /// Which state each was found from, of those that the round expands.
+    pub(crate) ranks: Vec<u32>,
+    pub(crate) shards: Vec<ShardNumber>,
+}
+
+impl Found {
+    /// Adds a state: its key, the state that it was found from, and its shard.
+    #[inline]
+    pub(crate) fn push(&mut self, key: &[u64], rank: u32, shard: usize) {
+        self.keys.extend_from_slice(key);
+        self.ranks.push(rank);
+        self.shards.push(ShardNumber::try_from(shard % SHARDS).unwrap_or(0));
+    }
+
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.ranks.clear();
+        self.shards.clear();
+    }
+}
+
+/// What the expansion of a chunk found, shard by shard.
 #[derive(Debug)]
 pub(crate) struct Batch<const W: usize> {
-    pub(crate) lists: Vec<Vec<u64>>,
+    keys: Vec<u64>,
+    ranks: Vec<u32>,
+    /// Where each shard's states end.
+    ends: [u32; SHARDS],
     pub(crate) unknown: Vec<Unknown<W>>,
     /// Goals reached: state, transition that reached it (none for the state itself), goals.
     pub(crate) goals: Vec<(u32, Option<u32>, u64)>,
@@ -54,7 +85,9 @@ pub(crate) struct Batch<const W: usize> {
 impl<const W: usize> Batch<W> {
     pub(crate) fn new() -> Self {
         Batch {
-            lists: vec![Vec::new(); SHARDS],
+            keys: Vec::new(),
+            ranks: Vec::new(),
+            ends: [0; SHARDS],
             unknown: Vec::new(),
             goals: Vec::new(),
             transitions: 0,
@@ -64,17 +97,75 @@ impl<const W: usize> Batch<W> {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.lists.iter_mut().for_each(Vec::clear);
+        self.keys.clear();
+        self.ranks.clear();
+        self.ends.fill(0);
         self.unknown.clear();
         self.goals.clear();
         self.transitions = 0;
         self.error = None;
     }
 
-    /// Bytes of the lists, and half as much for what is left free between lists that grow.
+    /// Takes what was found, with keys of so many words, shard by shard, and in the order in which it was found.
+    pub(crate) fn sort(&mut self, found: &mut Found, stride: usize) {
+        match stride {
+            1 => self.sort_all::<1>(found, stride),
+            2 => self.sort_all::<2>(found, stride),
+            _ => self.sort_all::<0>(found, stride),
+        }
+        found.clear();
+    }
+
+    /// `K` is the words of a key, or 0 if they are more than two.
+    fn sort_all<const K: usize>(&mut self, found: &Found, stride: usize) {
+        let stride = if K == 0 { stride } else { K };
+        let mut next = [0u32; SHARDS];
+        for shard in &found.shards {
+            next[usize::from(*shard)] += 1;
+        }
+        let mut before = 0;
+        for count in &mut next {
+            (*count, before) = (before, before + *count);
+        }
+        // No more than what is found, since memory is counted.
+        self.keys.reserve_exact(found.keys.len());
+        self.keys.resize(found.keys.len(), 0);
+        self.ranks.reserve_exact(found.ranks.len());
+        self.ranks.resize(found.ranks.len(), 0);
+        let mut unknown = self.unknown.iter_mut().peekable();
+        let records = found.keys.chunks_exact(stride).zip(&found.ranks).zip(&found.shards);
+        for (number, ((key, rank), shard)) in records.enumerate() {
+            let next = &mut next[usize::from(*shard)];
+            let at = *next as usize;
+            *next += 1;
+            self.keys[at * stride..][..stride].copy_from_slice(key);
+            self.ranks[at] = *rank;
+            if let Some(unknown) = unknown.next_if(|unknown| unknown.at == number) {
+                unknown.at = at;
+            }
+        }
+        self.ends = next;
+    }
+
+    /// How many states of a shard there are.
+    fn count_of(&self, shard: usize) -> u32 {
+        self.ends[shard] - shard.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+
+    /// The keys and ranks of a shard's states.
+    fn of_shard(&self, shard: usize, stride: usize) -> (&[u64], &[u32]) {
+        let (end, count) = (self.ends[shard] as usize, self.count_of(shard) as usize);
+        (&self.keys[(end - count) * stride..end * stride], &self.ranks[end - count..end])
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        let words: usize = self.lists.iter().map(Vec::capacity).sum();
-        (words * 12 + self.unknown.capacity() * size_of::<Unknown<W>>()) as u64
+        let lists = self.keys.capacity() * 8 + self.ranks.capacity() * 4;
+        (lists + self.unknown.capacity() * size_of::<Unknown<W>>() + size_of::<Self>()) as u64
+    }
+
+    /// Bytes of a state on its way into a shard, with a key of so many words.
+    pub(crate) const fn bytes_of(stride: usize) -> u64 {
+        stride as u64 * 8 + 4
     }
 }
 
@@ -85,10 +176,9 @@ impl<const W: usize> Space<W> {
         dictionary.add(initial);
         let plan = Plan::of(&dictionary);
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
-        let mut found = vec![0];
-        found.extend(&plan.encode(&dictionary, initial).unwrap_or(*initial)[..plan.words]);
+        let key = plan.encode(&dictionary, initial).unwrap_or(*initial);
         let shard = &mut shards[shard(initial)];
-        shard.insert(&found, 0);
+        shard.insert((&key[..plan.words], &[0]), 0, &mut Vec::new());
         shard.level = 0..1;
         let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
         Space { dictionary, plan, plans: 0, shards, frozen, settled, levels: vec![(0, vec![0; SHARDS])] }
@@ -105,16 +195,21 @@ impl<const W: usize> Space<W> {
     /// Stores what chunks found, in their order.
     pub(crate) fn take(&mut self, batches: &mut [&mut Batch<W>], base: u64, parallel: bool) {
         self.number(batches);
-        let batches: &[&mut Batch<W>] = batches;
-        let insert = |(at, shard): (usize, &mut Shard)| {
+        let (batches, stride): (&[&mut Batch<W>], _) = (batches, self.plan.words);
+        let insert = |hashes: &mut Vec<u32>, (at, shard): (usize, &mut Shard)| {
+            let count: u32 = batches.iter().map(|batch| batch.count_of(at)).sum();
+            if count > shard.len() / WARM {
+                std::hint::black_box(shard.warm());
+            }
             for batch in batches {
-                shard.insert(&batch.lists[at], base);
+                shard.insert(batch.of_shard(at, stride), base, hashes);
             }
         };
         if parallel {
-            self.shards.par_iter_mut().enumerate().for_each(insert);
+            self.shards.par_iter_mut().enumerate().for_each_init(Vec::new, insert);
         } else {
-            self.shards.iter_mut().enumerate().for_each(insert);
+            let mut hashes = Vec::new();
+            self.shards.iter_mut().enumerate().for_each(|shard| insert(&mut hashes, shard));
         }
     }
 
@@ -134,10 +229,10 @@ impl<const W: usize> Space<W> {
         }
         let Space { dictionary, plan, .. } = self;
         for batch in batches {
-            let Batch { lists, unknown, .. } = &mut **batch;
+            let Batch { keys, unknown, .. } = &mut **batch;
             for unknown in unknown {
                 if let Some(key) = plan.encode(dictionary, &unknown.state) {
-                    lists[unknown.shard][unknown.at + 1..][..plan.words].copy_from_slice(&key[..plan.words]);
+                    keys[unknown.at * plan.words..][..plan.words].copy_from_slice(&key[..plan.words]);
                 }
             }
         }
@@ -153,17 +248,8 @@ impl<const W: usize> Space<W> {
         };
         shards.par_iter_mut().for_each(|shard| shard.rewrite(plan.words, renew));
         batches.par_iter_mut().for_each(|batch| {
-            let Batch { lists, unknown, .. } = &mut **batch;
-            for list in lists {
-                let records = std::mem::take(list);
-                for found in records.chunks_exact(record(old.words)) {
-                    list.push(found[0]);
-                    renew(&found[1..], list);
-                }
-            }
-            for unknown in unknown {
-                unknown.at = unknown.at / record(old.words) * record(plan.words);
-            }
+            let keys = std::mem::take(&mut batch.keys);
+            keys.chunks_exact(old.words).for_each(|key| renew(key, &mut batch.keys));
         });
     }
 
@@ -180,9 +266,8 @@ impl<const W: usize> Space<W> {
     pub(crate) fn keys(&self, shard: usize, from: u32, to: u32) -> io::Result<(Cow<'_, [u64]>, &Plan<W>)> {
         let states = &self.shards[shard];
         if from >= states.first {
-            let start = (from - states.first) as usize * self.plan.words;
-            let end = (to - states.first) as usize * self.plan.words;
-            return Ok((Cow::Borrowed(&states.keys[start..end]), &self.plan));
+            let run = states.keys.run((from - states.first) as usize, (to - states.first) as usize);
+            return Ok((Cow::Borrowed(run), &self.plan));
         }
         let holds = |f: &&Frozen<W>| f.shards[shard].first + f.shards[shard].count > from;
         let frozen = self.frozen.iter().find(holds).ok_or(io::ErrorKind::NotFound)?;

@@ -4,12 +4,16 @@
 //! does not depend on who inserts which shard when.
 
 use crate::dictionary::{high, low, zobrist};
+use crate::pages::{PER, Pages};
 use crate::ranks::Ranks;
 
 /// Bits of a state's number that name its shard. How many shards there are is part of the order of states, and so
 /// never depends on the machine.
 pub(crate) const SHARD_BITS: u32 = 8;
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
+/// The number of a shard.
+pub(crate) type ShardNumber = u8;
+const _: () = assert!(SHARD_BITS == ShardNumber::BITS);
 
 /// States of a shard, at most.
 pub(crate) const MOST: u32 = (1 << (32 - SHARD_BITS)) - (1 << 20);
@@ -73,15 +77,14 @@ pub(crate) struct Shard {
     /// Words of a key.
     stride: usize,
     /// Of the states in memory.
-    pub(crate) keys: Vec<u64>,
+    pub(crate) keys: Pages<u64>,
     /// The first state in memory: those before it are on the disk.
     pub(crate) first: u32,
-    slots: Vec<u32>,
+    slots: Pages<u32>,
     /// From which state each was first reached.
     pub(crate) ranks: Ranks,
     /// The states of the level that is being expanded.
     pub(crate) level: std::ops::Range<u32>,
-    ahead: Vec<u32>,
 }
 
 const EMPTY: u32 = u32::MAX;
@@ -89,41 +92,28 @@ const EMPTY: u32 = u32::MAX;
 /// Slots of a table at first.
 const FEWEST: usize = 1 << 4;
 
-/// Slots from which on a table grows by less than double.
-const LARGE: usize = 1 << 11;
-
-/// Slots for so many states, of a table that has some.
+/// Slots for so many states, of a table that has some: more than five in six are never taken. A table larger than a page
+/// grows by an eighth, in whole pages.
 fn slots_for(states: usize, slots: usize) -> usize {
     let mut size = slots;
-    while states * 5 > size * 4 {
-        size = if size < LARGE { size * 2 } else { size / 5 * 7 };
+    while states * 6 > size * 5 {
+        size = if size < PER { size * 2 } else { (size / PER + (size / PER).div_ceil(8)) * PER };
     }
     size
 }
 
-/// The capacity of a list that is to hold so many items.
-fn room_for(capacity: usize, items: usize) -> usize {
-    if items <= capacity { capacity } else { items.max(capacity + capacity / 16 + 16) }
-}
-
-/// A successor on its way into a shard lies in a list as the number of the state that it was found from, counted
-/// within a round, and its key.
-#[inline]
-pub(crate) const fn record(stride: usize) -> usize {
-    1 + stride
-}
-
 impl Shard {
     pub(crate) fn new(stride: usize) -> Self {
-        Shard {
+        let mut shard = Shard {
             stride,
-            keys: Vec::new(),
+            keys: Pages::new(stride),
             first: 0,
-            slots: vec![EMPTY; FEWEST],
-            ranks: Ranks::default(),
+            slots: Pages::new(1),
+            ranks: Ranks::new(),
             level: 0..0,
-            ahead: Vec::new(),
-        }
+        };
+        shard.slots.fill(FEWEST, &[EMPTY]);
+        shard
     }
 
     /// States stored.
@@ -135,85 +125,95 @@ impl Shard {
     /// The key of a state in memory.
     #[inline]
     pub(crate) fn key(&self, index: u32) -> &[u64] {
-        &self.keys[(index - self.first) as usize * self.stride..][..self.stride]
-    }
-
-    fn in_memory(&self) -> usize {
-        (self.len() - self.first) as usize
+        self.keys.get((index - self.first) as usize)
     }
 
     /// Forgets the states in memory, which were put on the disk.
     pub(crate) fn freeze(&mut self) {
         self.first = self.len();
-        (self.keys, self.slots) = (Vec::new(), vec![EMPTY; FEWEST]);
+        (self.keys, self.slots) = (Pages::new(self.stride), Pages::new(1));
+        self.slots.fill(FEWEST, &[EMPTY]);
     }
 
     /// Takes out those states, from `from` on, that are marked.
     pub(crate) fn remove(&mut self, from: u32, marked: &[bool]) {
         let kept: Vec<u64> =
             self.ranks.from(from).zip(marked).filter(|m| !m.1).map(|(rank, _)| rank).collect();
-        let start = (from - self.first) as usize * self.stride;
+        let start = (from - self.first) as usize;
         let mut end = start;
         for (at, _) in marked.iter().enumerate().filter(|m| !m.1) {
-            let key = start + at * self.stride;
-            self.keys.copy_within(key..key + self.stride, end);
-            end += self.stride;
+            self.keys.put_back(start + at, end);
+            end += 1;
         }
         self.keys.truncate(end);
         self.ranks.truncate(from);
         kept.into_iter().for_each(|rank| self.ranks.push(rank));
-        self.slots.fill(EMPTY);
-        self.fill();
+        self.fill_slots(self.slots.len());
     }
 
     /// A shard with states that were written before: their keys, of those in memory, and their ranks.
-    pub(crate) fn of(stride: usize, keys: Vec<u64>, ranks: Ranks) -> Self {
+    pub(crate) fn of(stride: usize, keys: &[u64], ranks: Ranks) -> Self {
         let mut shard = Shard::new(stride);
         let states = keys.len() / stride;
         shard.first = ranks.len().saturating_sub(u32::try_from(states).unwrap_or(u32::MAX));
-        shard.slots = vec![EMPTY; slots_for(states, shard.slots.len())];
-        (shard.keys, shard.ranks) = (keys, ranks);
-        shard.fill();
+        shard.keys.reserve(states);
+        keys.chunks_exact(stride).for_each(|key| shard.keys.push(key));
+        shard.ranks = ranks;
+        shard.fill_slots(slots_for(states, shard.slots.len()));
         shard
     }
 
-    /// Stores those of a list that are new, in order. The states that a round expands are counted from `base`.
-    pub(crate) fn insert(&mut self, found: &[u64], base: u64) {
+    /// Stores those of some states that are new, in order: their keys, and which state of those that the round expands
+    /// each was found from, these being counted from `base`. `hashes` is room for them.
+    pub(crate) fn insert(&mut self, (keys, ranks): (&[u64], &[u32]), base: u64, hashes: &mut Vec<u32>) {
         match self.stride {
-            1 => self.insert_all::<1>(found, base),
-            2 => self.insert_all::<2>(found, base),
-            _ => self.insert_all::<0>(found, base),
+            1 => self.insert_all::<1>((keys, ranks), base, hashes),
+            2 => self.insert_all::<2>((keys, ranks), base, hashes),
+            _ => self.insert_all::<0>((keys, ranks), base, hashes),
         }
     }
 
     /// `K` is the words of a key, or 0 if they are more than two.
-    fn insert_all<const K: usize>(&mut self, found: &[u64], base: u64) {
+    fn insert_all<const K: usize>(
+        &mut self,
+        (keys, ranks): (&[u64], &[u32]),
+        base: u64,
+        hashes: &mut Vec<u32>,
+    ) {
         let stride = if K == 0 { self.stride } else { K };
-        self.reserve(found.len() / record(stride));
-        let mut ahead = std::mem::take(&mut self.ahead);
+        self.grow(ranks.len());
         // Independent loads first, whose misses overlap: the slots, then the keys that they lead to.
-        ahead.clear();
+        hashes.clear();
         let mut touched = 0u64;
-        for found in found.chunks_exact(record(stride)) {
-            let hash = hash(&found[1..]);
-            touched ^= u64::from(self.slots[self.place(hash)]);
-            ahead.push(hash);
+        for key in keys.chunks_exact(stride) {
+            let hash = hash(key);
+            touched ^= u64::from(self.slot(self.place(hash)));
+            hashes.push(hash);
         }
-        for hash in &ahead {
-            if let Ok((_, state)) = self.lookup(*hash, self.place(*hash)) {
-                touched ^= self.keys[state * stride];
+        let tags = self.tags();
+        for hash in &*hashes {
+            if let Ok((_, state)) = self.lookup(*hash, self.place(*hash), tags) {
+                touched ^= self.keys.first_of(state, stride);
             }
         }
         std::hint::black_box(touched);
-        for (found, hash) in found.chunks_exact(record(stride)).zip(&ahead) {
-            self.insert_one(&found[1..], *hash, base + found[0], stride);
+        for ((key, rank), hash) in keys.chunks_exact(stride).zip(ranks).zip(&*hashes) {
+            self.insert_one(key, *hash, base + u64::from(*rank), (stride, tags));
         }
-        self.ahead = ahead;
+    }
+
+    /// Reads it from its beginning to its end, which brings it into the processor's caches sooner than what is asked for
+    /// does: worth while for at least this many states that are to be inserted.
+    pub(crate) fn warm(&self) -> u64 {
+        let slots =
+            self.slots.pages().flat_map(|page| page.iter().step_by(16)).fold(0, |all, slot| all ^ slot);
+        let keys = self.keys.pages().flat_map(|page| page.iter().step_by(8)).fold(0, |all, word| all ^ word);
+        keys ^ u64::from(slots)
     }
 
     /// The bits of a slot that are a place, and how far the bits of a hash lie above them.
     #[inline]
-    fn split(&self) -> (u32, u32) {
+    fn tags(&self) -> (u32, u32) {
         let bits = usize::BITS - self.slots.len().leading_zeros();
         (low((1 << bits) - 1), bits)
     }
@@ -223,13 +223,17 @@ impl Shard {
         low((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
     }
 
-    /// The first state of a hash's tag from a slot on.
     #[inline]
-    fn lookup(&self, hash: u32, mut at: usize) -> Result<(usize, usize), usize> {
-        let (index, bits) = self.split();
+    fn slot(&self, at: usize) -> u32 {
+        self.slots.first_of(at, 1)
+    }
+
+    /// The first state of a hash's tag from a slot on, or the slot that is empty.
+    #[inline]
+    fn lookup(&self, hash: u32, mut at: usize, (index, bits): (u32, u32)) -> Result<(usize, usize), usize> {
         let tag = low(u64::from(hash) << bits);
         loop {
-            let slot = self.slots[at];
+            let slot = self.slot(at);
             if slot == EMPTY {
                 return Err(at);
             }
@@ -246,12 +250,18 @@ impl Shard {
     }
 
     #[inline]
-    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64, stride: usize) {
+    fn insert_one(
+        &mut self,
+        key: &[u64],
+        hash: u32,
+        rank: u64,
+        (stride, (index, bits)): (usize, (u32, u32)),
+    ) {
         let mut from = self.place(hash);
         let vacant = loop {
-            match self.lookup(hash, from) {
+            match self.lookup(hash, from, (index, bits)) {
                 Ok((at, state)) => {
-                    let stored = &self.keys[state * stride..][..stride];
+                    let stored = self.keys.get_of(state, stride);
                     if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
                         return;
                     }
@@ -260,56 +270,58 @@ impl Shard {
                 Err(at) => break at,
             }
         };
-        let (_, bits) = self.split();
-        self.slots[vacant] = low(u64::from(hash) << bits) | (self.len() - self.first);
-        self.keys.extend_from_slice(key);
+        self.slots.get_mut(vacant)[0] = low(u64::from(hash) << bits) | (self.len() - self.first);
+        self.keys.push(key);
         self.ranks.push(rank);
     }
 
-    /// Makes room for so many more states. A search may end at any number of bytes, so the room of the keys grows by
-    /// little; moving them costs next to nothing, for the system moves large pieces by their addresses.
-    fn reserve(&mut self, more: usize) {
-        let states = self.in_memory() + more;
-        let room = room_for(self.keys.capacity(), states * self.stride);
-        self.keys.reserve_exact(room - self.keys.len());
+    /// Makes room for so many more states.
+    fn grow(&mut self, more: usize) {
+        self.keys.reserve(more);
         self.ranks.reserve(more);
-        let size = slots_for(states, self.slots.len());
+        let size = slots_for(self.keys.len() + more, self.slots.len());
         if size != self.slots.len() {
-            self.slots = vec![EMPTY; size];
-            self.fill();
+            self.fill_slots(size);
         }
     }
 
-    /// Puts every state into the slots, which are empty.
-    fn fill(&mut self) {
-        let (_, bits) = self.split();
-        for (index, key) in (0u32..).zip(self.keys.chunks_exact(self.stride)) {
+    /// Puts every state into so many slots.
+    fn fill_slots(&mut self, size: usize) {
+        self.slots.fill(size, &[EMPTY]);
+        let (_, bits) = self.tags();
+        for (index, key) in (0u32..).zip(self.keys.records()) {
             let hash = hash(key);
             let mut at = self.place(hash);
-            while self.slots[at] != EMPTY {
+            while self.slots.first_of(at, 1) != EMPTY {
                 at += 1;
                 if at == self.slots.len() {
                     at = 0;
                 }
             }
-            self.slots[at] = low(u64::from(hash) << bits) | index;
+            self.slots.get_mut(at)[0] = low(u64::from(hash) << bits) | index;
         }
     }
 
     /// Gives each state another key, of so many words.
     pub(crate) fn rewrite(&mut self, stride: usize, mut key_of: impl FnMut(&[u64], &mut Vec<u64>)) {
-        let mut keys = Vec::with_capacity(self.in_memory() * stride);
-        self.keys.chunks_exact(self.stride).for_each(|key| key_of(key, &mut keys));
+        let mut keys = Pages::new(stride);
+        keys.reserve(self.keys.len());
+        let mut renewed = Vec::new();
+        for key in self.keys.records() {
+            renewed.clear();
+            key_of(key, &mut renewed);
+            keys.push(&renewed);
+        }
         (self.keys, self.stride) = (keys, stride);
-        self.slots.fill(EMPTY);
-        self.fill();
+        self.fill_slots(self.slots.len());
     }
 
     /// Bytes that it takes once it has room for so many more states.
     pub(crate) fn bytes_with(&self, more: usize) -> u64 {
-        let states = self.in_memory() + more;
-        let keys = room_for(self.keys.capacity(), states * self.stride);
-        (keys * 8 + slots_for(states, self.slots.len()) * 4) as u64 + self.ranks.bytes_with(more)
+        let slots = slots_for(self.keys.len() + more, self.slots.len());
+        self.keys.bytes_with(more)
+            + self.slots.bytes_with(slots - self.slots.len())
+            + self.ranks.bytes_with(more)
     }
 
     pub(crate) fn bytes(&self) -> u64 {
