@@ -119,7 +119,10 @@ fn show(
     out: &mut Output,
 ) -> Exit {
     let shown = told.iter().any(|s| s.events.iter().any(|e| e.0.kind == file.event))
-        || (file.event == EventKind::Deadlock && deadlocked(machine, steps));
+        || Explorer::new(machine).is_some_and(|mut explorer| {
+            (file.event == EventKind::Deadlock && explorer.deadlocked_after(steps))
+                || (file.event == EventKind::HungTask && explorer.hung_after(steps))
+        });
     match format {
         Format::Table => out.print(&in_words(file, told, shown, out.width())),
         Format::Json => out.print(&json::line(&Replay {
@@ -159,11 +162,6 @@ fn read(path: &str) -> Result<(String, String, bool), Failure> {
         }
     }
     Err(Failure::input(format!("{name}: no line has a schedule: nothing was violated")))
-}
-
-/// Whether nobody can go on after the steps, asked of the explorer's own view of the machine.
-fn deadlocked(machine: &Machine, steps: &[ScheduledStep]) -> bool {
-    Explorer::new(machine).is_some_and(|mut explorer| explorer.deadlocked_after(steps))
 }
 
 fn in_words(file: &ScheduleFile, told: &[StoryStep], shown: bool, width: usize) -> String {

@@ -31,11 +31,14 @@ pub enum EventKind {
     SleepInAtomic,
     /// A flusher that may not sleep slept.
     SleepNonBlockable,
+    /// A task can never end any more, whatever the order of steps: it spins, or waits for what never comes, though others
+    /// may go on.
+    HungTask,
 }
 
 impl EventKind {
     /// Every kind, in the order in which reports list them.
-    pub const ALL: [EventKind; 12] = [
+    pub const ALL: [EventKind; 13] = [
         EventKind::Latent,
         EventKind::Clobber,
         EventKind::HostDirty,
@@ -48,6 +51,7 @@ impl EventKind {
         EventKind::Deadlock,
         EventKind::SleepInAtomic,
         EventKind::SleepNonBlockable,
+        EventKind::HungTask,
     ];
 
     /// The name used on the command line, in litmus files and in JSON.
@@ -66,6 +70,7 @@ impl EventKind {
             EventKind::Deadlock => "deadlock",
             EventKind::SleepInAtomic => "sleep-in-atomic",
             EventKind::SleepNonBlockable => "sleep-non-blockable",
+            EventKind::HungTask => "hung-task",
         }
     }
 
@@ -93,6 +98,7 @@ impl EventKind {
             EventKind::Deadlock => "nobody can go on, and somebody has not finished",
             EventKind::SleepInAtomic => "a sleeping lock was taken with preemption or interrupts off",
             EventKind::SleepNonBlockable => "a flusher that may not sleep slept",
+            EventKind::HungTask => "a task can never end any more",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
 
+use cache_model::event::EventKind;
 use svm_model::spec::{MemoryModel, STORE_BUFFER};
 use svm_model::walk::{Cut, Walked};
 use workloads::check::{Counterexample, Verdict};
@@ -136,6 +137,9 @@ impl Text {
                         };
                         say(&format!("shortest way there {switches}: {steps}"));
                     }
+                    (None, None) if first.event == EventKind::HungTask => {
+                        say(&format!("shortest way to where no end is in reach, and once round: {steps}"));
+                    }
                     (None, None) => say(&format!("shortest way there: {steps}")),
                 }
                 if let Some(token) = &checked.token {
@@ -182,6 +186,9 @@ impl Text {
                 grouped(report.transitions),
                 report.depth
             ));
+            if report.verdict == Verdict::Holds && !report.asked_ends {
+                say("whether each task can always end was not asked: not all states are in memory");
+            }
             if report.permutations > 1 {
                 say(&format!(
                     "searched up to {} permutations: states that differ only in the names of things treated alike \

@@ -1,5 +1,6 @@
 //! A machine as the explorer sees it: packed states, every actor, every choice.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache_model::event::{Event, EventKind};
@@ -325,6 +326,50 @@ impl<'a> Explorer<'a> {
         !progress && !self.student.machine.finished(&store)
     }
 
+    /// Whether steps from the start come back to a state that they passed, though some task has not ended that should.
+    pub fn hung_after(&mut self, steps: &[ScheduledStep]) -> bool {
+        let start = self.start();
+        let Some(mut told) = self.follow(&start, steps) else { return false };
+        let Some((mut last, _)) = told.pop() else { return false };
+        let passed = last == start || told.iter().any(|(state, _)| *state == last);
+        passed && !self.student.machine.returned(&Packed { words: &mut last, layout: &self.positions })
+    }
+
+    /// What goes on for ever after some steps, each who can making one in turn, until a state comes back. None if every
+    /// task ends meanwhile, or the steps do not fit.
+    pub fn round_and_round(&mut self, steps: &[ScheduledStep]) -> Option<Vec<ScheduledStep>> {
+        let mut state = self.start();
+        if let Some((last, _)) = self.follow(&state, steps)?.pop() {
+            state = last;
+        }
+        let (mut seen, mut made) = (BTreeSet::new(), Vec::new());
+        while seen.insert(state.clone()) {
+            let before = made.len();
+            // What is on its way out of a cache moves only if nobody else does, and nothing is moved between pCPUs.
+            for cache in [false, true] {
+                if made.len() > before {
+                    continue;
+                }
+                for actor in self.student.machine.actors() {
+                    let moves = match actor {
+                        Actor::Task(_) | Actor::Irq(_) | Actor::Buffer(_) => !cache,
+                        Actor::Cache => cache,
+                        Actor::Preempt(_) | Actor::World => false,
+                    };
+                    let mut odometer = Odometer::default();
+                    let mut next = state.clone();
+                    let mut store = Packed { words: &mut next, layout: &self.positions };
+                    if moves && self.student.step(&mut store, &mut odometer, actor, None) == Stepped::Done {
+                        made.push(ScheduledStep { actor, answers: odometer.answers().collect() });
+                        state = next;
+                    }
+                }
+            }
+        }
+        let store = Packed { words: &mut state, layout: &self.positions };
+        (!self.student.machine.returned(&store)).then_some(made)
+    }
+
     /// Searches as [`Explorer::run`] does, but asks the step function itself for every transition: slow, and what
     /// the ground tables are compared with.
     ///
@@ -633,6 +678,11 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
         if self.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
     }
 
+    fn is_end(&self, state: &[u64; W]) -> bool {
+        let mut state = *state;
+        self.student.machine.returned(&Packed { words: &mut state, layout: self.positions })
+    }
+
     fn keep_within(&mut self, bytes: u64) {
         self.room = Room::new(bytes);
     }
@@ -689,6 +739,11 @@ impl<const W: usize> Model<W> for Direct<'_, '_, W> {
     fn stuck(&self, state: &[u64; W]) -> u64 {
         let store = Packed { words: &mut state.clone(), layout: &self.explorer.positions };
         if self.explorer.student.machine.finished(&store) { 0 } else { 1 << goal_of(EventKind::Deadlock) }
+    }
+
+    fn is_end(&self, state: &[u64; W]) -> bool {
+        let store = Packed { words: &mut state.clone(), layout: &self.explorer.positions };
+        self.explorer.student.machine.returned(&store)
     }
 }
 

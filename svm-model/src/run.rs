@@ -8,7 +8,7 @@ use svm_policy::{Context, Outcome};
 
 use crate::context::ContextSlots;
 use crate::label::{Actor, Broken, NewOwner, Notes, What};
-use crate::machine::{Machine, Owner};
+use crate::machine::{Machine, Owner, TaskSlots};
 use crate::memory::{Effects, Memory};
 
 mod buffer;
@@ -116,6 +116,17 @@ impl Machine {
     /// Whether every task has ended.
     pub fn finished<S: Store>(&self, store: &S) -> bool {
         self.tasks.iter().all(|t| t.repeats.is_some() || t.main.idle(store))
+    }
+
+    /// Whether every task that comes to an end by itself has: vCPUs run as long as their guests do.
+    pub fn returned<S: Store>(&self, store: &S) -> bool {
+        self.hanging(store).next().is_none()
+    }
+
+    /// The tasks that should come to an end by themselves and have not.
+    pub(crate) fn hanging<S: Store>(&self, store: &S) -> impl Iterator<Item = u16> {
+        let left = |t: &TaskSlots| t.vcpu.is_none() && t.repeats.is_none() && !t.main.idle(store);
+        (0u16..).zip(&self.tasks).filter(move |(_, t)| left(t)).map(|(number, _)| number)
     }
 
     /// The task that runs on a pCPU.

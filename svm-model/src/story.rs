@@ -81,6 +81,7 @@ impl Machine {
         let mut story = Vec::new();
         let mut notes = Notes::default();
         let mut causes = Causes::default();
+        let mut passed = Vec::new();
         for (i, step) in schedule.iter().enumerate() {
             let before = words.clone();
             let pcpu_before = self.pcpu_of(&Plain { words: &mut words }, step.actor);
@@ -129,9 +130,10 @@ impl Machine {
                 cause: notes.events.iter().find_map(|e| causes.of(self, *e, &seen, &notes)).map(|c| c + "."),
                 events,
             });
+            passed.push(before);
         }
         if let Some(last) = story.last_mut().filter(|s| s.events.is_empty()) {
-            last.cause = self.stuck(&words).map(|c| c + ".");
+            last.cause = self.stuck(&words).or_else(|| self.hung(&passed, &words)).map(|c| c + ".");
         }
         Ok(story)
     }
@@ -309,7 +311,8 @@ impl Machine {
             | EventKind::Firmware
             | EventKind::Deadlock
             | EventKind::SleepInAtomic
-            | EventKind::SleepNonBlockable => format!("{} ({name})", event.kind.meaning()),
+            | EventKind::SleepNonBlockable
+            | EventKind::HungTask => format!("{} ({name})", event.kind.meaning()),
         }
     }
 }

@@ -86,6 +86,11 @@ impl<const W: usize> Model<W> for Switching<'_, W> {
         }
         own
     }
+
+    fn is_end(&self, state: &[u64; W]) -> bool {
+        self.inner.is_end(state)
+    }
+
     fn keep_within(&mut self, bytes: u64) {
         self.inner.keep_within(bytes);
     }

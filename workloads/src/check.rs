@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cache_model::event::{EventKind, Victim};
 use sev_arch::VmId;
-use sim_explore::{Bound, Disk, Explored, Limits, Progress, Search};
+use sim_explore::{Bound, Disk, Ends, Explored, Limits, Progress, Search};
 use svm_model::explore::{Explorer, Reductions, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
 use svm_model::machine::KERNEL_ENTRIES;
@@ -113,6 +113,8 @@ pub struct CheckReport {
     pub state_bytes: usize,
     /// States that differ by one of so many permutations of things treated alike count as one; 1: each counts.
     pub permutations: usize,
+    /// Whether it was asked if a task can end up hung, which takes all states in memory, and no other event.
+    pub asked_ends: bool,
     /// What should happen on some way, lest the verdict say nothing; and after how many steps it first did.
     pub sometimes: Vec<(Twin, Option<u32>)>,
     /// What was taken as given.
@@ -149,6 +151,7 @@ impl CheckReport {
             bound: None,
             state_bytes: 0,
             permutations: 1,
+            asked_ends: false,
             sometimes: Vec::new(),
             assumptions: Vec::new(),
             memory_model: model,
@@ -465,7 +468,8 @@ impl CheckCase<'_> {
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
         let dir = search.disk.as_ref().map(|disk| disk.dir.clone());
-        let mut search = Search { stop_at, stop_at_any, ..search };
+        let ends = Some(Ends { goal: goal_of(EventKind::HungTask), unless: every });
+        let mut search = Search { stop_at, stop_at_any, ends, ..search };
         let reductions = self.litmus.reductions();
         explorer.reduce(reductions);
         let mut explored = explorer.run(again(&mut search)).map_err(CheckError::TooWide)?;
@@ -509,6 +513,7 @@ impl CheckCase<'_> {
             bound: explored.bound,
             state_bytes: explorer.state_bytes(),
             permutations: explorer.permutations(),
+            asked_ends: explored.asked_ends,
             sometimes,
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
@@ -557,6 +562,7 @@ impl CheckCase<'_> {
             }),
             state_bytes: explorer.state_bytes(),
             permutations: 1,
+            asked_ends: false,
             sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
@@ -585,7 +591,12 @@ impl CheckCase<'_> {
         event: EventKind,
         steps: Vec<ScheduledStep>,
     ) -> Result<Counterexample, CheckError> {
-        let schedule = explorer.calm(steps);
+        let mut schedule = explorer.calm(steps);
+        let steps_before = schedule.len();
+        if event == EventKind::HungTask {
+            let ended = || CheckError::Story(steps_before, "a task that can never end does end".to_owned());
+            schedule.extend(explorer.round_and_round(&schedule).ok_or_else(ended)?);
+        }
         let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
         let last = story.last().map_or(&[][..], |step| &step.events[..]);
         let victim = last.iter().find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);

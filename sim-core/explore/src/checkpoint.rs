@@ -233,5 +233,5 @@ pub(crate) fn read<const W: usize>(dir: &Path, fingerprint: u64) -> io::Result<O
     if file.word()? != MAGIC {
         return Err(bad("it does not end as one"));
     }
-    Ok(Some((Space { dictionary, plan, plans: 0, shards, frozen, settled, levels }, place)))
+    Ok(Some((Space { dictionary, plan, plans: 0, shards, frozen, settled, levels, dead_ends: None }, place)))
 }

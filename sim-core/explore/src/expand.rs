@@ -5,6 +5,7 @@ use std::io;
 use crate::Model;
 use crate::decisions::{Decisions, NOTHING, NOWHERE, WIDEST};
 use crate::dictionary::Plan;
+use crate::ends::Good;
 use crate::ranks::BELOW;
 use crate::space::{Batch, Found, Space, Unknown};
 use crate::table::{id, index_of, moved, shard_of};
@@ -138,6 +139,129 @@ impl<const W: usize> Batch<W> {
                 self.note(block.from.after(at), None, own);
             }
         }
+    }
+
+    /// Finds those of some states of a shard that a step leads to a good one from, and adds them to these.
+    pub(crate) fn lead<M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        (shard, states): (usize, &[u32]),
+        good: &Good,
+    ) {
+        self.noted = u64::MAX;
+        let actors = worker.model.actors();
+        worker.decisions.begin(actors, space.plans);
+        let words = if space.plan.is_numbers() { space.plan.words } else { W };
+        for states in states.chunks(BLOCK) {
+            match words {
+                _ if actors == 0 => self.lead_by_states(worker, space, (shard, states), good),
+                1 => self.lead_block::<1, M>(worker, space, (shard, states), good),
+                2 => self.lead_block::<2, M>(worker, space, (shard, states), good),
+                3 => self.lead_block::<3, M>(worker, space, (shard, states), good),
+                WIDEST => self.lead_block::<WIDEST, M>(worker, space, (shard, states), good),
+                _ => self.lead_block::<W, M>(worker, space, (shard, states), good),
+            }
+        }
+    }
+
+    fn lead_block<const K: usize, M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        (shard, states): (usize, &[u32]),
+        good: &Good,
+    ) {
+        let from = From { id: id(u32::try_from(shard).unwrap_or(0), 0), rank: 0 };
+        let mut block = Block::<K> {
+            from,
+            states: states.len(),
+            keys: [[0; K]; BLOCK],
+            may: [0; BLOCK],
+            made: [0; BLOCK],
+        };
+        for (key, index) in block.keys.iter_mut().zip(states) {
+            key[..space.plan.words].copy_from_slice(space.shards[shard].key(*index));
+        }
+        worker.decisions.may_step(&block.keys[..states.len()], &mut block.may[..states.len()]);
+        for actor in 0..worker.model.actors() {
+            self.step_all(worker, space, actor, &mut block);
+            self.take_good(&mut worker.found, space, (shard, states), good, |at| block.may[at] = 0);
+            if block.may[..states.len()].iter().all(|may| *may == 0) {
+                break;
+            }
+        }
+    }
+
+    /// The states that a step leads to from one, by shard and place, as far as `f` takes them: those that are in memory.
+    pub(crate) fn next_of<M: Model<W>, T>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        (shard, index): (usize, u32),
+        f: impl FnOnce(&mut dyn Iterator<Item = (usize, u32)>) -> T,
+    ) -> T {
+        self.noted = u64::MAX;
+        self.emit_all(worker, space, (shard, index), 0);
+        let Found { keys, shards, .. } = &worker.found;
+        let mut next = keys.chunks_exact(space.plan.words).zip(shards).filter_map(|(key, shard)| {
+            let shard = usize::from(*shard);
+            Some((shard, space.shards[shard].find(key)?))
+        });
+        let taken = f(&mut next);
+        worker.found.clear();
+        self.unknown.clear();
+        taken
+    }
+
+    fn lead_by_states<M: Model<W>>(
+        &mut self,
+        worker: &mut Worker<'_, M>,
+        space: &Space<W>,
+        (shard, states): (usize, &[u32]),
+        good: &Good,
+    ) {
+        for (rank, index) in (0u32..).zip(states) {
+            self.emit_all(worker, space, (shard, *index), rank);
+        }
+        self.take_good(&mut worker.found, space, (shard, states), good, |_| {});
+    }
+
+    /// Notes what follows a state.
+    fn emit_all<M: Model<W>>(
+        &mut self,
+        Worker { model, found, .. }: &mut Worker<'_, M>,
+        space: &Space<W>,
+        (shard, index): (usize, u32),
+        rank: u32,
+    ) {
+        let stored = space.shards[shard].key(index);
+        let state = space.plan.decode(&space.dictionary, stored);
+        let mut key = [0; W];
+        key[..stored.len()].copy_from_slice(stored);
+        let from = From { id: id(u32::try_from(shard).unwrap_or(0), index), rank };
+        model.expand(&state, |next, _| self.emit(found, space, (&state, &key), (from, 0), next, 0));
+    }
+
+    /// Takes what was found from some states of a shard; those from which a good one was are good, and told.
+    fn take_good(
+        &mut self,
+        found: &mut Found,
+        space: &Space<W>,
+        (shard, states): (usize, &[u32]),
+        good: &Good,
+        mut told: impl FnMut(usize),
+    ) {
+        let stride = space.plan.words;
+        for ((key, rank), to) in found.keys.chunks_exact(stride).zip(&found.ranks).zip(&found.shards) {
+            let to = usize::from(*to);
+            if space.shards[to].find(key).is_some_and(|index| good.has(to, index)) {
+                good.add(shard, states[*rank as usize]);
+                told(*rank as usize);
+            }
+        }
+        found.clear();
+        self.unknown.clear();
     }
 
     /// Makes an actor's steps from each state of a block.

@@ -8,6 +8,7 @@
 mod checkpoint;
 mod decisions;
 mod dictionary;
+mod ends;
 mod expand;
 mod frozen;
 mod pages;
@@ -55,6 +56,11 @@ pub trait Model<const W: usize>: Send {
     fn stuck(&self, state: &[u64; W]) -> u64 {
         let _ = state;
         0
+    }
+    /// Whether a state is one that the search should always be able to come to ([`Search::ends`]).
+    fn is_end(&self, state: &[u64; W]) -> bool {
+        let _ = state;
+        true
     }
     /// Told, before the search, how many bytes of tables it may keep for its own use.
     fn keep_within(&mut self, bytes: u64) {
@@ -148,6 +154,15 @@ pub struct Reached {
     pub depth: u32,
 }
 
+/// Asks whether an end ([`Model::is_end`]) can be reached from every state.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The goal that the first state is from which none can be.
+    pub goal: u32,
+    /// It is not asked if one of these goals was reached.
+    pub unless: u64,
+}
+
 /// What a search came to.
 #[derive(Debug)]
 pub struct Explored {
@@ -162,6 +177,8 @@ pub struct Explored {
     pub memory: u64,
     /// Each goal's first time.
     pub reached: Vec<Reached>,
+    /// Whether [`Search::ends`] was asked: not if the search ended early, and not if states are on the disk.
+    pub asked_ends: bool,
     /// What the disk said, if it failed.
     pub error: Option<io::Error>,
 }
@@ -193,6 +210,7 @@ impl Explored {
             bound: Some(Bound::Disk),
             memory: 0,
             reached: Vec::new(),
+            asked_ends: false,
             error: Some(error),
         }
     }
@@ -252,6 +270,8 @@ pub struct Search<'a> {
     pub stop_at: u64,
     /// The search ends once any of these goals was reached.
     pub stop_at_any: u64,
+    /// If the search came to the end of the space: whether an end can be reached from every state.
+    pub ends: Option<Ends>,
     /// Ends the search soon after it becomes true.
     pub interrupted: Option<&'a AtomicBool>,
     /// Told about every 65,536 states.

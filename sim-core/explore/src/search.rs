@@ -14,11 +14,13 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{self, Place};
 use crate::decisions::Decisions;
+use crate::dictionary::low;
+use crate::ends::first_without;
 use crate::expand::{Chunk, Worker};
 use crate::ranks::BELOW;
 use crate::space::{Batch, Found, Space};
-use crate::table::{MOST, SHARDS, Shard};
-use crate::{Bound, Disk, Explored, Model, Progress, Reached, Search};
+use crate::table::{MOST, Round, SHARDS, Shard, id};
+use crate::{Bound, Disk, Ends, Explored, Model, Progress, Reached, Search};
 
 /// States of a chunk.
 const CHUNK: u32 = 1024;
@@ -98,6 +100,9 @@ impl Search<'_> {
             Ok(begun) => begun,
             Err(error) => return Explored::failed(Space::new(&initial), error),
         };
+        if self.ends.is_some() && space.len() == 1 {
+            space.dead_ends = Some(Vec::new());
+        }
         let until = self.limits.time.map(|time| (Instant::now() + time, time));
         let mut goals = Goals::of(std::mem::take(&mut place.reached));
         let mut batches: Vec<Mutex<Batch<W>>> = Vec::new();
@@ -106,7 +111,7 @@ impl Search<'_> {
         let mut cutter = Cutter { at: place.at };
         let (mut bound, mut error) = (None, None);
         let mut saved = Saved { at: Instant::now(), took: Duration::ZERO };
-        loop {
+        let whole = loop {
             let states = space.len();
             bound = bound.or(self.bound_met(&space, &batches, states));
             if let (Some(Bound::Memory(_)), Some(disk)) = (bound, &disk)
@@ -135,7 +140,7 @@ impl Search<'_> {
             bound = bound.or_else(late);
             let any = goals.seen & self.stop_at_any != 0;
             if bound.is_some() || any || self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
-                break;
+                break false;
             }
             // Near a bound the rounds get smaller, so that it is hardly passed.
             let room = self.limits.states.saturating_sub(states);
@@ -156,7 +161,7 @@ impl Search<'_> {
                     continue;
                 }
                 if !space.next_level(expanded) {
-                    break;
+                    break true;
                 }
                 depth += 1;
                 cutter.at = (0, 0);
@@ -168,7 +173,14 @@ impl Search<'_> {
             while batches.len() < chunks.len() {
                 batches.push(Mutex::new(Batch::new()));
             }
-            round_of(&mut workers, &mut space, &chunks, &mut batches, (expanded, goals.seen));
+            let sizes = chunks.iter().flat_map(|c| &c.pieces).map(|(_, from, to)| to - from);
+            let sizes: u32 = sizes.sum();
+            let noted = if space.dead_ends.is_some() { sizes as usize } else { 0 };
+            let round = Round::noting(expanded, noted);
+            round_of(&mut workers, &mut space, &chunks, &mut batches, (&round, goals.seen));
+            if let Some(dead_ends) = &mut space.dead_ends {
+                dead_ends.extend(in_order(&chunks, round.dead_ends()));
+            }
             for batch in &mut batches[..chunks.len()] {
                 let Ok(batch) = batch.get_mut() else { continue };
                 error = error.or(batch.error.take());
@@ -177,9 +189,8 @@ impl Search<'_> {
                     goals.note(*reached, *state, *transition, depth + u32::from(transition.is_some()));
                 }
             }
-            let sizes = chunks.iter().flat_map(|c| &c.pieces).map(|(_, from, to)| u64::from(to - from));
-            expanded += sizes.sum::<u64>();
-        }
+            expanded += u64::from(sizes);
+        };
         let memory = in_use(&space, &batches);
         if let (Some(disk), None) = (&disk, &error) {
             let place = Place { transitions, expanded, depth, at: cutter.at, reached: goals.reached.clone() };
@@ -188,7 +199,13 @@ impl Search<'_> {
                 None => checkpoint::remove(&disk.dir, space.frozen.len()).err(),
             };
         }
-        Explored { states: Box::new(space), transitions, depth, bound, memory, reached: goals.reached, error }
+        let ends = self.ends.filter(|ends| goals.seen & ends.unless == 0);
+        let ends = ends.filter(|_| whole && error.is_none() && space.frozen.is_empty());
+        if let Some(Ends { goal, .. }) = ends {
+            goals.reached.extend(first_without(&mut workers, &space, goal));
+        }
+        let (asked_ends, reached) = (ends.is_some(), goals.reached);
+        Explored { states: Box::new(space), transitions, depth, bound, memory, reached, asked_ends, error }
     }
 
     /// What of the memory is for the states and the lists.
@@ -253,7 +270,7 @@ fn round_of<const W: usize, M: Model<W>>(
     space: &mut Space<W>,
     chunks: &[Chunk],
     batches: &mut [Mutex<Batch<W>>],
-    (base, noted): (u64, u64),
+    (round, noted): (&Round, u64),
 ) {
     let parallel = chunks.len() >= WORTH && workers.len() > 1;
     if parallel {
@@ -276,7 +293,26 @@ fn round_of<const W: usize, M: Model<W>>(
     for batch in &mut batches[..chunks.len()] {
         found.extend(batch.get_mut().ok());
     }
-    space.take(&mut found, base, parallel);
+    space.take(&mut found, round, parallel);
+}
+
+/// The numbers of those states of chunks that stand at some places, which go up.
+fn in_order(chunks: &[Chunk], places: impl Iterator<Item = usize>) -> impl Iterator<Item = u32> {
+    let mut pieces = chunks.iter().flat_map(|chunk| &chunk.pieces);
+    let (mut piece, mut before) = (&(0, 0, 0), 0);
+    places.map(move |place| {
+        loop {
+            let at = piece.1 + low((place - before) as u64);
+            if at < piece.2 {
+                break id(piece.0, at);
+            }
+            before += (piece.2 - piece.1) as usize;
+            match pieces.next() {
+                Some(next) => piece = next,
+                None => break 0,
+            }
+        }
+    })
 }
 
 /// Where a search begins: at the initial state, or where it was when it was written.

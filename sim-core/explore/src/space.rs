@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use crate::dictionary::{Dictionary, Plan};
 use crate::frozen::Frozen;
-use crate::table::{SHARDS, Shard, ShardNumber, id, index_of, shard, shard_of};
+use crate::table::{Round, SHARDS, Shard, ShardNumber, id, index_of, shard, shard_of};
 
 /// A shard is read from end to end before a round's states are inserted if these are at least this part of its own.
 const WARM: u32 = 16;
@@ -29,6 +30,8 @@ pub(crate) struct Space<const W: usize> {
     /// The levels that were expanded, or are being: for each the number of states expanded before it, and the place
     /// in each shard at which it begins.
     pub(crate) levels: Vec<(u64, Vec<u32>)>,
+    /// The states from which no step leads to the next level, if that was noted from the beginning.
+    pub(crate) dead_ends: Option<Vec<u32>>,
 }
 
 /// A state with a half word of a value that had no number yet, on its way into a shard.
@@ -58,7 +61,7 @@ impl Found {
         self.shards.push(ShardNumber::try_from(shard % SHARDS).unwrap_or(0));
     }
 
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.keys.clear();
         self.ranks.clear();
         self.shards.clear();
@@ -178,10 +181,19 @@ impl<const W: usize> Space<W> {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
         let key = plan.encode(&dictionary, initial).unwrap_or(*initial);
         let shard = &mut shards[shard(initial)];
-        shard.insert((&key[..plan.words], &[0]), 0, &mut Vec::new());
+        shard.insert((&key[..plan.words], &[0]), &Round::default(), &mut Vec::new());
         shard.level = 0..1;
         let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
-        Space { dictionary, plan, plans: 0, shards, frozen, settled, levels: vec![(0, vec![0; SHARDS])] }
+        Space {
+            dictionary,
+            plan,
+            plans: 0,
+            shards,
+            frozen,
+            settled,
+            levels: vec![(0, vec![0; SHARDS])],
+            dead_ends: None,
+        }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -193,7 +205,7 @@ impl<const W: usize> Space<W> {
     }
 
     /// Stores what chunks found, in their order.
-    pub(crate) fn take(&mut self, batches: &mut [&mut Batch<W>], base: u64, parallel: bool) {
+    pub(crate) fn take(&mut self, batches: &mut [&mut Batch<W>], round: &Round, parallel: bool) {
         self.number(batches);
         let (batches, stride): (&[&mut Batch<W>], _) = (batches, self.plan.words);
         let insert = |hashes: &mut Vec<u32>, (at, shard): (usize, &mut Shard)| {
@@ -202,7 +214,7 @@ impl<const W: usize> Space<W> {
                 std::hint::black_box(shard.warm());
             }
             for batch in batches {
-                shard.insert(batch.of_shard(at, stride), base, hashes);
+                shard.insert(batch.of_shard(at, stride), round, hashes);
             }
         };
         if parallel {
@@ -321,20 +333,49 @@ impl<const W: usize> Space<W> {
         Some(plan.decode(&self.dictionary, &key))
     }
 
+    /// The states of a level in a shard.
+    pub(crate) fn level_of(&self, level: usize, shard: usize) -> Range<u32> {
+        let end = self.levels.get(level + 1).map_or(self.shards[shard].len(), |(_, next)| next[shard]);
+        self.levels[level].1[shard]..end
+    }
+
+    /// A level, to find states in by the order in which they were expanded.
+    pub(crate) fn level(&self, level: usize) -> Level<'_> {
+        let (before, starts) = &self.levels[level];
+        let mut sum = 0;
+        let sizes = (0..SHARDS).map(|shard| self.level_of(level, shard));
+        let ends = sizes.map(|states| {
+            sum += states.end - states.start;
+            sum
+        });
+        Level { before: *before, starts, ends: ends.collect() }
+    }
+
     /// The state that was expanded after so many others.
     fn ranked(&self, rank: u64) -> u32 {
         let level = self.levels.partition_point(|(before, _)| *before <= rank).saturating_sub(1);
-        let (before, starts) = &self.levels[level];
-        let mut left = u32::try_from(rank - before).unwrap_or(u32::MAX);
-        for (number, start) in (0u32..).zip(starts) {
-            let shard = &self.shards[number as usize];
-            let end = self.levels.get(level + 1).map_or(shard.len(), |(_, next)| next[number as usize]);
-            if left < end - start {
-                return id(number, start + left);
-            }
-            left -= end - start;
-        }
-        0
+        let (shard, index) = self.level(level).ranked(rank);
+        id(u32::try_from(shard).unwrap_or(0), index)
+    }
+}
+
+/// The states of a level, in the order in which they were expanded: shard after shard.
+pub(crate) struct Level<'s> {
+    /// States expanded before.
+    before: u64,
+    /// The first state of each shard.
+    starts: &'s [u32],
+    /// How many states there are up to the end of each shard.
+    ends: Vec<u32>,
+}
+
+impl Level<'_> {
+    /// The shard, and the place in it, of the state that was expanded after so many others.
+    pub(crate) fn ranked(&self, rank: u64) -> (usize, u32) {
+        let at = u32::try_from(rank - self.before).unwrap_or(u32::MAX);
+        let shard = self.ends.partition_point(|end| *end <= at).min(SHARDS - 1);
+        let first = shard.checked_sub(1).map_or(0, |before| self.ends[before]);
+        (shard, self.starts[shard] + (at - first))
     }
 }
 

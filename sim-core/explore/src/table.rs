@@ -3,6 +3,8 @@
 //! A state's number is its place in its shard and the shard's number: states get their numbers in an order that
 //! does not depend on who inserts which shard when.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::dictionary::{high, low, zobrist};
 use crate::pages::{PER, Pages};
 use crate::ranks::Ranks;
@@ -68,6 +70,36 @@ fn hash(key: &[u64]) -> u32 {
         h ^= h >> 32;
     }
     low(h.wrapping_mul(MIX) >> 32)
+}
+
+/// What is common to the states that a round found.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    /// States expanded before it.
+    pub(crate) before: u64,
+    /// Of the states that it expands, those from which a step leads to the next level; none are noted if the list is
+    /// empty.
+    leads_on: Vec<AtomicBool>,
+}
+
+impl Round {
+    /// A round in which it is noted which of so many states lead on.
+    pub(crate) fn noting(before: u64, states: usize) -> Self {
+        Round { before, leads_on: (0..states).map(|_| AtomicBool::new(false)).collect() }
+    }
+
+    #[inline]
+    fn leads_on(&self, rank: u32) {
+        if let Some(noted) = self.leads_on.get(rank as usize) {
+            noted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Of the states that it expanded, those from which no step leads to the next level.
+    pub(crate) fn dead_ends(&self) -> impl Iterator<Item = usize> {
+        let leads_on = self.leads_on.iter().enumerate();
+        leads_on.filter(|(_, noted)| !noted.load(Ordering::Relaxed)).map(|(rank, _)| rank)
+    }
 }
 
 /// One shard. A slot holds a state's place among the keys below and as many bits of its hash above as there is room
@@ -164,12 +196,12 @@ impl Shard {
     }
 
     /// Stores those of some states that are new, in order: their keys, and which state of those that the round expands
-    /// each was found from, these being counted from `base`. `hashes` is room for them.
-    pub(crate) fn insert(&mut self, (keys, ranks): (&[u64], &[u32]), base: u64, hashes: &mut Vec<u32>) {
+    /// each was found from. `hashes` is room for them.
+    pub(crate) fn insert(&mut self, found: (&[u64], &[u32]), round: &Round, hashes: &mut Vec<u32>) {
         match self.stride {
-            1 => self.insert_all::<1>((keys, ranks), base, hashes),
-            2 => self.insert_all::<2>((keys, ranks), base, hashes),
-            _ => self.insert_all::<0>((keys, ranks), base, hashes),
+            1 => self.insert_all::<1>(found, round, hashes),
+            2 => self.insert_all::<2>(found, round, hashes),
+            _ => self.insert_all::<0>(found, round, hashes),
         }
     }
 
@@ -177,7 +209,7 @@ impl Shard {
     fn insert_all<const K: usize>(
         &mut self,
         (keys, ranks): (&[u64], &[u32]),
-        base: u64,
+        round: &Round,
         hashes: &mut Vec<u32>,
     ) {
         let stride = if K == 0 { self.stride } else { K };
@@ -197,8 +229,13 @@ impl Shard {
             }
         }
         std::hint::black_box(touched);
+        // States of the next level lie behind those of this one.
+        let next = self.level.end.saturating_sub(self.first);
         for ((key, rank), hash) in keys.chunks_exact(stride).zip(ranks).zip(&*hashes) {
-            self.insert_one(key, *hash, base + u64::from(*rank), (stride, tags));
+            let state = self.insert_one(key, *hash, round.before + u64::from(*rank), (stride, tags));
+            if state >= next {
+                round.leads_on(*rank);
+            }
         }
     }
 
@@ -209,6 +246,19 @@ impl Shard {
             self.slots.pages().flat_map(|page| page.iter().step_by(16)).fold(0, |all, slot| all ^ slot);
         let keys = self.keys.pages().flat_map(|page| page.iter().step_by(8)).fold(0, |all, word| all ^ word);
         keys ^ u64::from(slots)
+    }
+
+    /// The place of a key among the states in memory.
+    pub(crate) fn find(&self, key: &[u64]) -> Option<u32> {
+        let (hash, tags) = (hash(key), self.tags());
+        let mut from = self.place(hash);
+        while let Ok((at, state)) = self.lookup(hash, from, tags) {
+            if self.keys.get(state) == key {
+                return u32::try_from(state).ok();
+            }
+            from = self.next(at);
+        }
+        None
     }
 
     /// The bits of a slot that are a place, and how far the bits of a hash lie above them.
@@ -256,23 +306,25 @@ impl Shard {
         hash: u32,
         rank: u64,
         (stride, (index, bits)): (usize, (u32, u32)),
-    ) {
+    ) -> u32 {
         let mut from = self.place(hash);
         let vacant = loop {
             match self.lookup(hash, from, (index, bits)) {
                 Ok((at, state)) => {
                     let stored = self.keys.get_of(state, stride);
                     if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
-                        return;
+                        return low(state as u64);
                     }
                     from = self.next(at);
                 }
                 Err(at) => break at,
             }
         };
-        self.slots.get_mut(vacant)[0] = low(u64::from(hash) << bits) | (self.len() - self.first);
+        let state = self.len() - self.first;
+        self.slots.get_mut(vacant)[0] = low(u64::from(hash) << bits) | state;
         self.keys.push(key);
         self.ranks.push(rank);
+        state
     }
 
     /// Makes room for so many more states.

@@ -65,6 +65,8 @@ impl Causes {
                 self.who(machine, end),
                 at(end)
             )),
+            // It is of a whole schedule, not of a step.
+            EventKind::HungTask => None,
             EventKind::SleepInAtomic => {
                 let since = self.since(end, |m, after| {
                     let on = &machine.pcpus[usize::from(m)];
@@ -475,6 +477,21 @@ impl Machine {
         }
     }
 
+    /// Which tasks do not end, where the last steps came back to a state that was passed before.
+    pub(super) fn hung(&self, passed: &[Vec<i64>], words: &[i64]) -> Option<String> {
+        let from = passed.iter().position(|before| before == words).filter(|from| *from < passed.len())?;
+        let store = sim_core::state::Plain { words: &mut words.to_vec() };
+        let tasks: Vec<String> =
+            self.hanging(&store).map(|task| self.actor_name(Actor::Task(task))).collect();
+        let round = if from + 1 == passed.len() {
+            format!("step {} changes nothing, and may come again and again", passed.len())
+        } else {
+            format!("steps {} to {} lead back to where they began", from + 1, passed.len())
+        };
+        (!tasks.is_empty())
+            .then(|| format!("{} can never end: {round}, and nothing else helps", list(&tasks)))
+    }
+
     /// Who waits for what, where nobody can go on: each task that has not ended.
     pub(super) fn stuck(&self, words: &[i64]) -> Option<String> {
         use sim_core::choice::Scripted;
@@ -486,6 +503,8 @@ impl Machine {
             match self.step(&mut store, &mut memory, actor, &mut Scripted::new(&[]), &mut notes) {
                 crate::run::Stepped::Done if matches!(actor, Actor::Cache | Actor::World) => {}
                 crate::run::Stepped::Done => return None,
+                // No IPI is on its way: nothing to wait for.
+                crate::run::Stepped::Blocked(slot) if self.pcpus.iter().any(|p| p.pending == slot) => {}
                 crate::run::Stepped::Blocked(slot) if matches!(actor, Actor::Task(_) | Actor::Irq(_)) => {
                     let slot = &self.layout.slots()[slot.0 as usize].name;
                     waits.push(format!("{} waits for {slot}", self.actor_name(actor)));

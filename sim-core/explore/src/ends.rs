@@ -1,0 +1,343 @@
+//! From which states an end can still be reached, once every state is known.
+//!
+//! A state is good if it is an end or if some step leads from it to a good one. From nearly every state some step leads to
+//! the next level, and so, step by step, to one from which none does: a dead end of the search, most often an end. The
+//! search notes these. If all of them are good, all states are, and few had to be looked at.
+//!
+//! Otherwise each state is: the levels are gone through from the last to the first, what a good state was first reached
+//! from is good, and of what is left steps are tried until one leads to a good state. What is then left is gone through
+//! again until nothing changes. Which states are good depends neither on that order nor on the threads.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+
+use crate::expand::Worker;
+use crate::space::{Batch, Space};
+use crate::table::{SHARDS, Shard, id, index_of, shard_of};
+use crate::{Model, Reached};
+
+/// States that a thread takes at a time.
+const PIECE: usize = 1 << 10;
+
+/// The good states, a bit each.
+pub(crate) struct Good {
+    shards: Vec<Vec<AtomicU64>>,
+}
+
+impl Good {
+    fn new(shards: &[Shard]) -> Self {
+        let bits = |shard: &Shard| (0..shard.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Good { shards: shards.iter().map(bits).collect() }
+    }
+
+    #[inline]
+    pub(crate) fn has(&self, shard: usize, index: u32) -> bool {
+        self.shards[shard][index as usize / 64].load(Ordering::Relaxed) >> (index % 64) & 1 == 1
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, shard: usize, index: u32) {
+        self.shards[shard][index as usize / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+    }
+}
+
+/// A state: its shard, and its place there.
+type Place = (usize, u32);
+
+/// Some states of a shard.
+type Piece = (usize, Vec<u32>);
+
+/// The first state, in the order of the search, from which no end can be reached; all of whose states are in memory.
+pub(crate) fn first_without<const W: usize, M: Model<W>>(
+    workers: &mut [Worker<'_, M>],
+    space: &Space<W>,
+    goal: u32,
+) -> Option<Reached> {
+    let good = Good::new(&space.shards);
+    if let (Some(worker), Some(dead_ends)) = (workers.first_mut(), &space.dead_ends)
+        && are_good(worker, space, dead_ends, &good)
+    {
+        return None;
+    }
+    let shards: Vec<usize> = (0..SHARDS).collect();
+    each(workers, &shards, |worker, shard| {
+        for (index, key) in (0u32..).zip(space.shards[*shard].keys.records()) {
+            if worker.model.is_end(&space.plan.decode(&space.dictionary, key)) {
+                good.add(*shard, index);
+            }
+        }
+    });
+    let mut left: Vec<(usize, Vec<Piece>)> = Vec::new();
+    for level in (0..space.levels.len()).rev() {
+        let open = pieces((0..SHARDS).map(|shard| (shard, space.level_of(level, shard))), &good);
+        let open = lead(workers, space, open, &good);
+        if !open.is_empty() {
+            left.push((level, open));
+        }
+        let Some(before) = level.checked_sub(1).map(|before| space.level(before)) else { continue };
+        space.shards.par_iter().enumerate().for_each(|(number, shard)| {
+            let range = space.level_of(level, number);
+            for (index, rank) in range.clone().zip(shard.ranks.from(range.start)) {
+                if good.has(number, index) {
+                    let (parent, at) = before.ranked(rank);
+                    good.add(parent, at);
+                }
+            }
+        });
+    }
+    loop {
+        let count = |left: &[(usize, Vec<Piece>)]| -> usize {
+            left.iter().flat_map(|(_, open)| open).map(|(_, states)| states.len()).sum()
+        };
+        let before = count(&left);
+        for (_, open) in &mut left {
+            *open = lead(workers, space, std::mem::take(open), &good);
+        }
+        left.retain(|(_, open)| !open.is_empty());
+        if count(&left) == before {
+            break;
+        }
+    }
+    let (level, open) = left.last()?;
+    let (shard, states) = open.first()?;
+    let state = id(u32::try_from(*shard).ok()?, *states.first()?);
+    Some(Reached { goal, state, transition: None, depth: u32::try_from(*level).unwrap_or(u32::MAX) })
+}
+
+/// Whether all of the search's dead ends are good, as far as the first ways on from them that are looked at tell.
+fn are_good<const W: usize, M: Model<W>>(
+    worker: &mut Worker<'_, M>,
+    space: &Space<W>,
+    dead_ends: &[u32],
+    good: &Good,
+) -> bool {
+    let mut left: Vec<Place> = Vec::new();
+    for state in dead_ends {
+        let (shard, index) = (shard_of(*state), index_of(*state));
+        let key = space.shards[shard].key(index);
+        if worker.model.is_end(&space.plan.decode(&space.dictionary, key)) {
+            good.add(shard, index);
+        } else {
+            left.push((shard, index));
+        }
+    }
+    let mut batch = Batch::new();
+    loop {
+        let before = left.len();
+        left.retain(|state| {
+            let next: Vec<Place> = batch.next_of(worker, space, *state, |next| next.collect());
+            let found = next.into_iter().any(|next| leads_on(worker, space, &mut batch, next, good));
+            if found {
+                good.add(state.0, state.1);
+            }
+            !found
+        });
+        if left.is_empty() || left.len() == before {
+            return left.is_empty();
+        }
+    }
+}
+
+/// Goes on from a state, level by level, until a good one is met or none of the next level is; in the first case all on
+/// the way are good.
+fn leads_on<const W: usize, M: Model<W>>(
+    worker: &mut Worker<'_, M>,
+    space: &Space<W>,
+    batch: &mut Batch<W>,
+    from: Place,
+    good: &Good,
+) -> bool {
+    let mut way = vec![from];
+    while let Some((shard, index)) = way.last().copied() {
+        if good.has(shard, index) {
+            way.iter().for_each(|(shard, index)| good.add(*shard, *index));
+            return true;
+        }
+        let level = space.levels.partition_point(|(_, starts)| starts[shard] <= index);
+        let is_next =
+            |(shard, index): &Place| space.levels.get(level).is_some_and(|(_, s)| s[*shard] <= *index);
+        match batch.next_of(worker, space, (shard, index), |mut next| Iterator::find(&mut next, is_next)) {
+            Some(next) => way.push(next),
+            None => return false,
+        }
+    }
+    false
+}
+
+/// Gives each item to some worker.
+fn each<M: Send, T: Sync>(
+    workers: &mut [Worker<'_, M>],
+    items: &[T],
+    work: impl Fn(&mut Worker<'_, M>, &T) + Sync,
+) {
+    let next = AtomicUsize::new(0);
+    workers.par_iter_mut().for_each(|worker| {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(worker, item);
+        }
+    });
+}
+
+/// The states of some ranges that are not known to be good.
+fn pieces(ranges: impl Iterator<Item = (usize, std::ops::Range<u32>)>, good: &Good) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (shard, range) in ranges {
+        let states: Vec<u32> = range.filter(|index| !good.has(shard, *index)).collect();
+        pieces.extend(states.chunks(PIECE).map(|states| (shard, states.to_vec())));
+    }
+    pieces
+}
+
+/// Finds those of some states that a step leads to a good one from, and gives the others.
+fn lead<const W: usize, M: Model<W>>(
+    workers: &mut [Worker<'_, M>],
+    space: &Space<W>,
+    open: Vec<Piece>,
+    good: &Good,
+) -> Vec<Piece> {
+    each(workers, &open, |worker, (shard, states)| {
+        Batch::new().lead(worker, space, (*shard, states), good);
+    });
+    let still = open.into_iter().map(|(shard, mut states)| {
+        states.retain(|index| !good.has(shard, *index));
+        (shard, states)
+    });
+    still.filter(|(_, states)| !states.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Ends, Outcome, Search, Ways};
+
+    /// A graph: where each actor leads from each node, if it can go on; the nodes below `ends` are ends.
+    #[derive(Clone, Debug)]
+    struct Graph {
+        next: Vec<Vec<Option<u64>>>,
+        ends: u64,
+        /// Whether the search is told of actors.
+        told: bool,
+        outcomes: Vec<Outcome<1>>,
+    }
+
+    impl Model<1> for Graph {
+        fn initial(&self) -> [u64; 1] {
+            [self.next.len() as u64 - 1]
+        }
+        fn expand(&mut self, [node]: &[u64; 1], mut emit: impl FnMut(&[u64; 1], u64)) -> u64 {
+            self.next[*node as usize].iter().flatten().for_each(|next| emit(&[*next], 0));
+            0
+        }
+        fn actors(&self) -> usize {
+            if self.told { self.next[0].len() } else { 0 }
+        }
+        fn ways(&mut self, actor: usize, [node]: &[u64; 1]) -> Ways<'_, 1> {
+            let outcome =
+                self.next[*node as usize][actor].map(|next| Outcome { keep: [0], set: [next], goals: 0 });
+            self.outcomes = outcome.into_iter().collect();
+            Ways { outcomes: &self.outcomes, read: &[u64::MAX], order: &[] }
+        }
+        fn is_end(&self, [node]: &[u64; 1]) -> bool {
+            *node < self.ends
+        }
+    }
+
+    impl Graph {
+        /// The levels of the nodes from which no end can be reached, by trying every path.
+        fn without(&self) -> BTreeMap<u64, u32> {
+            let mut levels = BTreeMap::new();
+            let mut queue = VecDeque::from([(self.next.len() as u64 - 1, 0)]);
+            while let Some((node, level)) = queue.pop_front() {
+                if levels.contains_key(&node) {
+                    continue;
+                }
+                levels.insert(node, level);
+                queue.extend(self.next[node as usize].iter().flatten().map(|next| (*next, level + 1)));
+            }
+            levels.retain(|node, _| {
+                let (mut seen, mut open) = (BTreeSet::new(), vec![*node]);
+                while let Some(node) = open.pop() {
+                    if seen.insert(node) {
+                        open.extend(self.next[node as usize].iter().flatten());
+                    }
+                }
+                seen.iter().all(|node| *node >= self.ends)
+            });
+            levels
+        }
+    }
+
+    fn graphs() -> impl Strategy<Value = Graph> {
+        (2u64..400, 1usize..4).prop_flat_map(|(nodes, actors)| {
+            let edge = prop::option::weighted(0.7, 0..nodes);
+            let next = prop::collection::vec(prop::collection::vec(edge, actors), nodes as usize);
+            (next, 0..nodes.min(9), any::<bool>()).prop_map(|(next, ends, told)| Graph {
+                next,
+                ends,
+                told,
+                outcomes: Vec::new(),
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_state_without_a_way_to_an_end_is_found(graph in graphs(), threads in 1usize..4) {
+            let without = graph.without();
+            let ends = Some(Ends { goal: 7, unless: 0 });
+            let explored = Search { ends, ..Search::default() }.run(&mut vec![graph; threads]);
+            prop_assert!(explored.asked_ends);
+            let found = explored.reached.first().map(|r| (r.goal, r.transition, r.depth));
+            prop_assert_eq!(found, without.values().min().map(|level| (7, None, *level)));
+            if let Some(reached) = explored.reached.first() {
+                prop_assert!(without.contains_key(&explored.state(reached.state)[0]));
+                prop_assert_eq!(explored.path(reached.state).len(), reached.depth as usize + 1);
+            }
+        }
+    }
+
+    /// A line of nodes, the last of which leads to the one before it, or else to an end beside the line.
+    fn line(nodes: u64, last: u64, told: bool) -> Graph {
+        let mut next: Vec<_> = (0..nodes).map(|node| vec![Some(node.saturating_sub(1))]).collect();
+        (next[0], next[1]) = (vec![None], vec![Some(last)]);
+        Graph { next, ends: 1, told, outcomes: Vec::new() }
+    }
+
+    #[test]
+    fn a_dead_end_of_the_search_may_lead_back_to_where_an_end_is_near() {
+        for told in [false, true] {
+            let ends = Some(Ends { goal: 7, unless: 0 });
+            // The line ends in a round of two nodes, and no end is ever reached.
+            let bad = Search { ends, ..Search::default() }.run(&mut [line(9, 2, told)]);
+            assert_eq!(bad.reached.iter().map(|r| r.depth).collect::<Vec<_>>(), [0]);
+            // The same, but from the middle of the line a step leads to the end.
+            let mut graph = line(9, 2, told);
+            graph.next.iter_mut().for_each(|next| next.push(None));
+            graph.next[5][1] = Some(0);
+            let good = Search { ends, ..Search::default() }.run(&mut [graph]);
+            assert_eq!(good.reached.iter().map(|r| r.depth).collect::<Vec<_>>(), [4]);
+            let mut graph = line(9, 8, told);
+            graph.next.iter_mut().for_each(|next| next.push(None));
+            graph.next[5][1] = Some(0);
+            let good = Search { ends, ..Search::default() }.run(&mut [graph]);
+            assert!(good.asked_ends && good.reached.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_search_that_ended_early_or_reached_what_matters_more_does_not_ask() {
+        let graph =
+            Graph { next: vec![vec![None], vec![Some(0)]], ends: 0, told: false, outcomes: Vec::new() };
+        let ends = Some(Ends { goal: 7, unless: 0 });
+        let whole = Search { ends, ..Search::default() }.run(&mut [graph.clone()]);
+        assert!(whole.asked_ends && whole.reached.len() == 1);
+        let limits = crate::Limits { depth: 1, ..Default::default() };
+        let early = Search { ends, limits, ..Search::default() }.run(&mut [graph]);
+        assert!(!early.asked_ends && early.reached.is_empty());
+    }
+}
