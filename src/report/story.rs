@@ -3,6 +3,8 @@
 //!
 //! *Promise*: each step is told once, under its number; no line is wider than the terminal or 100 columns.
 
+use std::collections::BTreeMap;
+
 use cache_model::event::Victim;
 use svm_model::lang::Role;
 use svm_model::story::StoryStep;
@@ -109,24 +111,14 @@ fn end_row(text: &mut String) {
     text.push('\n');
 }
 
-/// Which texts the lines' numbers are of.
-fn legend(steps: &[StoryStep]) -> String {
-    let of = |role: Role| {
-        let mut files: Vec<String> = steps
-            .iter()
-            .filter(|s| s.role == Some(role))
-            .filter_map(|s| s.file.as_deref().map(file_name))
-            .collect();
-        files.sort();
-        files.dedup();
-        files
-    };
-    let kernel = of(Role::Kernel);
-    if kernel.is_empty() {
-        String::new()
-    } else {
-        format!("lines without a file are of {}", kernel.join(" and "))
+/// The kernel's file that most lines are of: what is of another one says so.
+fn kernel_file(steps: &[StoryStep]) -> Option<String> {
+    let of_kernel = steps.iter().filter(|s| s.role == Some(Role::Kernel));
+    let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+    for file in of_kernel.filter_map(|s| s.file.as_deref().map(file_name)) {
+        *lines.entry(file).or_default() += 1;
     }
+    lines.into_iter().max_by_key(|(_, count)| *count).map(|(file, _)| file)
 }
 
 /// Tells the steps from the one with index `from` on.
@@ -138,9 +130,9 @@ pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
     if from > 0 {
         text.push_str(&aside(&format!("steps 1 to {from} as above")));
     }
-    let legend = legend(steps);
-    if !legend.is_empty() {
-        text.push_str(&aside(&legend));
+    let kernel = kernel_file(steps);
+    if let Some(file) = &kernel {
+        text.push_str(&aside(&format!("lines without a file are of {file}")));
     }
     layout.push_titles(&mut text);
     let list = layout.lanes.is_list();
@@ -153,7 +145,8 @@ pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
             *above = Above::default();
         }
         *seen = i;
-        for line in cell::head(step, above, column.actor.as_deref(), list, column.width) {
+        for line in cell::head(step, above, (column.actor.as_deref(), kernel.as_deref()), list, column.width)
+        {
             layout.push_row("", *lane, &line, &mut text);
         }
         let body = cell::body(step, above, column.width, steps.len() > LONG);
@@ -183,7 +176,7 @@ pub(crate) fn tell(story: &[StoryStep], from: usize, width: usize) -> String {
 
 /// What went wrong in general, where the steps show it.
 pub(crate) fn cause(story: &[StoryStep]) -> Option<&str> {
-    story.iter().find_map(|s| s.cause.as_deref())
+    story.last().and_then(|s| s.cause.as_deref())
 }
 
 /// The line for an event that is a state rather than a step.

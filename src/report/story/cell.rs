@@ -145,11 +145,12 @@ fn who(step: &StoryStep, own: Option<&str>, list: bool) -> String {
     }
 }
 
-/// The head of a step's function, if it is not above already.
+/// The head of a step's function, if it is not above already; the column's own actor and the file that lines are of if
+/// nothing is said go without saying.
 pub(super) fn head(
     step: &StoryStep,
     above: &mut Above,
-    own: Option<&str>,
+    (own, kernel): (Option<&str>, Option<&str>),
     list: bool,
     width: usize,
 ) -> Vec<Line> {
@@ -166,6 +167,10 @@ pub(super) fn head(
     *above = Above { who: who.clone(), function: step.function.clone(), ..Above::default() };
     let name = match (&step.function, step.role) {
         (Some(name), Some(Role::Litmus)) => format!("{who}{name}(), of the test:"),
+        (Some(name), Some(Role::Kernel)) => {
+            let file = step.file.as_deref().map(file_name).filter(|file| Some(file.as_str()) != kernel);
+            format!("{who}{name}(){}:", file.map_or_else(String::new, |file| format!(", of {file}")))
+        }
         (Some(name), _) => format!("{who}{name}():"),
         (None, _) => format!("{}:", who.trim_end_matches(", ")),
     };

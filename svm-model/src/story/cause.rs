@@ -177,6 +177,7 @@ impl Causes {
         }
         let name = |step: usize| machine.actor_name(self.moments[step].actor);
         let (who, writer, page) = (name(end), name(wrote), &machine.spec.pages[page as usize].0);
+        let freed = if self.moments[end].prim == Some(Prim::UserReuse) { "reused" } else { "freed" };
         let dirty = format!("the line of {page} that {writer} had dirtied on CPU{pcpu} (step {})", wrote + 1);
         let asked = self.last(end, |m| m.actor == freer && m.asked == Some(pcpu)).filter(|a| *a > zap);
         // Dirtied only after it had been asked: that it did not wait is not said.
@@ -188,12 +189,15 @@ impl Causes {
         let look = (zap..end).find(|s| if asked.is_none() { found_clear(s) } else { looks(s) });
         let Some(look) = look else {
             return match (asked, own) {
-                (None, false) if !(zap..end).any(|s| looks(&s)) => Some(format!(
-                    "the page was {} without a write-back: {who} never asked CPU{pcpu}, where {writer} had dirtied \
-                     {page} (step {})",
-                    if self.moments[end].prim == Some(Prim::UserReuse) { "reused" } else { "freed" },
-                    wrote + 1
-                )),
+                (None, false) if !(zap..end).any(|s| looks(&s)) => Some(
+                    self.too_early(machine, line, pcpu, (wrote, zap, end)).unwrap_or_else(|| {
+                        format!(
+                            "the page was {freed} without a write-back: {who} never asked CPU{pcpu}, where {writer} had \
+                             dirtied {page} (step {})",
+                            wrote + 1
+                        )
+                    }),
+                ),
                 (Some(_), _) => unanswered.map(|asked| self.not_waited(asked, pcpu, &who, &dirty)),
                 (None, _) => None,
             };
@@ -205,7 +209,7 @@ impl Causes {
         let mask_name = &machine.layout.slots()[mask.slot.0 as usize].name;
         let mark = format!("CPU{pcpu} in {mask_name}");
         let found =
-            format!("{who} found {mark} not marked (step {}) and freed {page} over {dirty}", look + 1);
+            format!("{who} found {mark} not marked (step {}) and {freed} {page} over {dirty}", look + 1);
         let same = |m: &MaskWord| m.slot == mask.slot;
         let change = |s: usize| self.bit(s, pcpu).filter(|(m, _)| same(m));
         let cleared = (0..look)
@@ -262,7 +266,7 @@ impl Causes {
         if let Some(flush) = before {
             return Some(format!(
                 "a mark was cleared after its flush: CPU{pcpu} wrote its caches back for {by} (step {}), {writer} dirtied \
-                 {page} there (step {}), and {by} only then cleared the mark (step {}); {who} found it gone (step {}) and freed {page}",
+                 {page} there (step {}), and {by} only then cleared the mark (step {}); {who} found it gone (step {}) and {freed} {page}",
                 flush + 1,
                 wrote + 1,
                 cleared + 1,
@@ -272,7 +276,7 @@ impl Causes {
         if let Actor::Irq(_) = self.moments[cleared].actor {
             return Some(format!(
                 "the mark was gone before the write-back was done: the handler on CPU{pcpu} cleared it (step {}) and had \
-                 not written the caches back yet; {who} found it clear (step {}) and freed {page} over {dirty}",
+                 not written the caches back yet; {who} found it clear (step {}) and {freed} {page} over {dirty}",
                 cleared + 1,
                 look + 1
             ));
@@ -291,8 +295,43 @@ impl Causes {
         };
         Some(format!(
             "the second flusher found the mask empty while the first one's write-back was still outstanding: {clear} and \
-             {state}; {who} found it clear (step {}) and freed {page} over {dirty}",
+             {state}; {who} found it clear (step {}) and {freed} {page} over {dirty}",
             look + 1
+        ))
+    }
+
+    /// Whoever gave the page away flushed it, or the caches of the pCPU, before the line was dirtied there.
+    fn too_early(
+        &self,
+        machine: &Machine,
+        line: u32,
+        pcpu: u16,
+        (wrote, zap, end): (usize, usize, usize),
+    ) -> Option<String> {
+        let freer = self.moments[end].actor;
+        let page = machine.page_of(line);
+        let name = |step: usize| machine.actor_name(self.moments[step].actor);
+        let of_page = |m: &Moment| {
+            m.actor == freer
+                && m.page == Some(page)
+                && matches!(m.prim, Some(Prim::ClflushPage | Prim::VmPageFlush))
+        };
+        let by_page = self.last(wrote, of_page).map(|s| (s, format!("{} flushed the page", name(s))));
+        let of_caches = |m: &Moment| m.flushed && m.pcpu == Some(pcpu);
+        let by_caches = self.last(wrote, of_caches).filter(|s| self.sender(*s) == Some(freer));
+        let by_caches = by_caches.map(|s| (s, format!("CPU{pcpu} wrote its caches back for {}", name(end))));
+        let (flush, flushed) = by_page.max(by_caches)?;
+        let taken = if zap > flush {
+            format!("{} took the page from its guest only after that flush (step {})", name(end), zap + 1)
+        } else {
+            format!("though {} had taken the page from its guest before (step {})", name(end), zap + 1)
+        };
+        Some(format!(
+            "the flush came too early: {flushed} (step {}), {} dirtied {} on CPU{pcpu} afterwards (step {}), {taken}",
+            flush + 1,
+            name(wrote),
+            machine.spec.pages[page as usize].0,
+            wrote + 1
         ))
     }
 

@@ -81,9 +81,10 @@ impl Causes {
             EventKind::SleepNonBlockable => {
                 let Actor::Task(t) = self.moments[end].actor else { return None };
                 let slot = machine.tasks[usize::from(t)].non_block;
-                let began = self.changed(end, slot).map_or_else(String::new, at);
+                let began = self.changed(end, slot);
+                let began = began.map_or_else(String::new, |step| format!(" by step {}", step + 1));
                 Some(format!(
-                    "{} had said that it may not sleep {began}, as the OOM reaper does, and takes a lock that sleeps {}",
+                    "{} had said{began} that it may not sleep, as the OOM reaper does, and takes a lock that sleeps {}",
                     self.who(machine, end),
                     at(end)
                 ))
@@ -102,6 +103,9 @@ impl Causes {
 
     /// Who made a step, as in a sentence.
     fn who(&self, machine: &Machine, step: usize) -> String {
+        if self.moments[step].prim == Some(Prim::PspWrite) {
+            return format!("the firmware, for {},", machine.actor_name(self.moments[step].actor));
+        }
         match (self.moments[step].actor, self.moments[step].what) {
             (Actor::World, Some(What::Reuse { by: NewOwner::Device, .. })) => "a device".to_owned(),
             (Actor::World, _) => "the page's next owner".to_owned(),
