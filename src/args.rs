@@ -733,7 +733,7 @@ pub(crate) enum ShowWhat {
 /// `show`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c
+  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c --expect-as sticky-wbnoinvd
   sevsim show part genoa:1s,4x; sevsim show part genoa --text > mine.toml; sevsim compare --part ./mine.toml")]
 pub(crate) struct ShowArgs {
     /// What to show: policy, kernel, part, litmus, scenario, or ast (a policy's syntax tree, printed as text)
