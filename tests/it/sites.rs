@@ -504,6 +504,28 @@ pub(crate) fn with_each_switch(text: &str) -> String {
 }
 
 #[test]
+fn zap_and_order_cover_for_each_other_where_guest_memfd_frees_a_page() {
+    let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
+    let zap = calls(&sites).into_iter().find(|c| c.function == "kvm_gmem_punch_hole").expect("a zap");
+    assert_eq!(zap.text, "zap_spte(kvm, page)");
+    let order = |text: &str| swapped(text).swap_remove(0).without;
+    let kernel = named(KERNELS, KERNEL);
+    let include = "#include \"sev-6.17.c\"\n";
+    let (_, file, text) =
+        BUILTIN.iter().find(|t| t.0 == "gmem-freed-without-clflush").expect("a built-in test");
+    let variants = Litmus::parse(file, text).expect("a built-in test").variants();
+    let litmus = variants.iter().find(|l| l.variant() == Some("kept")).expect("a variant");
+    let verdict = |sites: &str| {
+        let kernel = &NamedText { text: kernel.text.replacen(include, sites, 1), ..kernel.clone() };
+        let policy = &named(POLICIES, "sticky-wbnoinvd");
+        let case = CheckCase { litmus, policy, kernel, part: "genoa", sme_coherent: true };
+        case.run(Limits::default(), None, None).expect("it runs").verdict
+    };
+    let came = [&sites, &zap.without, &order(&sites), &order(&zap.without)].map(|s| verdict(s));
+    assert_eq!(came, [Verdict::Holds, Verdict::Holds, Verdict::Holds, Verdict::Violated]);
+}
+
+#[test]
 fn the_lock_of_the_asids_is_missed_in_each_race_that_it_excludes() {
     let calls = ["\tmutex_lock(&sev_bitmap_lock);\n", "mutex_unlock(&sev_bitmap_lock);\n"];
     let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
