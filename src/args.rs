@@ -396,7 +396,8 @@ const WALK: u32 = 500;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sevsim test
-  sevsim test two-flushers reclaim-one-vcpu --policy ./mine.c
+  sevsim test two-flushers reclaim-one-vcpu --policy ./mine.c --expect-as sticky-wbnoinvd
+  sevsim test --kernel ./linux-6.17.c --expect-as linux-6.17
 
 Exit codes: 0 as expected, 3 not, 5 a bound ended a search first, 2 bad input; of several
 cases the worst (2, 3, 5, 0).")]
@@ -407,6 +408,9 @@ pub(crate) struct TestArgs {
     /// All built-in litmus tests
     #[arg(long)]
     pub(crate) all: bool,
+    /// Hold what --kernel or --policy names to what the tests expect of this built-in one; may be given twice, for both
+    #[arg(long, value_name = "NAME")]
+    pub(crate) expect_as: Vec<String>,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
 }
@@ -729,7 +733,7 @@ pub(crate) enum ShowWhat {
 /// `show`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:
-  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c
+  sevsim show policy sticky-wbnoinvd > mine.c; edit mine.c; sevsim test --policy ./mine.c --expect-as sticky-wbnoinvd
   sevsim show part genoa:1s,4x; sevsim show part genoa --text > mine.toml; sevsim compare --part ./mine.toml")]
 pub(crate) struct ShowArgs {
     /// What to show: policy, kernel, part, litmus, scenario, or ast (a policy's syntax tree, printed as text)

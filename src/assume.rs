@@ -96,7 +96,7 @@ impl Runner<'_> {
         };
         let (interrupted, progress) = (Some(interrupt::flag()), Some(&mut tell as &mut dyn FnMut(_)));
         let search = Search { limits: self.limits, interrupted, progress, ..Search::default() };
-        let report = check_without(case, taken, search).map_err(|e| Failure::check(e, &case.litmus.file))?;
+        let report = check_without(case, taken, search).map_err(Failure::check)?;
         if report.bound == Some(sim_explore::Bound::Interrupted) {
             return Err(Failure::interrupted());
         }
@@ -168,7 +168,7 @@ fn sort_out(cases: Vec<CheckCase<'_>>, limits: Limits, progress: &Progress) -> R
         combinations: 0,
     };
     for case in &cases {
-        for guarantee in given(case).map_err(|e| Failure::check(e, &case.litmus.file))? {
+        for guarantee in given(case).map_err(Failure::check)? {
             if !found.given.contains(&guarantee) {
                 found.given.push(guarantee);
             }

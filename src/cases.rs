@@ -45,6 +45,8 @@ pub(crate) struct Cases {
     way: Way,
     /// Whether the user named policies.
     named: bool,
+    /// Whether the tests are all that there are: some of them go with no kernel, policy or part that the user named.
+    sweep: bool,
     /// The options that a command line needs to be about the same.
     options: String,
 }
@@ -124,6 +126,11 @@ impl Checked {
         Some(verdict && self.unreached().is_empty())
     }
 
+    /// Whether test, policy, kernel and part do not belong together, and the file does not say so.
+    pub(crate) fn out_of_place(&self) -> bool {
+        self.report.verdict == Verdict::Refused && self.expected.is_none()
+    }
+
     /// Events that are expected and were not reached.
     pub(crate) fn unreached(&self) -> Vec<EventKind> {
         let expected = self.expected.iter().flat_map(|e| &e.events).copied();
@@ -185,9 +192,22 @@ impl Cases {
         Cases { way, ..self }
     }
 
+    /// The same cases, held to what the tests expect of other kernels and policies.
+    pub(crate) fn expecting_as(mut self, names: &[String]) -> Result<Cases, Failure> {
+        let expected_as = names::expected_as(names)?;
+        for litmus in &mut self.litmus {
+            *litmus = litmus.clone().with_expectations_of(expected_as.clone());
+        }
+        for name in names::once(names) {
+            self.options.push_str(&format!(" --expect-as {name}"));
+        }
+        Ok(self)
+    }
+
     /// The same, of policies.
     pub(crate) fn of(litmus: &[String], policies: &[String], args: &AboutArgs) -> Result<Cases, Failure> {
         let named = policies;
+        let sweep = litmus.is_empty();
         let all: Vec<String>;
         let names = if litmus.is_empty() {
             all = Kind::Litmus.builtin().iter().map(|b| b.0.to_owned()).collect();
@@ -219,6 +239,7 @@ impl Cases {
             limits: args.limits(None),
             way: Way::Search,
             named: !named.is_empty(),
+            sweep,
             options: options(args),
         };
         for (l, test) in litmus.iter().enumerate() {
@@ -398,7 +419,6 @@ impl Cases {
         let begun = Instant::now();
         let mut tell =
             |p: sim_explore::Progress| progress.tell(index, u64::from(p.states), &how_far(&p, begun));
-        let wrong = |error| Failure::check(error, &case.litmus.file);
         let expected = case.litmus.expected(&case.policy.name, &case.kernel.name, &part.part.name);
         let foreseen = expected.as_ref().is_some_and(|e| e.verdict == Expected::Refused);
         let flag = Some(interrupt::flag());
@@ -412,15 +432,18 @@ impl Cases {
             Way::Walks(walks) => case.walk(walks, flag),
         };
         let report = match ran {
-            Err(error) if foreseen && error.refuses_policy() => {
+            Err(error)
+                if foreseen && error.refuses_policy()
+                    || self.sweep && expected.is_none() && case.refused_by(&error) =>
+            {
                 CheckReport::refused(case.litmus.memory_model())
             }
-            other => other.map_err(wrong)?,
+            other => other.map_err(Failure::check)?,
         };
         let schedules = if report.events.is_empty() {
             Vec::new()
         } else {
-            let machine = case.machine(MemoryKind::Shadow).map_err(wrong)?;
+            let machine = case.machine(MemoryKind::Shadow).map_err(Failure::check)?;
             report.events.iter().map(|e| schedule_text(&case, &machine, e.event, &e.schedule)).collect()
         };
         Ok(Checked {

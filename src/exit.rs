@@ -94,20 +94,24 @@ impl Failure {
 
     /// Errors in texts: each brings its own layout; one without a place is about the file `about`.
     pub(crate) fn diags(diags: &[Diag], about: &str) -> Failure {
+        Failure::each(diags, &format!("{about}: "))
+    }
+
+    fn each(diags: &[Diag], before: &str) -> Failure {
         let said = |diag: &Diag| {
             if diag.line > 0 {
                 return diag.to_string();
             }
             let more = [&diag.expected, &diag.help].into_iter().flatten();
-            more.fold(format!("error: {about}: {}", diag.message), |text, more| format!("{text}; {more}"))
+            more.fold(format!("error: {before}{}", diag.message), |text, more| format!("{text}; {more}"))
         };
         Failure::input(diags.iter().map(said).collect::<Vec<_>>().join("\n\n"))
     }
 
-    /// Why a check of the litmus file `about` cannot be run.
-    pub(crate) fn check(error: CheckError, about: &str) -> Failure {
+    /// Why a check cannot be run; an error without a place says itself what it is about.
+    pub(crate) fn check(error: CheckError) -> Failure {
         match error {
-            CheckError::Text(diags) => Failure::diags(&diags, about),
+            CheckError::Text(diags) => Failure::each(&diags, ""),
             CheckError::Runaway { .. } | CheckError::TooWide(_) => Failure::input(error.to_string()),
             CheckError::Disk { .. } => Failure::input(format!("--disk {error}")),
             CheckError::Story(..) => Failure::internal(error.to_string()),

@@ -35,7 +35,7 @@ pub(crate) fn export(args: &ExportArgs, out: &mut Output) -> Result<Exit, Failur
             args.litmus
         )));
     };
-    let machine = case.machine(MemoryKind::Shadow).map_err(|e| Failure::check(e, &case.litmus.file))?;
+    let machine = case.machine(MemoryKind::Shadow).map_err(Failure::check)?;
     let relation = Relation::of(&machine, size).map_err(|error| Failure {
         exit: match error {
             ExportError::States(_) | ExportError::Rules(_) => Exit::Inconclusive,

@@ -116,7 +116,7 @@ fn corpus<'c>(all: &[CheckCase<'c>], limits: Limits) -> Result<Vec<CheckCase<'c>
     for (case, report) in all.iter().zip(reports) {
         match report {
             Err(error) if error.refuses_policy() => {}
-            Err(error) => return Err(Failure::check(error, &case.litmus.file)),
+            Err(error) => return Err(Failure::check(error)),
             Ok(report) if report.bound == Some(Bound::Interrupted) => return Err(Failure::interrupted()),
             Ok(report) if report.verdict == Verdict::Holds => kept.push((report.states, case.clone())),
             Ok(_) => {}
@@ -151,7 +151,7 @@ fn fate(
             Err(CheckError::Runaway { .. }) => {
                 return Ok(Fate::Killed { by, event: "runs forever".to_owned(), steps: 0 });
             }
-            Err(error) => return Err(Failure::check(error, &case.litmus.file)),
+            Err(error) => return Err(Failure::check(error)),
         };
         if report.bound == Some(Bound::Interrupted) {
             return Err(Failure::interrupted());

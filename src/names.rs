@@ -7,7 +7,7 @@ use std::path::Path;
 use cache_model::part::Part;
 use svm_model::text;
 use workloads::check::NamedText;
-use workloads::litmus::Litmus;
+use workloads::litmus::{ExpectedAs, Litmus};
 use workloads::nearest;
 use workloads::scenario::Scenario;
 use workloads::{litmus, scenario};
@@ -237,6 +237,31 @@ pub(crate) fn measured_part(name: &str, profile: Option<&str>) -> Result<Part, F
 pub(crate) fn scenario(name: &str) -> Result<Scenario, Failure> {
     let found = find(Kind::Scenario, name)?;
     Scenario::parse(&found.file, &found.text).map_err(|e| Failure::scenario(e, &found.file))
+}
+
+/// The built-in kernel and the built-in policy of these names, one of each at most.
+pub(crate) fn expected_as(names: &[String]) -> Result<ExpectedAs, Failure> {
+    let mut found = ExpectedAs::default();
+    for name in names {
+        let place = if Kind::Kernel.names().contains(&name.as_str()) {
+            &mut found.kernel
+        } else if Kind::Policy.names().contains(&name.as_str()) {
+            &mut found.policy
+        } else {
+            let known = [Kind::Kernel.names(), Kind::Policy.names()].concat();
+            let near =
+                nearest(name, &known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+            let message = format!("--expect-as: there is no built-in kernel or policy `{name}`{near}");
+            return Err(Failure::input(format!("{message}\nknown: {}", known.join(", "))));
+        };
+        if let Some(before) = place.replace(name.clone()).filter(|before| before != name) {
+            let message = format!(
+                "--expect-as: `{before}` and `{name}` are alike: name one kernel, one policy or both"
+            );
+            return Err(Failure::input(message));
+        }
+    }
+    Ok(found)
 }
 
 /// The policies named, each once; if none is named, every built-in one that a kernel could have.

@@ -157,7 +157,7 @@ fn check(case: &CheckCase<'_>, limits: Limits) -> Result<CheckReport, Failure> {
     let search = Search { limits, interrupted: Some(interrupt::flag()), progress: told, ..Search::default() };
     let report = check_without(case, &[], search);
     progress.clear();
-    report.map_err(|e| Failure::check(e, &case.litmus.file))
+    report.map_err(Failure::check)
 }
 
 /// How a search ended, in words.

@@ -9,14 +9,16 @@ use crate::report::{json, verdicts};
 /// Does it.
 pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
     let litmus: &[String] = if args.all { &[] } else { &args.litmus };
-    let cases = Cases::read(litmus, &args.cases)?;
+    let cases = Cases::read(litmus, &args.cases)?.expecting_as(&args.expect_as)?;
     let mut exit = Exit::Done;
     let mut all: Vec<Checked> = Vec::new();
+    let mut nothing = true;
     if args.cases.search.about.format.format == Format::Csv {
         out.print(&verdicts::csv_head(true));
     }
     let ran = cases.run(&mut |checked| {
         exit = exit.worse(judged(&checked));
+        nothing &= checked.out_of_place();
         match args.cases.search.about.format.format {
             Format::Table => all.push(checked),
             Format::Json => out.print(&json::line(&json::Check::of(&checked, true))),
@@ -25,6 +27,10 @@ pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
     });
     if !all.is_empty() {
         out.print(&verdicts::matrix(&all, out.width()));
+    }
+    if nothing && ran.done > 0 {
+        out.log("nothing was checked: what was named goes with no test; `sevsim check` says why of each");
+        exit = exit.worse(Exit::Usage);
     }
     Ok(cases.end(&ran, "test", exit, out))
 }

@@ -124,6 +124,9 @@ pub(crate) fn matrix(all: &[Checked], width: usize) -> String {
     if all.iter().any(|c| c.report.verdict == Verdict::Vacuous) {
         text.push_str("o vacuous: what the property is about never happened\n");
     }
+    if all.iter().any(Checked::out_of_place) {
+        text.push_str("x too where kernel, part or policy go with no such test: `sevsim check` says why\n");
+    }
     if !kernels && let Some(first) = all.first() {
         text.push_str(&format!("kernel {}\n", first.kernel));
     }

@@ -202,6 +202,59 @@ fn of_a_kernel_of_the_users_nothing_is_expected() {
 }
 
 #[test]
+fn a_kernel_and_a_policy_of_the_users_are_held_to_what_is_expected_of_built_in_ones() {
+    let folder = Folder::new();
+    for text in ["linux-6.17", "sev-6.17"] {
+        folder.file(&format!("{text}.c"), sevsim(&["show", "kernel", text]).ends(0).out);
+    }
+    let test = ["test", "memslot-deleted:freed", "--kernel", "linux-6.17.c"];
+    let with = |more: &[&str]| sevsim_in(&folder, &[&test[..], more].concat());
+    with(&["--expect-as", "linux-6.17"]).ends(0);
+    let sites = sevsim(&["show", "kernel", "sev-6.17"]).ends(0).out;
+    let flush = "\tif (FLUSH_ON_MEMSLOT_DELETE)\n\t\tsev_guest_memory_reclaimed(kvm);\n";
+    assert!(sites.contains(flush), "the flush is there to be taken out");
+    folder.file("sev-6.17.c", sites.replace(flush, ""));
+    with(&[]).ends(0);
+    with(&["--expect-as", "linux-6.17"]).ends(3);
+    // A kernel that the test is not about.
+    with(&["--expect-as", "linux-5.5"]).ends(0);
+
+    folder.file("mine.c", sevsim(&["show", "policy", "no-flush"]).ends(0).out);
+    let test = ["test", "reclaim-one-vcpu", "--part", "rome", "--policy", "mine.c"];
+    let with = |more: &[&str]| sevsim_in(&folder, &[&test[..], more].concat());
+    with(&["--expect-as", "no-flush"]).ends(0);
+    with(&["--expect-as", "all-wbinvd"]).ends(3);
+    with(&["--expect-as", "all-wbinvd", "--expect-as", "no-flush"]).ends(2).says(&["are alike"]);
+    with(&["--expect-as", "no-flsh"]).ends(2).says(&["--expect-as", "did you mean `no-flush`?"]);
+}
+
+#[test]
+fn what_a_test_is_not_about_is_not_expected() {
+    // It is about 5.5 and 5.17, and violated there on a part where 6.17 holds.
+    let args = ["test", "host-mapped-clflush", "--kernel", "linux-6.17", "--format", "json"];
+    let cases = sevsim(&args).ends(0).json();
+    assert!(cases.iter().all(|c| c["met"].is_null()), "{cases:?}");
+    // It is about one policy, and sets a `#define` that no other has.
+    let args = ["test", "event-filter-off-by-one", "--policy", "all-wbinvd"];
+    sevsim(&args).ends(2).says(&["event-filter-off-by-one.litmus:16:12", "SEV_FLUSH_EVENTS"]);
+}
+
+#[test]
+fn what_goes_with_no_kernel_policy_or_part_that_was_named_is_left_out_of_a_sweep() {
+    // Nothing that 5.5 has asks this policy: not even the test that expects that of another.
+    let args = ["test", "--kernel", "linux-5.5", "--policy", "page-flush-msr", "--format", "json"];
+    let cases = sevsim(&args).ends(2).says(&["nothing was checked"]).json();
+    assert!(cases.len() > 200 && cases.iter().all(|c| c["verdict"] == "refused" && c["met"].is_null()));
+    // A value that was given for nothing is no test's mistake.
+    let args = ["test", "--kernel", "linux-5.5", "--policy", "no-flush", "-D", "NO_SUCH=0"];
+    sevsim(&args).ends(2).says(&["--define: no text has `#define NO_SUCH`"]);
+    let args = ["check", "two-flushers", "--part", "rome", "--policy", "no-flush", "-D", "NO_SUCH=0"];
+    let said = sevsim(&args).ends(2).err;
+    assert!(said.starts_with("error: --define: no text has `#define NO_SUCH`"), "{said}");
+    assert!(!said.contains("litmus"), "{said}");
+}
+
+#[test]
 fn a_litmus_file_may_have_the_line_ends_of_windows() {
     let folder = Folder::new();
     let good = sevsim(&["show", "litmus", "reclaim-one-vcpu"]).ends(0).out;

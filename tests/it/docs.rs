@@ -58,37 +58,43 @@ fn made_anew(text: &str) -> (String, usize) {
     (new, count)
 }
 
+/// Compares a page with what comes out now, or writes it.
+#[track_caller]
+fn shows_what_is_printed(file: &str, least: usize, tables: &dyn Fn(&str) -> String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let old = std::fs::read_to_string(&path).expect("it is there");
+    let (new, count) = made_anew(&old);
+    let new = tables(&new);
+    assert!(count >= least, "{file} shows {count} outputs");
+    // Not by snapbox, which takes every backslash for a path's.
+    if std::env::var("SNAPSHOTS").is_ok_and(|s| s == "overwrite") {
+        std::fs::write(&path, new).expect("it can be written");
+    } else {
+        assert!(
+            new == old,
+            "{file} shows what is no longer printed: SNAPSHOTS=overwrite cargo test --test it"
+        );
+    }
+}
+
 #[test]
 fn outputs_shown_in_the_documentation_are_what_the_program_prints() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (file, least) in [
-        ("README.md", 2),
-        ("docs/POLICIES.md", 1),
-        ("docs/TRACES.md", 1),
-        ("docs/SITES.md", 4),
-        ("docs/EXPLORER.md", 1),
-        ("docs/VERDICTS.md", 1),
-    ] {
-        let path = root.join(file);
-        let old = std::fs::read_to_string(&path).expect("it is there");
-        let (mut new, count) = made_anew(&old);
-        if file == "docs/VERDICTS.md" {
-            new = with_every_case(&new, root);
-        }
-        if file == "docs/SITES.md" {
-            new = with_each_switch(&new);
-        }
-        assert!(count >= least, "{file} shows {count} outputs");
-        // Not by snapbox, which takes every backslash for a path's.
-        if std::env::var("SNAPSHOTS").is_ok_and(|s| s == "overwrite") {
-            std::fs::write(&path, new).expect("it can be written");
-        } else {
-            assert!(
-                new == old,
-                "{file} shows what is no longer printed: SNAPSHOTS=overwrite cargo test --test it"
-            );
-        }
+    for (file, least) in
+        [("README.md", 2), ("docs/POLICIES.md", 1), ("docs/TRACES.md", 1), ("docs/EXPLORER.md", 1)]
+    {
+        shows_what_is_printed(file, least, &str::to_owned);
     }
+}
+
+#[test]
+fn the_page_of_the_sites_is_what_comes_out() {
+    shows_what_is_printed("docs/SITES.md", 4, &with_each_switch);
+}
+
+#[test]
+fn the_page_of_the_verdicts_is_what_comes_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    shows_what_is_printed("docs/VERDICTS.md", 1, &|text| with_every_case(text, root));
 }
 
 #[test]

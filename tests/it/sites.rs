@@ -1,6 +1,6 @@
-//! The tables at the end of `docs/SITES.md`: each switch of linux-6.17 that is on is turned off, and each call that
-//! flushes is deleted from the text; the tests of the corpus that object are named. `SNAPSHOTS=overwrite cargo test --test it`
-//! writes them anew.
+//! The tables of `docs/SITES.md` that are made: each site without its flush, for each class of pages and kind of guest; each
+//! switch of linux-6.17 that is on turned off, and each call that flushes deleted from the text, with the tests of the corpus
+//! that object. `SNAPSHOTS=overwrite cargo test --test it` writes them anew.
 
 use std::fmt::Write as _;
 
@@ -13,6 +13,10 @@ use workloads::litmus::{BUILTIN, Expected, Litmus};
 
 const KERNEL: &str = "linux-6.17";
 
+/// What stands above the table of sites by pages and guests, and below it.
+const PRODUCT: &str = "<!-- each site, class of pages and kind of guest -->\n";
+const AFTER_PRODUCT: &str = "<!-- end of the sites -->\n";
+
 /// What stands above the table of switches, and below it.
 const MARK: &str = "<!-- each switch turned off -->\n";
 const AFTER: &str = "<!-- end of the switches -->\n";
@@ -20,8 +24,14 @@ const AFTER: &str = "<!-- end of the switches -->\n";
 /// What stands above the table of calls.
 const CALLS: &str = "<!-- each flush call deleted -->\n";
 
-/// What flushes caches or translations, or asks others to.
-const FLUSHES: [&str; 11] = [
+/// What flushes caches, takes translations away or flushes them, or has others do so. The calls that hand `__wbinvd()` to
+/// pCPUs are those of its callers.
+const FLUSHES: [&str; 16] = [
+    "wbinvd",
+    "wbnoinvd",
+    "zap_spte",
+    "vcpu_flush_tlb",
+    "smp_call_function_many",
     "wbinvd_on_all_cpus",
     "clflush_page",
     "sev_clflush_pages",
@@ -130,6 +140,197 @@ fn objections(held: &[Held], kernel: &NamedText, switch: &str) -> (Vec<String>, 
     (files.into_iter().map(|(file, event)| format!("`{file}` ({event})")).collect(), asked.len())
 }
 
+/// Places that write caches back, and their switches.
+const SITES: [(&str, &str); 5] = [
+    ("notifier release", "FLUSH_ON_RELEASE"),
+    ("unregister region", "FLUSH_ON_UNREGISTER"),
+    ("VM destroy", "FLUSH_ON_DESTROY"),
+    ("guest_memfd free", "FLUSH_ON_GMEM_FREE"),
+    ("VMSA free", "FLUSH_ON_VMSA_FREE"),
+];
+
+/// Classes of pages.
+const PAGES: [&str; 5] = ["pinned", "unpinned", "guest_memfd", "VMSA", "firmware"];
+
+/// Kinds of guests, and the parts on which there are any.
+const GUESTS: [(&str, &[&str]); 3] =
+    [("sev", &["rome", "genoa"]), ("sev-es", &["rome", "genoa"]), ("sev-snp", &["genoa"])];
+
+/// Kernels with guest_memfd: with the flush at VM destroy, and without.
+const ERAS: [&str; 2] = ["linux-6.11", "linux-6.17"];
+
+/// Why a site, a class of pages and a kind of guest do not go together, if they do not.
+fn no_sense(site: &str, pages: &str, guest: &str) -> Option<&'static str> {
+    match (site, pages, guest) {
+        (_, "firmware", _) => Some(
+            "no guest writes a page that is the firmware's, and the PSP's accesses leave no line in a cache",
+        ),
+        (_, "VMSA", "sev") => Some("a plain SEV guest has no VMSA page"),
+        (_, "guest_memfd", "sev" | "sev-es") => {
+            Some("guest_memfd has private memory of SEV-SNP guests alone")
+        }
+        (_, "pinned" | "unpinned", "sev-snp") => Some(
+            "private memory of an SEV-SNP guest is in guest_memfd alone, and the RMP keeps C=1 stores to it",
+        ),
+        ("unregister region", "unpinned" | "guest_memfd" | "VMSA", _) => {
+            Some("the site is about an encrypted region, and its pages are pinned user memory")
+        }
+        ("guest_memfd free", "pinned" | "unpinned" | "VMSA", _) => {
+            Some("the site flushes the page of guest_memfd that it frees, and no other")
+        }
+        ("VMSA free", "pinned" | "unpinned" | "guest_memfd", _) => {
+            Some("the site flushes the VMSA page that it frees, and no other")
+        }
+        _ => None,
+    }
+}
+
+/// A VM's life in which the site runs and a page of the class that the guest has written changes hands; several where the
+/// order is user space's. A VM's process goes first, then its file descriptors.
+fn lives(site: &str, pages: &str) -> &'static [&'static str] {
+    match (site, pages) {
+        ("unregister region", _) => &["sev_mem_enc_register_region(vm0, P);
+	vcpu_thread(vcpu);
+	sev_mem_enc_unregister_region(vm0, P);
+	user_reuse_page(P);"],
+        (_, "pinned") => &["sev_mem_enc_register_region(vm0, P);
+	vcpu_thread(vcpu);
+	kvm_mmu_notifier_release(vm0);
+	exit_mmap_page(P);
+	kvm_destroy_vm(vm0);"],
+        (_, "unpinned") => &["vcpu_thread(vcpu);
+	kvm_mmu_notifier_release(vm0);
+	exit_mmap_page(P);
+	kvm_destroy_vm(vm0);"],
+        (_, "guest_memfd") => &[
+            "vcpu_thread(vcpu);
+	kvm_gmem_punch_hole(vm0, P);
+	kvm_destroy_vm(vm0);",
+            "vcpu_thread(vcpu);
+	kvm_destroy_vm(vm0);
+	zap_user_pte(P);
+	sev_gmem_invalidate(P);
+	free_page(P);",
+        ],
+        _ => &["vcpu_thread(vcpu);
+	kvm_destroy_vm(vm0);"],
+    }
+}
+
+/// A litmus test of a life.
+fn life_test(guest: &str, pages: &str, life: &str) -> Litmus {
+    let page = if pages == "VMSA" { "" } else { "{ name = \"P\", mapped = true }, " };
+    let vmsa = if guest == "sev" { "" } else { "{ name = \"V\", vmsa_of = 0 }" };
+    let store = if pages == "VMSA" { "" } else { "guest_write(P);" };
+    let text = format!(
+        r#"+++
+description = "A VM's life"
+parts = ["genoa"]
+pcpus = 2
+pages = [{page}{vmsa}]
+assume = ["no-alloc-failure"]
+expect = [{{ verdict = "holds", policies = ["*"] }}]
+
+[[vm]]
+kind = "{guest}"
+
+[[vcpu]]
+guest = "guest"
+thread = "vmm"
+pcpus = [0, 1]
++++
+void guest(void)
+{{
+	{store}
+}}
+
+void vmm(struct kvm_vcpu *vcpu)
+{{
+	{life}
+}}
+"#
+    );
+    Litmus::parse("life.litmus", &text).expect("a litmus test")
+}
+
+/// What a kernel's site comes to without its flush. With it, all holds.
+fn without_flush(
+    (site, switch): (&str, &str),
+    pages: &str,
+    guest: (&str, &[&str]),
+    kernel: &NamedText,
+) -> String {
+    let (mut there, mut missed) = (false, None);
+    for life in lives(site, pages) {
+        let kept = life_test(guest.0, pages, life);
+        let dropped = kept.clone().with_define(switch, 0);
+        for policy in SAFE.map(|name| named(POLICIES, name)) {
+            for part in guest.1 {
+                let sme_coherent = Part::builtin(part).expect("a built-in part").sme_coherent();
+                let case = |litmus| CheckCase { litmus, policy: &policy, kernel, part, sme_coherent };
+                let report = |litmus| case(litmus).run(Limits::default(), None, None).expect("it runs");
+                let digest =
+                    |litmus| program_digest(&case(litmus).machine(MemoryKind::Shadow).expect("it compiles"));
+                let what =
+                    format!("{site}, {pages}, {} in {} on {part}: {}", guest.0, kernel.name, policy.name);
+                assert_eq!(report(&kept).verdict, Verdict::Holds, "{what}");
+                if digest(&kept) == digest(&dropped) {
+                    continue;
+                }
+                there = true;
+                let report = report(&dropped);
+                assert!(matches!(report.verdict, Verdict::Holds | Verdict::Violated), "{what}");
+                missed = missed.or(report.events.first().map(|e| e.event.name()));
+            }
+        }
+    }
+    match (there, missed) {
+        (false, _) => "has none".to_owned(),
+        (true, None) => "redundant".to_owned(),
+        (true, Some(event)) => format!("**needed** ({event})"),
+    }
+}
+
+/// The table of the sites by pages and guests, and below it why some do not go together.
+fn product() -> String {
+    let mut whys: Vec<&str> = Vec::new();
+    let mut table = "| site | pages | SEV | SEV-ES | SEV-SNP |\n|---|---|---|---|---|\n".to_owned();
+    for site in SITES {
+        for pages in PAGES {
+            write!(table, "| {} | {pages} |", site.0).expect("a string takes all");
+            for guest in GUESTS {
+                let cell = match no_sense(site.0, pages, guest.0) {
+                    Some(why) => {
+                        let known = whys.iter().position(|w| *w == why);
+                        let n = known.unwrap_or_else(|| {
+                            whys.push(why);
+                            whys.len() - 1
+                        });
+                        format!("no sense: {}", char::from(b"abcdefghijklmnopqrstuvwxyz"[n]))
+                    }
+                    None => {
+                        let came = ERAS.map(|k| without_flush(site, pages, guest, &named(KERNELS, k)));
+                        if came[0] == came[1] {
+                            came[0].clone()
+                        } else {
+                            let each =
+                                ERAS.iter().zip(&came).map(|(k, c)| format!("{}: {c}", &k["linux-".len()..]));
+                            each.collect::<Vec<_>>().join("; ")
+                        }
+                    }
+                };
+                write!(table, " {cell} |").expect("a string takes all");
+            }
+            table.push('\n');
+        }
+    }
+    table.push('\n');
+    for (why, letter) in whys.iter().zip('a'..) {
+        writeln!(table, "* {letter}: {why}.").expect("a string takes all");
+    }
+    table
+}
+
 /// A call that flushes: the function that it is in, what it says, and the text without it.
 struct Call {
     function: String,
@@ -174,6 +375,43 @@ fn calls(text: &str) -> Vec<Call> {
     found
 }
 
+/// The changes of order: the CLFLUSH of a page that an SNP guest gives back, before its RMP entry is changed.
+fn swapped(text: &str) -> Vec<Call> {
+    let swap = |function: &str, from: &str, to: &str| {
+        assert_eq!(text.matches(from).count(), 1, "{function}");
+        let text_of = "CLFLUSH before the RMP change".to_owned();
+        Call { function: function.to_owned(), text: text_of, without: text.replacen(from, to, 1) }
+    };
+    vec![
+        swap(
+            "sev_gmem_invalidate",
+            "	if (rmp_make_shared(page))
+		return;
+	if (FLUSH_ON_GMEM_FREE)
+		clflush_page(page);
+",
+            "	if (FLUSH_ON_GMEM_FREE)
+		clflush_page(page);
+	if (rmp_make_shared(page))
+		return;
+",
+        ),
+        swap(
+            "sev_free_vcpu",
+            "	if (sev_snp_guest(kvm) && rmp_make_shared(vmsa))
+		return;
+	if (FLUSH_ON_VMSA_FREE)
+		sev_flush_encrypted_page(kvm, vmsa);
+",
+            "	if (FLUSH_ON_VMSA_FREE)
+		sev_flush_encrypted_page(kvm, vmsa);
+	if (sev_snp_guest(kvm) && rmp_make_shared(vmsa))
+		return;
+",
+        ),
+    ]
+}
+
 /// The first file that objects to a kernel's text, with its event, and how many files have another program in it.
 fn first_objection(held: &[Held], kernel: &NamedText) -> (Option<String>, usize) {
     let mut asked: Vec<String> = Vec::new();
@@ -216,7 +454,8 @@ fn each_call(above: &str, held: &[Held], kernel: &NamedText) -> String {
             ..*h
         });
     }
-    let in_sites = calls(&sites).into_iter().map(|c| (whole(&kernel.text, &c.without), c));
+    let in_sites =
+        calls(&sites).into_iter().chain(swapped(&sites)).map(|c| (whole(&kernel.text, &c.without), c));
     let in_own = calls(&kernel.text).into_iter().map(|c| (whole(&c.without, &sites), c));
     let mut table = "| in | call | an objection |\n|---|---|---|\n".to_owned();
     for (changed, call) in in_sites.chain(in_own) {
@@ -237,6 +476,9 @@ fn each_call(above: &str, held: &[Held], kernel: &NamedText) -> String {
 
 /// The text of `docs/SITES.md` with its tables made anew.
 pub(crate) fn with_each_switch(text: &str) -> String {
+    let (top, rest) = text.split_once(PRODUCT).expect("a mark above the sites");
+    let (_, middle) = rest.split_once(AFTER_PRODUCT).expect("a mark below them");
+    let text = format!("{top}{PRODUCT}{}{AFTER_PRODUCT}{middle}", product());
     let (above, rest) = text.split_once(MARK).expect("a mark above the table");
     let (between, _) =
         rest.split_once(AFTER).expect("a mark below it").1.split_once(CALLS).expect("another table");
@@ -259,6 +501,28 @@ pub(crate) fn with_each_switch(text: &str) -> String {
     }
     let calls = each_call(&format!("{above}{between}"), &held, &kernel);
     format!("{above}{MARK}{table}{AFTER}{between}{CALLS}{calls}")
+}
+
+#[test]
+fn zap_and_order_cover_for_each_other_where_guest_memfd_frees_a_page() {
+    let sites = text::find("sev-6.17", "").expect("the sites of 6.17").text;
+    let zap = calls(&sites).into_iter().find(|c| c.function == "kvm_gmem_punch_hole").expect("a zap");
+    assert_eq!(zap.text, "zap_spte(kvm, page)");
+    let order = |text: &str| swapped(text).swap_remove(0).without;
+    let kernel = named(KERNELS, KERNEL);
+    let include = "#include \"sev-6.17.c\"\n";
+    let (_, file, text) =
+        BUILTIN.iter().find(|t| t.0 == "gmem-freed-without-clflush").expect("a built-in test");
+    let variants = Litmus::parse(file, text).expect("a built-in test").variants();
+    let litmus = variants.iter().find(|l| l.variant() == Some("kept")).expect("a variant");
+    let verdict = |sites: &str| {
+        let kernel = &NamedText { text: kernel.text.replacen(include, sites, 1), ..kernel.clone() };
+        let policy = &named(POLICIES, "sticky-wbnoinvd");
+        let case = CheckCase { litmus, policy, kernel, part: "genoa", sme_coherent: true };
+        case.run(Limits::default(), None, None).expect("it runs").verdict
+    };
+    let came = [&sites, &zap.without, &order(&sites), &order(&zap.without)].map(|s| verdict(s));
+    assert_eq!(came, [Verdict::Holds, Verdict::Holds, Verdict::Holds, Verdict::Violated]);
 }
 
 #[test]

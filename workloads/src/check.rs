@@ -20,6 +20,12 @@ use svm_model::{Machine, MemoryKind};
 
 use crate::litmus::{Expectation, Litmus};
 
+/// What is said of a kind of guest that the kernel is too old for.
+const NO_GUESTS: &str = "has no guests of this kind";
+
+/// What is said of SEV-SNP on a part that cannot have it.
+const NO_RMP: &str = "has no RMP, and so no SEV-SNP guests";
+
 /// How often a search on the disk writes a checkpoint.
 const CHECKPOINT: Duration = Duration::from_secs(60);
 
@@ -287,16 +293,10 @@ impl CheckCase<'_> {
         let last = machine.code().constant("KVM_LAST_VM_TYPE").unwrap_or(i64::MAX);
         let (message, help) = if i64::from(kind.number()) > last {
             let help = "name another kernel with `--kernel`, or in the file's `kernels`";
-            (format!("{} has no guests of this kind", self.kernel.name), help)
+            (format!("{} {NO_GUESTS}", self.kernel.name), help)
         } else if kind == VmKind::SevSnp && !self.sme_coherent && !spec.assumptions.snp_on_any_part {
             let help = "for a thought experiment, `assume = [\"snp-on-any-part\"]`";
-            (
-                format!(
-                    "{} has no RMP, and so no SEV-SNP guests: parts that have one are SME_COHERENT",
-                    self.part
-                ),
-                help,
-            )
+            (format!("{} {NO_RMP}: parts that have one are SME_COHERENT", self.part), help)
         } else {
             return None;
         };
@@ -336,6 +336,9 @@ impl CheckCase<'_> {
                 let (file, source_line) = (self.litmus.file.clone(), text.to_owned());
                 Diag { file, line, column, source_line, ..diag }
             }
+            None if diag.lacks_define().is_some_and(|name| self.given(name)) => {
+                Diag { message: format!("--define: {}", diag.message), ..diag }
+            }
             None if diag.line == 0 => {
                 let kernels = KERNEL_ENTRIES.iter().any(|f| diag.message.contains(&format!("`{f}`")));
                 let (file, help) = if kernels {
@@ -347,6 +350,26 @@ impl CheckCase<'_> {
             }
             None => diag,
         }
+    }
+
+    /// Whether an error says only that this test, policy, kernel and part do not belong together, and not that a text is
+    /// wrong: the kernel does not ask the policy, it or the part has no such guests, or the test sets a `#define` of
+    /// another policy than this.
+    #[must_use]
+    pub fn refused_by(&self, error: &CheckError) -> bool {
+        let CheckError::Text(diags) = error else { return false };
+        let other = self.litmus.policies().is_some_and(|p| p.iter().all(|p| *p != self.policy.name));
+        diags.iter().all(|d| {
+            d.refuses_policy()
+                || d.message.contains(NO_GUESTS)
+                || d.message.contains(NO_RMP)
+                || other && d.lacks_define().is_some_and(|name| !self.given(name))
+        })
+    }
+
+    /// Whether a `#define`'s value was given beside the file.
+    fn given(&self, define: &str) -> bool {
+        self.litmus.defined().iter().any(|(name, _)| name == define)
     }
 
     /// What the file expects of the case.

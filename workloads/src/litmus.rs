@@ -17,7 +17,6 @@ pub use grow::{Growth, Size};
 use svm_model::explore::Reductions;
 use svm_model::lang::Diag;
 use svm_model::spec::MemoryModel;
-use svm_model::text::KERNELS;
 use variant::{Initial, Values, VariantFront};
 
 /// Bytes of the opening line: what is read begins after it.
@@ -50,6 +49,17 @@ pub struct Litmus {
     switches: Vec<(String, i64)>,
     /// What searches of it leave out.
     reductions: Reductions,
+    /// Whose expectations count in the place of their own.
+    expected_as: ExpectedAs,
+}
+
+/// The kernel and the policy whose expectations count for any kernel and any policy.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ExpectedAs {
+    /// Name of the kernel.
+    pub kernel: Option<String>,
+    /// Name of the policy.
+    pub policy: Option<String>,
 }
 
 /// What is wrong with a litmus file, and where.
@@ -142,6 +152,7 @@ impl Litmus {
             initial: Vec::new(),
             switches: Vec::new(),
             reductions: Reductions::default(),
+            expected_as: ExpectedAs::default(),
             defined: Vec::new(),
             front,
         };
@@ -207,6 +218,7 @@ impl Litmus {
             initial: Vec::new(),
             switches,
             reductions: self.reductions,
+            expected_as: self.expected_as.clone(),
             defined: self.defined.clone(),
             front,
         };
@@ -293,6 +305,12 @@ impl Litmus {
         Litmus { reductions, ..self }
     }
 
+    /// The same test, whose expectations of a kernel and of a policy are held against whichever is asked about.
+    #[must_use]
+    pub fn with_expectations_of(self, expected_as: ExpectedAs) -> Litmus {
+        Litmus { expected_as, ..self }
+    }
+
     /// The same test with another value of a `#define` of the body's or of another text's. Whether some text has that
     /// `#define` shows when it is compiled.
     #[must_use]
@@ -329,14 +347,17 @@ impl Litmus {
         self.policies.as_deref()
     }
 
-    /// What is expected of a policy in a kernel on a part; the last rule that fits wins. Of a kernel that neither is built
-    /// in nor named by the file nothing is expected.
+    /// What is expected of a policy in a kernel on a part; the last rule that fits wins. Of a kernel or a policy that the
+    /// test is not about nothing is expected.
     #[must_use]
     pub fn expected(&self, policy: &str, kernel: &str, part: &str) -> Option<Expectation> {
-        let known = KERNELS.iter().any(|k| k.name == kernel) || self.kernels.iter().any(|k| k == kernel);
+        let kernel = self.expected_as.kernel.as_deref().unwrap_or(kernel);
+        let policy = self.expected_as.policy.as_deref().unwrap_or(policy);
+        let listed = self.policies.as_ref().is_none_or(|p| p.iter().any(|p| p == policy));
+        let about = listed && self.kernels.iter().any(|k| k == kernel);
         let rules = &self.front.expect;
         let found = rules.iter().rfind(|e| e.fits(policy, kernel, part, self.variant.as_deref()));
-        found.filter(|_| known).map(expect::ExpectFront::expectation)
+        found.filter(|_| about).map(expect::ExpectFront::expectation)
     }
 
     /// The events that the test asks about: a search goes on until each was reached or the space ends. Every

@@ -7,7 +7,7 @@ use svm_policy::Scope;
 use crate::ast::{Decl, Each, Expr, Function, Ident, ItemKind, LockType, Object, Span, Type};
 use crate::builtin;
 use crate::constant::{KERNEL_CONSTANTS, evaluate};
-use crate::diag::{Fault, NO_HOOK, nearest};
+use crate::diag::{Fault, NO_DEFINE, NO_HOOK, nearest};
 use crate::include::Texts;
 use crate::machine::Machine;
 use crate::{Config, Role, VarKind};
@@ -147,7 +147,7 @@ pub(crate) fn collect<'p>(
         if !defines.contains_key(name.as_str()) {
             let help = nearest(name, defines.keys().copied());
             let help = help.unwrap_or_else(|| "a value can be given for a `#define` only".to_owned());
-            c.fault(Fault::nowhere(format!("no text has `#define {name}`")).help(help));
+            c.fault(Fault::nowhere(format!("{NO_DEFINE}{name}`")).help(help));
         }
     }
     // Constants and enumerations first, in order of the texts: what declares variables may use them all.

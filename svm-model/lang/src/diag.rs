@@ -33,7 +33,16 @@ pub struct Diag {
 /// What is said of a policy's function that the kernel defines itself.
 pub(crate) const NO_HOOK: &str = "is no hook of this kernel";
 
+/// What is said of a `#define` that is given a value and that no text has.
+pub(crate) const NO_DEFINE: &str = "no text has `#define ";
+
 impl Diag {
+    /// The `#define` that was given a value and that no text has, if it says that.
+    #[must_use]
+    pub fn lacks_define(&self) -> Option<&str> {
+        self.message.split_once(NO_DEFINE)?.1.strip_suffix('`')
+    }
+
     /// Whether it says that the policy has no place in the kernel, rather than that a text is wrong.
     #[must_use]
     pub fn refuses_policy(&self) -> bool {
