@@ -68,8 +68,9 @@ struct kvm {
 	/* Its SEV context is on the move, or being shared. */
 	atomic_t migration_in_progress;
 	struct enc_region *regions_list;
-	/* Pages whose memslot is invalid, a bit each. */
+	/* Pages whose memslot is invalid, and those whose memslot is gone since: a bit each. */
 	unsigned long invalid_slots;
+	unsigned long deleted_slots;
 };
 
 struct kvm_vcpu {
@@ -167,8 +168,15 @@ static bool kvm_memslot_invalid(struct kvm *kvm, struct page *page)
 	return READ_ONCE(kvm->invalid_slots) & pfn_bit(page);
 }
 
+/* kvm_for_each_memslot_in_hva_range(): a slot that is invalid is still found, one that is gone is not. */
+static bool kvm_memslot_found(struct kvm *kvm, struct page *page)
+{
+	return !(READ_ONCE(kvm->deleted_slots) & pfn_bit(page));
+}
+
 /* KVM_SET_USER_MEMORY_REGION that deletes or moves the slot of a page; no page is freed here. The slot is invalid before
- * the zap, so that no fault installs the page again. */
+ * the zap, so that no fault installs the page again; gone, for notifiers too, after the write-back. The kernel waits there
+ * for notifiers that found it (mn_active_invalidate_count), which changes nothing for the page. */
 void kvm_delete_memslot(struct kvm *kvm, struct page *page)
 {
 	mutex_lock(&kvm->slots_lock);
@@ -179,6 +187,7 @@ void kvm_delete_memslot(struct kvm *kvm, struct page *page)
 	write_unlock(&kvm->mmu_lock);
 	if (FLUSH_ON_MEMSLOT_DELETE)
 		sev_guest_memory_reclaimed(kvm);
+	kvm->deleted_slots |= pfn_bit(page);
 	mutex_unlock(&kvm->slots_lock);
 }
 
