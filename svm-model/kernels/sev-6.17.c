@@ -94,6 +94,7 @@ DEFINE_OBJECTS(struct enc_region, 2);
 
 DECLARE_RWSEM(sev_deactivate_lock);
 DEFINE_MUTEX(sev_bitmap_lock);
+/* sev_do_cmd(): the firmware gets one command at a time, and none within a sequence of the ccp driver's. */
 DEFINE_MUTEX(sev_cmd_mutex);
 DEFINE_PER_ASID(bool, sev_asid_bitmap);
 DEFINE_PER_ASID(bool, sev_reclaim_asid_bitmap);
@@ -321,8 +322,10 @@ static int sev_flush_asids(void)
 		down_write(&sev_deactivate_lock);
 	if (FLUSH_ON_ASID_RECYCLE)
 		wbinvd_on_all_cpus();
-	if (DF_FLUSH_ON_ASID_RECYCLE)
-		ret = sev_cmd_df_flush();
+	if (DF_FLUSH_ON_ASID_RECYCLE) {
+		scoped_guard(mutex, &sev_cmd_mutex)
+			ret = sev_cmd_df_flush();
+	}
 	if (DEACTIVATE_LOCK)
 		up_write(&sev_deactivate_lock);
 	return ret;
@@ -396,10 +399,12 @@ static void sev_unbind_asid(struct kvm *kvm)
 	/* DEACTIVATE takes the threads' flags back; it must not do so between WBINVD and DF_FLUSH. */
 	if (DEACTIVATE_LOCK)
 		down_read(&sev_deactivate_lock);
-	sev_cmd_deactivate(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		sev_cmd_deactivate(kvm);
 	if (DEACTIVATE_LOCK)
 		up_read(&sev_deactivate_lock);
-	sev_cmd_decommission(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		sev_cmd_decommission(kvm);
 }
 
 static int snp_decommission_context(struct kvm *kvm)
@@ -409,7 +414,8 @@ static int snp_decommission_context(struct kvm *kvm)
 	/* SNP_DECOMMISSION deactivates too. */
 	if (DEACTIVATE_LOCK)
 		down_write(&sev_deactivate_lock);
-	ret = snp_cmd_decommission(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		ret = snp_cmd_decommission(kvm);
 	if (DEACTIVATE_LOCK)
 		up_write(&sev_deactivate_lock);
 	return ret;
@@ -444,7 +450,10 @@ int sev_guest_init(struct kvm *kvm)
 /* KVM_SEV_LAUNCH_START: binds the ASID. */
 int sev_launch_start(struct kvm *kvm)
 {
-	return sev_cmd_activate(kvm, sev_get_asid(kvm)) ? -EIO : 0;
+	int asid = sev_get_asid(kvm);
+
+	guard(mutex)(&sev_cmd_mutex);
+	return sev_cmd_activate(kvm, asid) ? -EIO : 0;
 }
 
 /* KVM_SEV_LAUNCH_UPDATE_DATA, and KVM_SEV_RECEIVE_UPDATE_DATA: the firmware encrypts in place. */
@@ -454,7 +463,8 @@ int sev_launch_update_data(struct kvm *kvm, struct page *page)
 	pin_user_page(page);
 	if (FLUSH_ON_LAUNCH_UPDATE)
 		sev_clflush_pages(page);
-	psp_write(page, kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		psp_write(page, kvm);
 	unpin_user_page(page);
 	mutex_unlock(&kvm->lock);
 	return 0;
@@ -467,13 +477,15 @@ int sev_launch_update_vmsa(struct kvm_vcpu *vcpu)
 	/* The host wrote the page in its own mapping; CLFLUSH whatever the CPU, since the firmware is not coherent. */
 	if (FLUSH_ON_LAUNCH_UPDATE_VMSA)
 		clflush_page(vcpu_vmsa(vcpu));
-	psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
 	mutex_unlock(&vcpu->mutex);
 	return 0;
 }
 
 int sev_launch_finish(struct kvm *kvm)
 {
+	guard(mutex)(&sev_cmd_mutex);
 	return sev_cmd_launch_finish(kvm) ? -EIO : 0;
 }
 
