@@ -140,7 +140,7 @@ fn litmus_files_that_are_wrong() {
         ),
         (
             "a number for a flag",
-            good.replace("pages = [", "set = { \"vm0->mirror\" = 77 }\npages = ["),
+            good.replace("pages = [", "set = { \"vm0->released\" = 77 }\npages = ["),
             "77 does not fit: a `bool` is `true` or `false`\n --> bad.litmus:5:10",
         ),
         (
