@@ -179,6 +179,15 @@ fn guests_that_a_part_or_a_kernel_cannot_have_and_policies_that_nobody_asks() {
         let args = ["check", "kind.litmus", "--policy", "no-flush", "--kernel", kernel, "--part", part];
         sevsim_in(&folder, &args).ends(2).says(&["kind.litmus:", said]);
     }
+    for (litmus, kernel, function) in [
+        ("gmem-freed-without-clflush:kept", "linux-6.1", "kvm_gmem_punch_hole"),
+        ("mirror-leaks-mask:fixed", "linux-5.5", "sev_vm_copy_enc_context_from"),
+        ("migration-without-mask:fixed", "linux-5.5", "sev_vm_move_enc_context_from"),
+    ] {
+        let args = ["check", litmus, "--policy", "no-flush", "--kernel", kernel];
+        let said = format!("this kernel has no `{function}`");
+        sevsim(&args).ends(2).says(&[&said, &format!("kernels/{kernel}.c"), "BUILD_BUG(); /*"]);
+    }
     for (policy, kernel) in [
         ("page-flush-msr", "linux-5.5"),
         ("clflush-host", "linux-5.5"),
