@@ -60,6 +60,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "memslot-deleted",
     "memslot-deleted-while-running",
     "snp-init-and-shutdown",
+    "snp-guest-without-snp-init",
     "firmware-updated",
     "firmware-page-over-host-lines",
     "vmsa-flush-dropped-es",
