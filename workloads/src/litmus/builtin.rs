@@ -92,6 +92,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "private-over-host-lines",
     "mask-without-offstack",
     "c-bit-cleared",
+    "host-reads-old-line",
     "received-over-clean-lines",
     "kexec-leaves-lines",
 );
