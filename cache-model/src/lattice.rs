@@ -137,7 +137,7 @@ impl Shape {
             for tag in self.all_tags() {
                 let copy = lines.copy(line, place, tag);
                 if copy.old {
-                    lines.set_copy(line, place, tag, Copy { old: false, ..copy });
+                    lines.set_copy(line, place, tag, Copy { old: false, came_old: false, ..copy });
                 }
             }
         }

@@ -26,11 +26,15 @@ impl LineSlots {
         let mut first = None;
         for line in 0..lines {
             let line = name(line);
-            let copies = if shape.keys_change { 8 } else { 4 };
+            let copies = |tag: Tag| match (tag, shape.keys_change) {
+                (Tag::HOST, _) => 6,
+                (_, false) => 4,
+                (_, true) => 10,
+            };
             for place in shape.places() {
                 let gone = shape.flat && !matches!(place, Place::Private(_));
-                let copy = Domain::Range { lo: 0, hi: if gone { 0 } else { copies } };
                 for tag in shape.all_tags() {
+                    let copy = Domain::Range { lo: 0, hi: if gone { 0 } else { copies(tag) } };
                     let name = format!("{line}.{place:?}.{tag}");
                     let id = layout.slot(name, copy, Class::Hardware, 0);
                     first.get_or_insert(id.0);

@@ -21,3 +21,18 @@ bool sev_notifier_skips(struct kvm *kvm, int event)
 void sev_writeback_page(struct kvm *kvm, struct page *page)
 {
 }
+
+int sev_snp_init(void)
+{
+	BUILD_BUG(); /* SEV-SNP came later. */
+}
+
+int sev_snp_shutdown(void)
+{
+	BUILD_BUG(); /* SEV-SNP came later. */
+}
+
+int sev_update_firmware(void)
+{
+	BUILD_BUG(); /* Live updates came with SEV-SNP. */
+}

@@ -45,6 +45,16 @@ static void __unregister_enc_region_locked(struct kvm *kvm, struct enc_region *r
 	kfree(region);
 }
 
+int sev_vm_copy_enc_context_from(struct kvm *kvm, struct kvm *source)
+{
+	BUILD_BUG(); /* Mirrors came with 5.13. */
+}
+
+int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
+{
+	BUILD_BUG(); /* Intra-host migration came with 5.16. */
+}
+
 /* No site of this kernel asks for it: a policy has nothing to say here. */
 void sev_writeback_caches(struct kvm *kvm)
 {

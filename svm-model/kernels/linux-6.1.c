@@ -8,5 +8,9 @@
 #include "linux-6.11.c"
 
 #define RECLAIM_SKIPS_SNP 0
-#define FLUSH_ON_GMEM_FREE 0
 #define REGION_CLFLUSH_UNDER_LOCK 0
+
+void kvm_gmem_punch_hole(struct kvm *kvm, struct page *page)
+{
+	BUILD_BUG(); /* guest_memfd has had SEV-SNP guests' memory since 6.11. */
+}

@@ -324,14 +324,17 @@ void vcpu_thread(struct kvm_vcpu *vcpu)
 
 static void kvm_mmu_notifier_start(struct kvm *kvm, struct page *page, int event)
 {
+	bool found;
+
 	write_lock(&kvm->mmu_lock);
 	atomic_inc(&kvm->mmu_invalidate_in_progress);
-	if (zap_spte(kvm, page))
+	found = kvm_memslot_found(kvm, page);
+	if (found && zap_spte(kvm, page))
 		kvm_flush_remote_tlbs(kvm);
 	write_unlock(&kvm->mmu_lock);
 
-	/* kvm_arch_guest_memory_reclaimed() */
-	if (FLUSH_ON_RECLAIM && !sev_notifier_skips(kvm, event)) {
+	/* kvm_arch_guest_memory_reclaimed(), if there is guest memory at the address. */
+	if (found && FLUSH_ON_RECLAIM && !sev_notifier_skips(kvm, event)) {
 		trace_sev_writeback(true);
 		sev_guest_memory_reclaimed(kvm);
 		sev_writeback_page(kvm, page);

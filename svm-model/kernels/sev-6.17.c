@@ -48,6 +48,8 @@
 /* sev_vm_destroy() frees the tracking on every path, also of a mirror (6f38f8c57464), not where the rest went well. */
 #define FREE_TRACKING_FIRST 1
 #define FREE_TRACKING_LAST 0
+/* From 7.3-rc5 on it frees it before all, also of a VM whose context has moved away (12c1f6e03f94, of which the title was read). */
+#define FREE_TRACKING_ALWAYS 0
 /* Whether SNP memory is left out of reclaim by host virtual address (ea262f8a7c36, 6.11). */
 #define RECLAIM_SKIPS_SNP 1
 /* sev_register_enc_region(): CLFLUSH under kvm->lock (5ef1d8c1ddbf). */
@@ -62,14 +64,23 @@
 struct kvm {
 	struct mutex lock;
 	struct mutex slots_lock;
-	bool mirror;
+	/* The firmware's context, by the VM that brought it along; NULL: this VM's own. */
+	struct kvm *handle;
+	/* Of a mirror: the VM whose context it shares, and which it keeps alive. */
+	struct kvm *enc_context_owner;
+	/* A VM's mirrors, and the next in their owner's list. */
+	struct kvm *mirror_vms;
+	struct kvm *mirror_entry;
+	/* References: user space's file, and a mirror each. */
+	atomic_t users_count = 1;
 	/* The mm's notifiers were told that it goes: once. */
 	bool released;
 	/* Its SEV context is on the move, or being shared. */
 	atomic_t migration_in_progress;
 	struct enc_region *regions_list;
-	/* Pages whose memslot is invalid, a bit each. */
+	/* Pages whose memslot is invalid, and those whose memslot is gone since: a bit each. */
 	unsigned long invalid_slots;
+	unsigned long deleted_slots;
 };
 
 struct kvm_vcpu {
@@ -93,6 +104,7 @@ DEFINE_OBJECTS(struct enc_region, 2);
 
 DECLARE_RWSEM(sev_deactivate_lock);
 DEFINE_MUTEX(sev_bitmap_lock);
+/* sev_do_cmd(): the firmware gets one command at a time, and none within a sequence of the ccp driver's. */
 DEFINE_MUTEX(sev_cmd_mutex);
 DEFINE_PER_ASID(bool, sev_asid_bitmap);
 DEFINE_PER_ASID(bool, sev_reclaim_asid_bitmap);
@@ -114,6 +126,18 @@ static bool sev_es_guest(struct kvm *kvm)
 static bool sev_snp_guest(struct kvm *kvm)
 {
 	return kvm_vm_type(kvm) == KVM_X86_SNP_VM && sev_get_asid(kvm) != 0;
+}
+
+static struct kvm *sev_handle(struct kvm *kvm)
+{
+	struct kvm *handle = kvm->handle;
+
+	return handle ? handle : kvm;
+}
+
+static bool is_mirroring_enc_context(struct kvm *kvm)
+{
+	return kvm->enc_context_owner != NULL;
 }
 
 /* ---- reclaim ---- */
@@ -167,8 +191,15 @@ static bool kvm_memslot_invalid(struct kvm *kvm, struct page *page)
 	return READ_ONCE(kvm->invalid_slots) & pfn_bit(page);
 }
 
+/* kvm_for_each_memslot_in_hva_range(): a slot that is invalid is still found, one that is gone is not. */
+static bool kvm_memslot_found(struct kvm *kvm, struct page *page)
+{
+	return !(READ_ONCE(kvm->deleted_slots) & pfn_bit(page));
+}
+
 /* KVM_SET_USER_MEMORY_REGION that deletes or moves the slot of a page; no page is freed here. The slot is invalid before
- * the zap, so that no fault installs the page again. */
+ * the zap, so that no fault installs the page again; gone, for notifiers too, after the write-back. The kernel waits there
+ * for notifiers that found it (mn_active_invalidate_count), which changes nothing for the page. */
 void kvm_delete_memslot(struct kvm *kvm, struct page *page)
 {
 	mutex_lock(&kvm->slots_lock);
@@ -179,6 +210,7 @@ void kvm_delete_memslot(struct kvm *kvm, struct page *page)
 	write_unlock(&kvm->mmu_lock);
 	if (FLUSH_ON_MEMSLOT_DELETE)
 		sev_guest_memory_reclaimed(kvm);
+	kvm->deleted_slots |= pfn_bit(page);
 	mutex_unlock(&kvm->slots_lock);
 }
 
@@ -233,6 +265,9 @@ int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 
 	if (!sev_guest(kvm))
 		return -ENOTTY;
+	/* The owner answers for the memory. */
+	if (is_mirroring_enc_context(kvm))
+		return -EINVAL;
 	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
 	if (!region)
 		return -ENOMEM;
@@ -287,6 +322,8 @@ int sev_mem_enc_unregister_region(struct kvm *kvm, struct page *page)
 {
 	struct enc_region *region;
 
+	if (is_mirroring_enc_context(kvm))
+		return -EINVAL;
 	mutex_lock(&kvm->lock);
 	region = find_enc_region(kvm, page);
 	if (!region) {
@@ -312,8 +349,10 @@ static int sev_flush_asids(void)
 		down_write(&sev_deactivate_lock);
 	if (FLUSH_ON_ASID_RECYCLE)
 		wbinvd_on_all_cpus();
-	if (DF_FLUSH_ON_ASID_RECYCLE)
-		ret = sev_cmd_df_flush();
+	if (DF_FLUSH_ON_ASID_RECYCLE) {
+		scoped_guard(mutex, &sev_cmd_mutex)
+			ret = sev_cmd_df_flush();
+	}
 	if (DEACTIVATE_LOCK)
 		up_write(&sev_deactivate_lock);
 	return ret;
@@ -384,23 +423,29 @@ static void sev_asid_free(int asid)
 
 static void sev_unbind_asid(struct kvm *kvm)
 {
+	struct kvm *handle = sev_handle(kvm);
+
 	/* DEACTIVATE takes the threads' flags back; it must not do so between WBINVD and DF_FLUSH. */
 	if (DEACTIVATE_LOCK)
 		down_read(&sev_deactivate_lock);
-	sev_cmd_deactivate(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		sev_cmd_deactivate(handle);
 	if (DEACTIVATE_LOCK)
 		up_read(&sev_deactivate_lock);
-	sev_cmd_decommission(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		sev_cmd_decommission(handle);
 }
 
 static int snp_decommission_context(struct kvm *kvm)
 {
+	struct kvm *handle = sev_handle(kvm);
 	int ret;
 
 	/* SNP_DECOMMISSION deactivates too. */
 	if (DEACTIVATE_LOCK)
 		down_write(&sev_deactivate_lock);
-	ret = snp_cmd_decommission(kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		ret = snp_cmd_decommission(handle);
 	if (DEACTIVATE_LOCK)
 		up_write(&sev_deactivate_lock);
 	return ret;
@@ -415,6 +460,10 @@ int sev_guest_init(struct kvm *kvm)
 	int ret;
 
 	mutex_lock(&kvm->lock);
+	if (sev_guest(kvm)) {
+		mutex_unlock(&kvm->lock);
+		return -EINVAL;
+	}
 	asid = sev_asid_new();
 	if (!asid) {
 		mutex_unlock(&kvm->lock);
@@ -435,7 +484,14 @@ int sev_guest_init(struct kvm *kvm)
 /* KVM_SEV_LAUNCH_START: binds the ASID. */
 int sev_launch_start(struct kvm *kvm)
 {
-	return sev_cmd_activate(kvm, sev_get_asid(kvm)) ? -EIO : 0;
+	struct kvm *handle = sev_handle(kvm);
+	int asid = sev_get_asid(kvm);
+
+	/* A mirror's context was launched by its owner: is_cmd_allowed_from_mirror(). */
+	if (is_mirroring_enc_context(kvm))
+		return -EINVAL;
+	guard(mutex)(&sev_cmd_mutex);
+	return sev_cmd_activate(handle, asid) ? -EIO : 0;
 }
 
 /* KVM_SEV_LAUNCH_UPDATE_DATA, and KVM_SEV_RECEIVE_UPDATE_DATA: the firmware encrypts in place. */
@@ -445,7 +501,8 @@ int sev_launch_update_data(struct kvm *kvm, struct page *page)
 	pin_user_page(page);
 	if (FLUSH_ON_LAUNCH_UPDATE)
 		sev_clflush_pages(page);
-	psp_write(page, kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		psp_write(page, kvm);
 	unpin_user_page(page);
 	mutex_unlock(&kvm->lock);
 	return 0;
@@ -458,14 +515,18 @@ int sev_launch_update_vmsa(struct kvm_vcpu *vcpu)
 	/* The host wrote the page in its own mapping; CLFLUSH whatever the CPU, since the firmware is not coherent. */
 	if (FLUSH_ON_LAUNCH_UPDATE_VMSA)
 		clflush_page(vcpu_vmsa(vcpu));
-	psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
+	scoped_guard(mutex, &sev_cmd_mutex)
+		psp_write(vcpu_vmsa(vcpu), vcpu->kvm);
 	mutex_unlock(&vcpu->mutex);
 	return 0;
 }
 
 int sev_launch_finish(struct kvm *kvm)
 {
-	return sev_cmd_launch_finish(kvm) ? -EIO : 0;
+	struct kvm *handle = sev_handle(kvm);
+
+	guard(mutex)(&sev_cmd_mutex);
+	return sev_cmd_launch_finish(handle) ? -EIO : 0;
 }
 
 /* ioctl(KVM_RUN): the vCPU's mutex is held for all of it. */
@@ -493,7 +554,8 @@ void sev_free_vcpu(struct kvm_vcpu *vcpu)
 	struct kvm *kvm = vcpu->kvm;
 	struct page *vmsa = vcpu_vmsa(vcpu);
 
-	if (!sev_es_guest(kvm))
+	/* A test may leave the page out. */
+	if (!sev_es_guest(kvm) || !vmsa)
 		return;
 	/* A page that cannot be made shared is leaked: nobody uses it again. */
 	if (sev_snp_guest(kvm) && rmp_make_shared(vmsa))
@@ -503,7 +565,7 @@ void sev_free_vcpu(struct kvm_vcpu *vcpu)
 	free_page(vmsa);
 }
 
-/* KVM_CREATE_VCPU of an SEV-ES or SEV-SNP guest: svm_vcpu_create() allocates the VMSA page, and where what comes after it
+/* KVM_CREATE_VCPU: svm_vcpu_create() allocates the VMSA page of an SEV-ES or SEV-SNP guest, and where what comes after it
  * fails (the vCPU's file descriptor) the page goes back as at a vCPU's end. */
 int kvm_vm_ioctl_create_vcpu(struct kvm_vcpu *vcpu)
 {
@@ -514,7 +576,8 @@ int kvm_vm_ioctl_create_vcpu(struct kvm_vcpu *vcpu)
 	if (maybe()) {
 		ret = -ENOMEM;
 	} else {
-		alloc_page(vcpu_vmsa(vcpu), kvm);
+		if (vcpu_vmsa(vcpu))
+			alloc_page(vcpu_vmsa(vcpu), kvm);
 		if (maybe()) {
 			sev_free_vcpu(vcpu);
 			ret = -EIO;
@@ -526,17 +589,41 @@ int kvm_vm_ioctl_create_vcpu(struct kvm_vcpu *vcpu)
 	return ret;
 }
 
+/* In the list of its owner's mirrors, another takes one's place; or, to delete it, the one behind it. */
+static void list_replace_mirror(struct kvm *owner, struct kvm *mirror, struct kvm *by)
+{
+	struct kvm *before = owner->mirror_vms;
+
+	if (before == mirror) {
+		owner->mirror_vms = by;
+		return;
+	}
+	while (before->mirror_entry != mirror)
+		before = before->mirror_entry;
+	before->mirror_entry = by;
+}
+
 void sev_vm_destroy(struct kvm *kvm)
 {
+	struct kvm *owner;
+
+	if (FREE_TRACKING_ALWAYS)
+		sev_free_tracking(kvm);
 	if (!sev_guest(kvm))
 		return;
-	/* A mirror holds a reference to the VM that owns the ASID. */
-	if (FLUSH_ON_DESTROY && !kvm->mirror)
+	WARN_ON(kvm->mirror_vms != NULL);
+	if (FLUSH_ON_DESTROY && !is_mirroring_enc_context(kvm))
 		sev_writeback_caches(kvm);
 	if (FREE_TRACKING_FIRST)
 		sev_free_tracking(kvm);
-	if (kvm->mirror)
+	if (is_mirroring_enc_context(kvm)) {
+		/* The context is the owner's, and goes on: kvm_put_kvm(). */
+		owner = kvm->enc_context_owner;
+		mutex_lock(&owner->lock);
+		list_replace_mirror(owner, kvm, kvm->mirror_entry);
+		mutex_unlock(&owner->lock);
 		return;
+	}
 
 	while (kvm->regions_list)
 		__unregister_enc_region_locked(kvm, kvm->regions_list);
@@ -552,7 +639,7 @@ void sev_vm_destroy(struct kvm *kvm)
 		sev_free_tracking(kvm);
 }
 
-/* The last reference to the VM goes: its notifier first, then its vCPUs, then the rest. */
+/* The last reference to the VM is gone: its notifier first, then its vCPUs, then the rest. */
 void kvm_destroy_vm(struct kvm *kvm)
 {
 	struct kvm_vcpu *vcpu;
@@ -565,6 +652,18 @@ void kvm_destroy_vm(struct kvm *kvm)
 	}
 	sev_vm_destroy(kvm);
 	kvm_arch_free_vm(kvm);
+}
+
+/* close() of the VM's file. Who holds the last reference destroys the VM; a mirror then gives its owner's back. */
+void kvm_put_kvm(struct kvm *kvm)
+{
+	struct kvm *owner;
+
+	while (kvm && atomic_dec_and_test(&kvm->users_count)) {
+		owner = kvm->enc_context_owner;
+		kvm_destroy_vm(kvm);
+		kvm = owner;
+	}
 }
 
 /* ---- guest_memfd ---- */
@@ -629,16 +728,57 @@ int sev_vm_copy_enc_context_from(struct kvm *kvm, struct kvm *source)
 
 	if (ret)
 		return ret;
-	if (sev_guest(kvm) || !sev_guest(source) || source->mirror) {
+	if (sev_guest(kvm) || !sev_guest(source) || is_mirroring_enc_context(source)) {
 		ret = -EINVAL;
 	} else if (sev_alloc_tracking(kvm)) {
 		ret = -ENOMEM;
 	} else {
-		kvm->mirror = true;
+		atomic_inc(&source->users_count);
+		kvm->enc_context_owner = source;
+		kvm->mirror_entry = source->mirror_vms;
+		source->mirror_vms = kvm;
+		kvm->handle = sev_handle(source);
 		sev_set_asid(kvm, sev_get_asid(source));
 	}
 	sev_unlock_two_vms(kvm, source);
 	return ret;
+}
+
+/* All that belongs to the context moves; the source's mask, which nobody looks at any more, stays. */
+static void sev_migrate_from(struct kvm *kvm, struct kvm *source)
+{
+	struct kvm *handle = sev_handle(source);
+	struct kvm *owner = source->enc_context_owner;
+	struct kvm *mirror;
+
+	if (FLUSH_ON_MIGRATE)
+		sev_writeback_caches(source);
+	kvm->regions_list = source->regions_list;
+	source->regions_list = NULL;
+	sev_set_asid(kvm, sev_get_asid(source));
+	sev_set_asid(source, 0);
+	move_pages_owner(source, kvm);
+	/* LAUNCH_START makes contexts in the kernel, here each VM comes with one: the source gets the destination's for later. */
+	source->handle = sev_handle(kvm);
+	kvm->handle = handle;
+
+	/* Mirrors hold the destination from here on. */
+	kvm->mirror_vms = source->mirror_vms;
+	source->mirror_vms = NULL;
+	for (mirror = kvm->mirror_vms; mirror; mirror = mirror->mirror_entry) {
+		atomic_inc(&kvm->users_count);
+		atomic_dec(&source->users_count);
+		mirror->enc_context_owner = kvm;
+	}
+
+	/* A mirror's context moves: the destination is the mirror now. */
+	if (owner) {
+		kvm->enc_context_owner = owner;
+		source->enc_context_owner = NULL;
+		kvm->mirror_entry = source->mirror_entry;
+		source->mirror_entry = NULL;
+		list_replace_mirror(owner, source, kvm);
+	}
 }
 
 /* KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM: intra-host migration. No vCPU of either VM can run: all their mutexes are held. SNP
@@ -663,14 +803,7 @@ int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
 	if (TRACKING_ON_MIGRATE && sev_alloc_tracking(kvm)) {
 		ret = -ENOMEM;
 	} else {
-		if (FLUSH_ON_MIGRATE)
-			sev_writeback_caches(source);
-		kvm->regions_list = source->regions_list;
-		source->regions_list = NULL;
-		sev_set_asid(kvm, sev_get_asid(source));
-		sev_set_asid(source, 0);
-		move_pages_owner(source, kvm);
-		sev_free_tracking(source);
+		sev_migrate_from(kvm, source);
 	}
 
 	kvm_for_each_vcpu(i, vcpu, kvm)

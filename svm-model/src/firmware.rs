@@ -38,7 +38,7 @@ impl Use {
 pub enum Status {
     /// Done.
     Success = 0,
-    /// The platform is not initialised, or is already.
+    /// The platform is not initialised for this kind of guest, or is already.
     InvalidPlatformState = 1,
     /// The guest does not run, or runs already.
     InvalidGuestState = 2,
@@ -52,7 +52,7 @@ pub enum Status {
     WbinvdRequired = 0xe,
     /// The ASID is dirty on a CCX.
     DfFlushRequired = 0xf,
-    /// There is no such guest context, or it was freed.
+    /// There is no such guest context, it was freed, or it is of another kind of guest.
     InvalidGuest = 0x10,
     /// The guest's ASID is active.
     Active = 0x12,
@@ -111,6 +111,11 @@ pub enum Initial {
     Running,
 }
 
+/// INIT was given: SEV and SEV-ES guests.
+const SEV: i64 = 1;
+/// SNP_INIT was given.
+const SNP: i64 = 2;
+
 /// The slots of a guest's context.
 #[derive(Clone, Copy, Debug)]
 struct Guest {
@@ -137,7 +142,7 @@ pub struct Firmware {
     context_of: Vec<usize>,
     /// A CCX counts as done once the first of its cores that is scanned is (`fw-partial-ccx`).
     partial_ccx: bool,
-    /// Bit 0: SEV is initialised; bit 1: SNP.
+    /// Whether it is initialised: [`SEV`], [`SNP`], or both.
     up: SlotId,
     done: Vec<SlotId>,
     uses: Vec<SlotId>,
@@ -189,7 +194,7 @@ impl Firmware {
         let mut slot = |name: String, hi: i64, init: i64| {
             layout.slot(name, Domain::Range { lo: 0, hi }, Class::Shared, init)
         };
-        let up = slot("fw.up".to_owned(), 3, if running { 3 } else { 0 });
+        let up = slot("fw.up".to_owned(), SEV | SNP, if running { SEV | SNP } else { 0 });
         let done = (0..ccx_of.len())
             .map(|p| slot(format!("fw.wbinvd_done.pcpu{p}"), 1, i64::from(running)))
             .collect();
@@ -276,9 +281,9 @@ impl Firmware {
     ) -> Outcome {
         let up = store.get(self.up);
         match command {
-            Command::SevInit => return self.init(store, 1),
-            Command::SnpInit => return self.init(store, 2),
-            Command::SnpShutdown if up & 2 == 0 => return Outcome::only(Status::InvalidPlatformState),
+            Command::SevInit => return self.init(store, SEV),
+            Command::SnpInit => return self.init(store, SNP),
+            Command::SnpShutdown if up & SNP == 0 => return Outcome::only(Status::InvalidPlatformState),
             _ if up == 0 => return Outcome::only(Status::InvalidPlatformState),
             Command::SnpShutdown => return self.shutdown(store),
             Command::DfFlush => return self.df_flush(store),
@@ -288,6 +293,18 @@ impl Firmware {
             | Command::Deactivate
             | Command::Decommission
             | Command::SnpDecommission => {}
+        }
+        if up & if snp { SNP } else { SEV } == 0 {
+            return Outcome::only(Status::InvalidPlatformState);
+        }
+        // SNP guests have a context page and no handle, others a handle and no page.
+        let other_kind = if snp {
+            matches!(command, Command::Deactivate | Command::Decommission)
+        } else {
+            command == Command::SnpDecommission
+        };
+        if other_kind {
+            return Outcome::only(Status::InvalidGuest);
         }
         let context = usize::try_from(vm).ok().and_then(|vm| self.context_of.get(vm));
         let guest = context.map(|context| self.guests[*context]).filter(|g| store.get(g.gone) == 0);
@@ -332,7 +349,7 @@ impl Firmware {
         if !clean {
             return Outcome::only(Status::DfFlushRequired);
         }
-        store.set(self.up, store.get(self.up) & !2);
+        store.set(self.up, store.get(self.up) & !SNP);
         Outcome::only(Status::Success)
     }
 

@@ -239,7 +239,9 @@ impl Machine {
             has(Prim::Firmware(Command::Activate)) || has(Prim::Firmware(Command::ActivateEx));
         // A VM whose ASID changes can come back to a tag, too; so can one whose page the PSP writes.
         let past = has(Prim::PspWrite) || spec.shape.keys_change;
-        spec.shape.keep_clean &= returns || sets_asids || past || !spec.shape.dma_snoops;
+        // And who reads a guest's page through the host's tag can hit a line from before the guest wrote it.
+        let aliased = [Prim::HostRead, Prim::GuestReadShared, Prim::DmaRead].into_iter().any(has);
+        spec.shape.keep_clean &= returns || sets_asids || past || aliased || !spec.shape.dma_snoops;
         spec.shape.drops = has(Prim::Invd);
         let non_block = has(Prim::NonBlock);
         let mut layout = Layout::default();

@@ -140,7 +140,7 @@ fn litmus_files_that_are_wrong() {
         ),
         (
             "a number for a flag",
-            good.replace("pages = [", "set = { \"vm0->mirror\" = 77 }\npages = ["),
+            good.replace("pages = [", "set = { \"vm0->released\" = 77 }\npages = ["),
             "77 does not fit: a `bool` is `true` or `false`\n --> bad.litmus:5:10",
         ),
         (
@@ -178,6 +178,22 @@ fn guests_that_a_part_or_a_kernel_cannot_have_and_policies_that_nobody_asks() {
         );
         let args = ["check", "kind.litmus", "--policy", "no-flush", "--kernel", kernel, "--part", part];
         sevsim_in(&folder, &args).ends(2).says(&["kind.litmus:", said]);
+    }
+    let pair = sevsim(&["show", "litmus", "mirror-pair"]).ends(0).out;
+    folder.file(
+        "mirror.litmus",
+        pair.replace("\tfree_page(P);\n", "\tfree_page(P);\n\tkvm_destroy_vm(vm1);\n"),
+    );
+    let args = ["check", "mirror.litmus", "--policy", "no-flush", "--part", "rome"];
+    sevsim_in(&folder, &args).ends(2).says(&["mirror.litmus:", "mirror_of", "does not know"]);
+    for (litmus, kernel, function) in [
+        ("gmem-freed-without-clflush:kept", "linux-6.1", "kvm_gmem_punch_hole"),
+        ("mirror-leaks-mask:fixed", "linux-5.5", "sev_vm_copy_enc_context_from"),
+        ("migration-without-mask:fixed", "linux-5.5", "sev_vm_move_enc_context_from"),
+    ] {
+        let args = ["check", litmus, "--policy", "no-flush", "--kernel", kernel];
+        let said = format!("this kernel has no `{function}`");
+        sevsim(&args).ends(2).says(&[&said, &format!("kernels/{kernel}.c"), "BUILD_BUG(); /*"]);
     }
     for (policy, kernel) in [
         ("page-flush-msr", "linux-5.5"),

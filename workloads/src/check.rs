@@ -256,7 +256,7 @@ impl CheckCase<'_> {
             CheckError::Text(diags.into_iter().map(|d| self.litmus.in_front(self.placed(d))).collect())
         };
         let machine = built.map_err(placed)?;
-        if let Some(refusal) = self.no_such_guest(&machine) {
+        if let Some(refusal) = self.no_such_guest(&machine).or_else(|| self.mirror_without_owner(&machine)) {
             return Err(CheckError::Text(vec![refusal]));
         }
         for task in &machine.spec().tasks {
@@ -310,6 +310,29 @@ impl CheckCase<'_> {
             source_line: text.to_owned(),
             expected: None,
             help: Some(help.to_owned()),
+        })
+    }
+
+    /// Why a mirror cannot be one from the start: the texts ask for its owner, and its reference, which only a copy of the context
+    /// in the texts notes down.
+    fn mirror_without_owner(&self, machine: &Machine) -> Option<Diag> {
+        let asked = |v: &svm_lang::Var| v.used && v.name == "enc_context_owner";
+        if !machine.code().vars.iter().any(asked) {
+            return None;
+        }
+        let (line, column, text) = self.litmus.mirror_at()?;
+        Some(Diag {
+            file: self.litmus.file.clone(),
+            line,
+            column,
+            len: u32::try_from("mirror_of".len()).unwrap_or(1),
+            message: "an actor's calls ask for a mirror's owner, which one from the start does not know"
+                .to_owned(),
+            source_line: text.to_owned(),
+            expected: None,
+            help: Some(
+                "give the VM `asid = 0`, and let the body call `sev_vm_copy_enc_context_from()`".to_owned(),
+            ),
         })
     }
 

@@ -274,6 +274,15 @@ impl Litmus {
         Some((number, u32::try_from(line[..at].chars().count() + 1).unwrap_or(1), line))
     }
 
+    /// Where the front matter makes a VM a mirror, if it does: line, column, text of the line.
+    pub(crate) fn mirror_at(&self) -> Option<(u32, u32, &str)> {
+        (1u32..).zip(self.text.lines()).find_map(|(number, line)| {
+            let key = line.trim_start();
+            let at = line.len() - key.len();
+            key.starts_with("mirror_of").then(|| (number, u32::try_from(at + 1).unwrap_or(1), line))
+        })
+    }
+
     /// What it is about, in a sentence.
     #[must_use]
     pub fn description(&self) -> &str {

@@ -6,12 +6,18 @@ use super::{Copy, Dram, Held, Lines, Past, Place, Shape};
 use crate::event::{Event, EventKind};
 
 impl Shape {
+    /// Whether who hits a copy gets data older than the truth. A host that does not own the page does, too, where its line was there
+    /// before the truth; anything else that a stranger finds is junk to it.
+    fn is_stale(tag: Tag, copy: Copy, owner: bool) -> bool {
+        copy.old && (owner || tag == Tag::HOST && !copy.came_old)
+    }
+
     /// The judge of `stale` and `leak` for a copy that was hit.
     fn judge_hit(&self, line: u32, tag: Tag, copy: Copy, owner: bool, events: &mut Vec<Event>) {
         if copy.foreign {
             events.push(Event::at(EventKind::Leak, line, tag));
         }
-        if copy.old && owner {
+        if Shape::is_stale(tag, copy, owner) {
             events.push(Event::at(EventKind::Stale, line, tag));
         }
     }
@@ -69,10 +75,10 @@ impl Shape {
                     return;
                 }
                 let holder = self.places().map(|p| lines.copy(line, p, tag)).find(|c| c.held != Held::Absent);
-                let (old, foreign) = match holder {
+                let copy = match holder {
                     Some(copy) => {
                         self.judge_hit(line, tag, copy, owner, events);
-                        (copy.old, copy.foreign)
+                        Copy { held: Held::Clean, ..copy }
                     }
                     None => {
                         let dram = lines.dram(line);
@@ -81,10 +87,11 @@ impl Shape {
                         } else {
                             lines.truth(line) && (dram.old || dram.key != tag || dram.past == Past::Lost)
                         };
-                        (old, self.judge_foreign(lines, line, tag, events))
+                        let foreign = self.judge_foreign(lines, line, tag, events);
+                        Copy { foreign, ..Copy::arriving(Held::Clean, old, tag) }
                     }
                 };
-                self.put(lines, line, here, tag, Copy { held: Held::Clean, old, foreign });
+                self.put(lines, line, here, tag, copy);
             }
             Access::Write => {
                 if held.held != Held::Dirty {
@@ -101,7 +108,7 @@ impl Shape {
                     lines.set_copy(line, here, tag, Copy::new(Held::Dirty, false));
                     lines.set_dram(line, Dram { old: true, ..lines.dram(line) });
                 } else {
-                    lines.set_copy(line, here, tag, Copy::new(Held::Dirty, lines.truth(line)));
+                    lines.set_copy(line, here, tag, Copy::arriving(Held::Dirty, lines.truth(line), tag));
                 }
             }
         }
@@ -144,7 +151,7 @@ impl Shape {
                     .filter(|c| c.held != Held::Absent)
                     .max_by_key(|c| c.held);
                 match holder {
-                    Some(copy) if copy.old && owner => {
+                    Some(copy) if Shape::is_stale(Tag::HOST, copy, owner) => {
                         events.push(Event::at(EventKind::Stale, line, Tag::HOST));
                     }
                     Some(_) => {}

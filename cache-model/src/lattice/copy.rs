@@ -32,6 +32,10 @@ pub struct Copy {
     pub held: Held,
     /// Whether it is older than the truth.
     pub old: bool,
+    /// Whether it was older than the truth already when it got there: what a host that does not own the page read from
+    /// memory or wrote, and not plaintext that the owner's first write has made old. Of the host's tag only: no other
+    /// stranger's reads are judged.
+    pub came_old: bool,
     /// Whether it is plaintext of a guest that had the tag's ASID before its key was replaced. Only where keys
     /// change ([`crate::lattice::Shape::keys_change`]).
     pub foreign: bool,
@@ -39,15 +43,21 @@ pub struct Copy {
 
 impl Copy {
     /// No copy.
-    pub const ABSENT: Copy = Copy { held: Held::Absent, old: false, foreign: false };
+    pub const ABSENT: Copy = Copy { held: Held::Absent, old: false, came_old: false, foreign: false };
 
     /// A copy of the tag's present guest.
     #[must_use]
     pub const fn new(held: Held, old: bool) -> Copy {
-        Copy { held, old, foreign: false }
+        Copy { held, old, came_old: false, foreign: false }
     }
 
-    /// As a slot's value: 0 to 4, and 5 to 8 for a guest's before.
+    /// A copy that gets to a cache now.
+    #[must_use]
+    pub fn arriving(held: Held, old: bool, tag: Tag) -> Copy {
+        Copy { came_old: old && tag == Tag::HOST, ..Copy::new(held, old) }
+    }
+
+    /// As a slot's value: 0 to 4; 5 and 6 for what came old, under the host's tag; 7 to 10 for a guest's before.
     #[must_use]
     pub const fn code(self) -> i64 {
         let own = match (self.held, self.old) {
@@ -57,20 +67,25 @@ impl Copy {
             (Held::Dirty, false) => 3,
             (Held::Dirty, true) => 4,
         };
-        if self.foreign { own + 4 } else { own }
+        match (self.foreign, self.came_old, self.held) {
+            (true, ..) => own + 6,
+            (false, true, Held::Clean) => 5,
+            (false, true, _) => 6,
+            (false, false, _) => own,
+        }
     }
 
     /// From a slot's value.
     #[must_use]
     pub const fn from_code(code: i64) -> Copy {
         let (held, old) = match code {
-            1 | 5 => (Held::Clean, false),
-            2 | 6 => (Held::Clean, true),
-            3 | 7 => (Held::Dirty, false),
-            4 | 8 => (Held::Dirty, true),
+            1 | 7 => (Held::Clean, false),
+            2 | 5 | 8 => (Held::Clean, true),
+            3 | 9 => (Held::Dirty, false),
+            4 | 6 | 10 => (Held::Dirty, true),
             _ => return Copy::ABSENT,
         };
-        Copy { held, old, foreign: code > 4 }
+        Copy { held, old, came_old: matches!(code, 5 | 6), foreign: code > 6 }
     }
 }
 

@@ -1,5 +1,5 @@
 //! The lattice against an oracle that keeps whole values: what was written, by whom, under which key. It knows no bit
-//! "older than the truth" and no bit "of a guest before", and works them out from the values.
+//! "older than the truth", none "came old" and none "of a guest before", and works them out from the values.
 
 use std::collections::BTreeMap;
 
@@ -47,6 +47,8 @@ impl Lines for Line {
 struct Data {
     store: u32,
     guest: u32,
+    /// How many stores there had been when it got to the cache that it is in.
+    since: u32,
 }
 
 /// A key: of which tag, and which of its keys.
@@ -60,6 +62,8 @@ struct Oracle {
     copies: BTreeMap<(Tag, Place), (Data, bool)>,
     memory: (Data, Key),
     truth: Option<u32>,
+    /// The owner's first store.
+    first: Option<u32>,
     owner: Tag,
     stores: u32,
     keys: [u32; 3],
@@ -82,6 +86,10 @@ impl Oracle {
 
     fn is_old(&self, data: Data) -> bool {
         self.truth.is_some_and(|truth| truth != data.store)
+    }
+
+    fn came_old(&self, tag: Tag, data: Data) -> bool {
+        tag == Tag::HOST && self.is_old(data) && self.first.is_some_and(|first| data.since >= first)
     }
 
     fn past(&self) -> Past {
@@ -128,18 +136,20 @@ impl Oracle {
             if self.truth.is_none() && self.past() != Past::Foreign {
                 // What it held before is junk that the writer's key makes readable.
                 let guest = self.key(tag).1;
-                self.memory = (Data { store: 0, guest }, self.key(tag));
+                self.memory = (Data { store: 0, guest, since: self.stores }, self.key(tag));
             }
             self.truth = Some(self.stores);
+            self.first = self.first.or(self.truth);
         }
-        Data { store: self.stores, guest: self.key(tag).1 }
+        Data { store: self.stores, guest: self.key(tag).1, since: self.stores }
     }
 
     fn judge(&mut self, tag: Tag, data: Data) {
         if data.guest != self.key(tag).1 {
             self.told.push((EventKind::Leak, tag));
         }
-        if tag == self.owner && self.is_old(data) {
+        // Plaintext that the host had before the owner's first store, or what the owner itself reads.
+        if self.is_old(data) && (tag == self.owner || tag == Tag::HOST && !self.came_old(tag, data)) {
             self.told.push((EventKind::Stale, tag));
         }
     }
@@ -156,13 +166,13 @@ impl Oracle {
             }
         }
         if !readable {
-            return Data { store: 0, guest: self.key(tag).1 };
+            return Data { store: 0, guest: self.key(tag).1, since: self.stores };
         }
         // Foreign is what a guest of this tag made before its present key: another tag's data are junk here.
         if judge_leak && data.guest != self.key(tag).1 {
             self.told.push((EventKind::Leak, tag));
         }
-        data
+        Data { since: self.stores, ..data }
     }
 
     fn read(&mut self, core: u16, tag: Tag) {
@@ -320,7 +330,7 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
                 oracle.evict(other, |_| true);
             }
         }
-        Step::Owner(t) => (oracle.owner, oracle.truth) = (Tag(t), None),
+        Step::Owner(t) => (oracle.owner, oracle.truth, oracle.first) = (Tag(t), None, None),
         Step::Move(_) => {
             let Some(Move { tag, kind, .. }) = moved else { return };
             match kind {
@@ -389,7 +399,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: 
         flat,
         guest_must_evict,
     };
-    let junk = (Data { store: 0, guest: 0 }, (Tag::HOST, 0));
+    let junk = (Data { store: 0, guest: 0, since: 0 }, (Tag::HOST, 0));
     let mut oracle = Oracle {
         coherent,
         psp,
@@ -397,6 +407,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: 
         copies: BTreeMap::new(),
         memory: junk,
         truth: None,
+        first: None,
         owner: Tag(1),
         stores: 0,
         keys: [0; 3],
@@ -425,6 +436,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: 
                 let want = oracle.copies.get(&(tag, place)).map_or(Copy::ABSENT, |(data, dirty)| Copy {
                     held: if *dirty { Held::Dirty } else { Held::Clean },
                     old: oracle.is_old(*data),
+                    came_old: oracle.came_old(tag, *data),
                     foreign: data.guest != oracle.key(tag).1,
                 });
                 assert_eq!(line.copy(0, place, tag), want, "{tag} in {place:?} after step {n}: {step:?}");

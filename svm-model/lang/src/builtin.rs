@@ -223,6 +223,7 @@ pub(crate) enum Act {
     Fence,
     /// Reports its condition if it holds, and gives it.
     Warn,
+    BuildBug,
     Lock(Lock, Irqs),
     Unlock(Lock, Irqs),
     TryLock(Lock),

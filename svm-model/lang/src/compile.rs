@@ -3,6 +3,7 @@
 use sim_state::Domain;
 use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 
+use crate::ast::Span;
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, nearest, resolve};
@@ -88,6 +89,7 @@ fn build<'p>(
     }
     let mut callbacks: Vec<usize> = Vec::new();
     let mut reached = vec![false; program.funcs.len()];
+    let mut build_bugs = Vec::new();
     let mut units: Vec<Unit> = Vec::new();
     let mut shared = Shared {
         program,
@@ -95,6 +97,7 @@ fn build<'p>(
         places: &mut places,
         callbacks: &mut callbacks,
         reached: &mut reached,
+        build_bugs: &mut build_bugs,
         work: 0,
     };
     let mut next = 0;
@@ -138,6 +141,7 @@ fn build<'p>(
             opt::join_copies(&mut unit.flow, regs);
         }
     }
+    not_in_this_kernel(program, &units, &build_bugs, faults);
     let mut code = Code {
         files: texts.list.iter().map(|t| t.file.clone()).collect(),
         roles: texts.list.iter().map(|t| t.role).collect(),
@@ -163,6 +167,33 @@ fn build<'p>(
         .collect();
     code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
+}
+
+/// What is left of `BUILD_BUG()` when what no order of steps comes to has gone.
+fn not_in_this_kernel(
+    program: &Program<'_>,
+    units: &[Unit],
+    build_bugs: &[(usize, Span)],
+    faults: &mut Vec<Fault>,
+) {
+    let name = |func: usize| &program.funcs[func].head.name.name;
+    let mut told = Vec::new();
+    for unit in units {
+        for (inst, _) in unit.flow.blocks.iter().flat_map(|b| &b.insts) {
+            let Inst::Prim { prim: Prim::Warn, args: [_, Val::Const(number @ 1..), ..], .. } = inst else {
+                continue;
+            };
+            let found = usize::try_from(*number - 1).ok().and_then(|i| build_bugs.get(i));
+            if let Some((func, span)) = found.filter(|(_, span)| !told.contains(span)) {
+                told.push(*span);
+                let message =
+                    format!("this kernel has no `{}`, which `{}` calls", name(*func), name(unit.func));
+                faults.push(
+                    Fault::at(*span, message).expected("not to be reached").help("take another kernel"),
+                );
+            }
+        }
+    }
 }
 
 /// Registers that some path reads before any writes them start as 0.

@@ -123,6 +123,8 @@ pub(crate) struct Shared<'p, 'c> {
     pub(crate) callbacks: &'c mut Vec<usize>,
     /// Functions that have been lowered, in whatever place.
     pub(crate) reached: &'c mut [bool],
+    /// Each `BUILD_BUG()`, and the function that it is in.
+    pub(crate) build_bugs: &'c mut Vec<(usize, Span)>,
     /// Operations made so far, over all functions.
     pub(crate) work: usize,
 }

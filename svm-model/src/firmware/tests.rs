@@ -222,15 +222,40 @@ fn decommission_frees_the_context() {
     }
     // SNP's implies DEACTIVATE.
     rig.wbinvd(&ALL);
+    rig.snp = true;
     assert_eq!(rig.give(C::SnpDecommission, 1, 0), Status::Success);
     assert_eq!(rig.uses(), [D, D, D, D, K, K]);
     assert_eq!(rig.done(), [false; 4]);
-    assert_eq!(rig.give(C::Deactivate, 1, 0), Status::InvalidGuest);
+    assert_eq!(rig.give(C::SnpDecommission, 1, 0), Status::InvalidGuest);
+}
+
+#[test]
+fn a_guest_needs_the_platform_of_its_kind_and_knows_its_own_commands_only() {
+    for (init, snp) in [(C::SevInit, true), (C::SnpInit, false)] {
+        let mut rig = Rig::new(Initial::Fresh, &[0], false);
+        rig.snp = snp;
+        assert_eq!(rig.give(init, 0, 0), Status::Success);
+        rig.wbinvd(&ALL);
+        assert_eq!(rig.give(C::DfFlush, 0, 0), Status::Success);
+        for command in [C::Activate, C::ActivateEx, C::LaunchFinish] {
+            assert_eq!(rig.give(command, 0, 1), Status::InvalidPlatformState, "{command:?} after {init:?}");
+        }
+        rig.snp = !snp;
+        assert_eq!(rig.give(C::Activate, 0, 1), Status::Success, "after {init:?}");
+    }
+    for (snp, others) in [(true, &[C::Deactivate, C::Decommission][..]), (false, &[C::SnpDecommission])] {
+        let mut rig = Rig::new(Initial::Running, &[1], false);
+        rig.snp = snp;
+        for command in others {
+            assert_eq!(rig.give(*command, 0, 0), Status::InvalidGuest, "{command:?}");
+        }
+    }
 }
 
 #[test]
 fn shutdown_wants_every_asid_clean_everywhere() {
     let mut rig = Rig::new(Initial::Running, &[1, 0], false);
+    rig.snp = true;
     assert_eq!(rig.give(C::SnpShutdown, 0, 0), Status::DfFlushRequired, "in use");
     assert_eq!(rig.give(C::SnpDecommission, 0, 0), Status::Success);
     assert_eq!(rig.give(C::SnpShutdown, 0, 0), Status::DfFlushRequired, "dirty");

@@ -150,6 +150,7 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Memory, "WARN_ON", &[P::Bool], R::Bool, Act::Warn, "whether the condition holds, which it should not", NONE).reports("`tracking` if it does"),
     row(G::Memory, "WARN_ON_ONCE", &[P::Bool], R::Bool, Act::Warn, "as `WARN_ON`", NONE).reports("`tracking` if it does"),
     row(G::Memory, "BUG_ON", &[P::Bool], R::Nothing, Act::Warn, "as `WARN_ON`; the context goes on", NONE).reports("`tracking` if it does"),
+    row(G::Memory, "BUILD_BUG", &[], R::Nothing, Act::BuildBug, "refuses the texts, with this line, where an actor's program can come here: what a kernel does not have", NONE),
     row(G::Memory, "likely", &[P::Value], R::Same, Act::Likely, "its argument", NONE),
     row(G::Memory, "unlikely", &[P::Value], R::Same, Act::Likely, "its argument", NONE),
 

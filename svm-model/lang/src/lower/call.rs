@@ -464,6 +464,14 @@ impl<'p> Lower<'p, '_, '_> {
                 self.prim(Prim::Warn, [cond, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
                 num(cond)
             }
+            (Act::BuildBug, _) => {
+                let func = self.frames.last().map_or(0, |f| f.func);
+                self.s.build_bugs.push((func, span));
+                let number = i64::try_from(self.s.build_bugs.len()).unwrap_or(i64::MAX);
+                let args = [Val::Const(1), Val::Const(number), Val::Const(0), Val::Const(0)];
+                self.prim(Prim::Warn, args, None, span);
+                Value::Nothing
+            }
             (Act::Fence, _) => {
                 if self.p.machine.store_buffers {
                     self.prim(Prim::Fence, [Val::Const(0); 4], None, span);

@@ -237,6 +237,23 @@ fn what_is_of_the_language_is_not_refused() {
 }
 
 #[test]
+fn what_a_kernel_does_not_have_is_refused_where_an_actor_comes_to_it() {
+    let found = |body: &str| {
+        let text =
+            format!("#define OLD 0\nint g;\nvoid gone(void) {{ BUILD_BUG(); }}\nvoid t(void) {{ {body} }}\n");
+        let diags = compile(&[super::litmus(&text)], &no_includes, &["t"], &config(2, 64)).err();
+        diags.unwrap_or_default().iter().map(|d| (d.line, d.column, d.message.clone())).collect::<Vec<_>>()
+    };
+    for fine in ["g = 1;", "if (OLD) gone(); g = 1;", "return; gone();"] {
+        assert!(found(fine).is_empty(), "{fine}");
+    }
+    for refused in ["gone();", "if (g) gone(); else gone();", "if (!OLD) gone();"] {
+        let said = "this kernel has no `gone`, which `t` calls".to_owned();
+        assert_eq!(found(refused), [(3, 19, said)], "{refused}");
+    }
+}
+
+#[test]
 fn errors_without_a_place_are_shown_too() {
     let found = compile(&[super::litmus("void guest(void) { }")], &no_includes, &["gest"], &config(2, 64))
         .unwrap_err();
