@@ -18,11 +18,16 @@ fn events_under(assume: &str, body: &str) -> Vec<&'static str> {
         "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\nassume = [{assume}]\n\
          pages = [{{ name = \"P\" }}]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n[[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n"
     );
-    let litmus = Litmus::parse("test.litmus", &format!("{front}{body}")).expect("a litmus test");
+    checked(&format!("{front}{body}"))
+}
+
+/// Every event that a litmus test can reach under 6.17 without a flush, in the order of their names.
+fn checked(text: &str) -> Vec<&'static str> {
+    let litmus = Litmus::parse("test.litmus", text).expect("a litmus test");
     let (policy, kernel) = (built_in(POLICIES, "no-flush"), built_in(KERNELS, "linux-6.17"));
     let case =
         CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent: false };
-    let report = case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{body}\n{e}"));
+    let report = case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{text}\n{e}"));
     let mut events: Vec<&str> = report.events.iter().map(|c| c.event.name()).collect();
     events.sort_unstable();
     assert!(events.iter().all(|e| EventKind::from_name(e).is_some()));
@@ -140,6 +145,55 @@ fn who_cannot_go_on_is_told() {
     let irqs =
         two("spin_lock_irq(&s); spin_unlock_irq(&s);", "smp_call_function_single(0, spin, NULL, true);");
     assert_eq!(irqs, NONE);
+}
+
+#[test]
+fn who_spins_with_interrupts_off_takes_no_ipi_meanwhile() {
+    // `a` holds the lock and waits for `b`'s pCPU, whose interrupts `b` may have turned off before it waits for the lock.
+    let noop = "static void noop(void *info) { }\n";
+    let spins = |b: &str| {
+        let a = "spin_lock(&s); smp_call_function_single(1, noop, NULL, true); spin_unlock(&s);";
+        events(&format!(
+            "{MASK}{noop}int probe;\nvoid a(void) {{ {a} }}\nvoid b(void) {{ unsigned long f; {b} }}"
+        ))
+    };
+    assert_eq!(spins("spin_lock(&s); spin_unlock(&s);"), NONE);
+    assert_eq!(spins("preempt_disable(); spin_lock(&s); spin_unlock(&s); preempt_enable();"), NONE);
+    for b in [
+        "spin_lock_irq(&s); spin_unlock_irq(&s);",
+        "spin_lock_irqsave(&s, f); spin_unlock_irqrestore(&s, f);",
+        "guard(spinlock_irq)(&s);",
+        "local_irq_disable(); spin_lock(&s); spin_unlock(&s); local_irq_enable();",
+        "local_irq_save(f); READ_ONCE(probe); spin_lock(&s); spin_unlock(&s); local_irq_restore(f);",
+        "preempt_disable(); spin_lock_irq(&s); spin_unlock_irq(&s); preempt_enable();",
+    ] {
+        assert_eq!(spins(b), ["deadlock"], "{b}");
+    }
+    assert_eq!(
+        spins("local_irq_disable(); local_irq_enable(); spin_lock(&s); spin_unlock(&s);"),
+        NONE,
+        "on again"
+    );
+    assert_eq!(
+        spins("local_irq_disable(); if (spin_trylock(&s)) spin_unlock(&s); local_irq_enable();"),
+        NONE,
+        "it does not wait"
+    );
+}
+
+#[test]
+fn who_waits_with_preemption_off_keeps_its_pcpu() {
+    // `a` keeps the lock for good; the two pCPUs that `b` may run on do not make it go on.
+    let b = |wait: &str| {
+        let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\n\
+            pages = [{ name = \"P\" }]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [0, 1]\n\
+            [[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n";
+        checked(&format!(
+            "{front}DEFINE_SPINLOCK(s);\nvoid a(void) {{ spin_lock(&s); preempt_enable(); }}\nvoid b(void) {{ {wait} }}"
+        ))
+    };
+    assert!(b("spin_lock(&s); spin_unlock(&s);").contains(&"deadlock"));
+    assert!(!b("preempt_disable(); preempt_enable();").contains(&"deadlock"));
 }
 
 #[test]

@@ -441,7 +441,8 @@ pub enum Op {
         /// Where to go if it is 0.
         otherwise: Pc,
     },
-    /// Own: interrupts or preemption on or off; the context rests before one that turns off.
+    /// Own: interrupts or preemption on or off; the context rests before one that turns off, and behind it if it must
+    /// wait there.
     Window(Window),
     /// Something that may go more than one way; the platform's chooser decides. Own otherwise.
     Choose {

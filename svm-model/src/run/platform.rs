@@ -126,6 +126,18 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         }
     }
 
+    fn shut(&self) -> bool {
+        let Some(here) = usize::try_from(self.pcpu).ok().map(|p| &self.machine.pcpus[p]) else {
+            return false;
+        };
+        let (was_off, stayed) = (self.store.get(here.irq_off), self.store.get(here.preempt));
+        // Interrupts are off in a handler. A store buffer drains in any case, and only then is it known who waits.
+        self.who != Who::Handler
+            && self.unseen_here().is_none()
+            && (self.irq_off > was_off
+                || self.preempt > 0 && stayed == 0 && self.machine.tasks[self.task].preemptible)
+    }
+
     fn choose(&mut self, options: i64) -> i64 {
         i64::try_from(self.ask(usize::try_from(options).unwrap_or(1))).unwrap_or(0)
     }
