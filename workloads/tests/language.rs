@@ -182,6 +182,18 @@ fn who_spins_with_interrupts_off_takes_no_ipi_meanwhile() {
 }
 
 #[test]
+fn a_call_to_oneself_leaves_interrupts_as_they_were() {
+    let after = |call: &str| {
+        let off = format!("local_irq_disable(); {call} WARN_ON(!irqs_disabled()); local_irq_enable();");
+        let on = format!("{call} WARN_ON(irqs_disabled());");
+        let noop = "static void noop(void *info) { WARN_ON(!irqs_disabled()); }";
+        [off, on].map(|a| events(&format!("{MASK}{noop}\nvoid a(void) {{ {a} }}\n{IDLE}")))
+    };
+    assert_eq!(after("smp_call_function_single(0, noop, NULL, true);"), [NONE, NONE]);
+    assert_eq!(after("on_each_cpu(noop, NULL, true);"), [NONE, NONE]);
+}
+
+#[test]
 fn who_waits_with_preemption_off_keeps_its_pcpu() {
     // `a` keeps the lock for good; the two pCPUs that `b` may run on do not make it go on.
     let b = |wait: &str| {
