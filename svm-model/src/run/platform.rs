@@ -193,7 +193,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             }
             Prim::UserPtePresent => {
                 let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
-                Answer::Done(self.store.get(machine.user_ptes[page as usize]))
+                let present = match &machine.tasks[self.task].vcpu {
+                    Some(vcpu) => machine.user_maps(self.store, vcpu.vm, page),
+                    None => self.store.get(machine.user_ptes[page as usize]) != 0,
+                };
+                Answer::Done(i64::from(present))
             }
             Prim::ZapUserPte => {
                 if let Some(page) = self.page(args[0]) {

@@ -263,7 +263,7 @@ pub(crate) const TABLE: &[Builtin] = {
 
     row(G::Pages, "zap_spte", &[P::Vm, P::Page], R::Bool, Act::Prim(Prim::ZapSpte), "clears the nested page table entry; gives whether it was present", ONE),
     row(G::Pages, "install_spte", &[P::Vm, P::Page], R::Nothing, Act::Prim(Prim::InstallSpte), "writes the nested page table entry", ONE),
-    row(G::Pages, "user_pte_present", &[P::Page], R::Bool, Act::Prim(Prim::UserPtePresent), "whether the VMM's own mapping still has the page (`hva_to_pfn` succeeds)", ONE),
+    row(G::Pages, "user_pte_present", &[P::Page], R::Bool, Act::Prim(Prim::UserPtePresent), "whether the VMM's own mapping still has the page (`hva_to_pfn` succeeds): in a vCPU's thread, the mapping of that vCPU's VM, which a page that another VM owns by now has left", ONE),
     row(G::Pages, "zap_user_pte", &[P::Page], R::Nothing, Act::Prim(Prim::ZapUserPte), "the mm core clears the VMM's own mapping", ONE),
     row(G::Pages, "free_page", &[P::Page], R::Nothing, Act::Prim(Prim::FreePage), "back to the allocator; anybody may own it next", ONE),
     row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE),
