@@ -4,7 +4,7 @@ use cache_model::event::{Event, EventKind};
 use sev_arch::{Access, CoreId, PcpuId, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
-use svm_policy::{Context, Outcome};
+use svm_policy::{Context, Outcome, Platform as _};
 
 use crate::context::ContextSlots;
 use crate::label::{Actor, Broken, NewOwner, Notes, What};
@@ -247,6 +247,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             Outcome::Ran { at } => {
                 self.notes.what.get_or_insert(What::Text { pc: at });
                 let ended = matches!(ops[usize::from(context.pc)], svm_policy::Op::Halt);
+                if ended {
+                    self.judge_end();
+                }
                 slots.save(self.store, (!ended).then_some(context));
                 if !self.parked && self.who != Who::Handler {
                     self.write_windows();
@@ -258,6 +261,25 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 self.notes.runaway = Some(at);
                 Stepped::Idle
             }
+        }
+    }
+
+    /// A task that ends, or a handler that returns, leaves nothing behind: no lock that it holds, and a task interrupts and
+    /// preemption on.
+    fn judge_end(&mut self) {
+        let machine = self.machine;
+        match self.who {
+            Who::Task if self.irq_off != 0 || self.preempt > 0 => self.broke(Broken::LeftOff),
+            Who::Task | Who::Handler => {}
+            Who::Sched | Who::Guest => return,
+        }
+        let me = self.holder();
+        let held = machine
+            .lock_slots
+            .iter()
+            .find(|(slot, shared)| self.store.get(*slot) == if *shared { -me } else { me });
+        if let Some((slot, _)) = held {
+            self.broke(Broken::LeftHeld(*slot));
         }
     }
 

@@ -150,6 +150,14 @@ pub(crate) fn collect<'p>(
             c.fault(Fault::nowhere(format!("no text has `#define {name}`")).help(help));
         }
     }
+    let words = texts.words();
+    for (name, all) in &defines {
+        if words.get(name).is_none_or(|mentions| *mentions <= all.len()) {
+            let help = nearest(name, defines.keys().copied().filter(|other| other != name));
+            let fault = Fault::at(all[0].0.span, format!("no text uses `{name}`"));
+            c.fault(fault.expected("a `#define` that changes nothing").help_if(help));
+        }
+    }
     // Constants and enumerations first, in order of the texts: what declares variables may use them all.
     for (item, _) in &items {
         match &item.kind {
@@ -259,11 +267,16 @@ impl<'p> Collector<'p, '_> {
     fn objects(&mut self, name: &'p Ident, count: &'p Expr) {
         let n = self.constant(count).map_or(1, |(n, _)| n);
         let number = self.program.pools.len();
-        let (Ok(count @ 1..=64), Ok(pool)) = (u16::try_from(n), u8::try_from(number)) else {
-            let fault = Fault::at(count.span, format!("{n} objects of `struct {}`", name.name));
-            self.fault(fault.expected("expected 1 to 64"));
+        let Ok(pool) = u8::try_from(number) else {
+            self.fault(Fault::at(name.span, "too many structures of `DEFINE_OBJECTS`"));
             return;
         };
+        // What is wrong with the number is said once, and the structure is there.
+        let count = u16::try_from(n).ok().filter(|n| (1..=64).contains(n)).unwrap_or_else(|| {
+            let fault = Fault::at(count.span, format!("{n} objects of `struct {}`", name.name));
+            self.fault(fault.expected("expected 1 to 64"));
+            1
+        });
         let built_in = crate::parse::STRUCTS.contains(&name.name.as_str());
         if built_in || self.program.pools.iter().any(|p| p.name == name.name) {
             let what = if built_in { "is built in" } else { "is declared twice" };

@@ -122,6 +122,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Window::IrqDisable => self.irq_off = 1,
             Window::IrqEnable => self.irq_off = 0,
             Window::PreemptDisable => self.preempt += 1,
+            // What a handler or a device turns off is not kept from step to step.
+            Window::PreemptEnable if self.preempt == 0 && self.who != Who::Handler && self.pcpu >= 0 => {
+                self.broke(Broken::NotOff);
+            }
             Window::PreemptEnable => self.preempt -= 1,
         }
     }
@@ -302,7 +306,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {
-                    self.broke(Broken::Warned);
+                    self.broke(if args[1] == 0 { Broken::Warned } else { Broken::NoBit });
                 }
                 Answer::Own(0)
             }
