@@ -90,6 +90,9 @@ struct Collector<'p, 'f> {
 pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";
 pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
 
+/// What a kernel text says to those who choose its VMs: the newest kind that its era knows.
+const LAST_VM_TYPE: &str = "KVM_LAST_VM_TYPE";
+
 /// Collects the declarations of all texts.
 pub(crate) fn collect<'p>(
     texts: &'p Texts,
@@ -152,7 +155,7 @@ pub(crate) fn collect<'p>(
     }
     let words = texts.words();
     for (name, all) in &defines {
-        if words.get(name).is_none_or(|mentions| *mentions <= all.len()) {
+        if *name != LAST_VM_TYPE && words.get(name).is_none_or(|mentions| *mentions <= all.len()) {
             let help = nearest(name, defines.keys().copied().filter(|other| other != name));
             let fault = Fault::at(all[0].0.span, format!("no text uses `{name}`"));
             c.fault(fault.expected("a `#define` that changes nothing").help_if(help));
@@ -611,7 +614,7 @@ impl<'p> Collector<'p, '_> {
                         .help(match nearest(name, &hooks) {
                             Some(near) => format!("{near} The hooks are: {}", list(&hooks)),
                             None if hooks.is_empty() => {
-                                "the kernel text has no hooks; make it `static`".to_owned()
+                                "the kernel text has no hook at all: is it whole? It can include one, as `#include \"linux-6.17.c\"`".to_owned()
                             }
                             None => format!("make it `static`, or define a hook: {}", list(&hooks)),
                         });
