@@ -267,19 +267,19 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     /// A task that ends, or a handler that returns, leaves nothing behind: no lock that it holds, and a task interrupts and
     /// preemption on.
     fn judge_end(&mut self) {
-        let machine = self.machine;
-        match self.who {
-            Who::Task if self.irq_off != 0 || self.preempt > 0 => self.broke(Broken::LeftOff),
-            Who::Task | Who::Handler => {}
-            Who::Sched | Who::Guest => return,
+        if !matches!(self.who, Who::Task | Who::Handler) {
+            return;
         }
         let me = self.holder();
-        let held = machine
+        let held = self
+            .machine
             .lock_slots
             .iter()
             .find(|(slot, shared)| self.store.get(*slot) == if *shared { -me } else { me });
         if let Some((slot, _)) = held {
             self.broke(Broken::LeftHeld(*slot));
+        } else if self.who == Who::Task && (self.irq_off != 0 || self.preempt > 0) {
+            self.broke(Broken::LeftOff);
         }
     }
 
