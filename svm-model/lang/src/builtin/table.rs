@@ -41,6 +41,8 @@ const SLEEPS_ONLY: &str = "`sleep-in-atomic` if preemption or interrupts are off
 const NOT_HELD: &str = "`tracking` if this context does not hold it";
 const NO_READER: &str = "`tracking` if nobody holds it for reading";
 const REFUSED: &str = "`firmware` if it is refused: what it gives is not 0";
+const NO_CPU: &str = "`tracking` if there is no such pCPU";
+const NOT_OFF: &str = "`tracking` if it is on";
 const NONE: &str = "none";
 const ONE: &str = "1";
 const WORDS: &str = "1 a word of each shared mask";
@@ -53,13 +55,13 @@ pub(crate) const TABLE: &[Builtin] = {
     use LockType as T;
     use Window as W;
     &[
-    row(G::Masks, "cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Set), "sets the bit, atomically", ONE),
-    row(G::Masks, "cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Clear), "clears the bit, atomically", ONE),
-    row(G::Masks, "cpumask_test_and_set_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Set), "sets the bit, atomically; gives what it was", ONE),
-    row(G::Masks, "cpumask_test_and_clear_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Clear), "clears the bit, atomically; gives what it was", ONE),
-    row(G::Masks, "cpumask_test_cpu", &[P::Cpu, P::Mask], R::Bool, Act::MaskTest, "whether the bit is set", ONE),
-    row(G::Masks, "__cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Set), "sets the bit by a load and a store of its word: marks made between are lost", "2"),
-    row(G::Masks, "__cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Clear), "clears the bit by a load and a store of its word", "2"),
+    row(G::Masks, "cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Set), "sets the bit, atomically", ONE).reports(NO_CPU),
+    row(G::Masks, "cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBit(Bit::Clear), "clears the bit, atomically", ONE).reports(NO_CPU),
+    row(G::Masks, "cpumask_test_and_set_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Set), "sets the bit, atomically; gives what it was", ONE).reports(NO_CPU),
+    row(G::Masks, "cpumask_test_and_clear_cpu", &[P::Cpu, P::MaskOut], R::Bool, Act::MaskBit(Bit::Clear), "clears the bit, atomically; gives what it was", ONE).reports(NO_CPU),
+    row(G::Masks, "cpumask_test_cpu", &[P::Cpu, P::Mask], R::Bool, Act::MaskTest, "whether the bit is set", ONE).reports(NO_CPU),
+    row(G::Masks, "__cpumask_set_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Set), "sets the bit by a load and a store of its word: marks made between are lost", "2").reports(NO_CPU),
+    row(G::Masks, "__cpumask_clear_cpu", &[P::Cpu, P::MaskOut], R::Nothing, Act::MaskBitPlain(Bit::Clear), "clears the bit by a load and a store of its word", "2").reports(NO_CPU),
     row(G::Masks, "cpumask_copy", &[P::MaskOut, P::Mask], R::Nothing, Act::MaskCopy, "destination = source, word by word", WORDS),
     row(G::Masks, "cpumask_clear", &[P::MaskOut], R::Nothing, Act::MaskFill(false), "empties the mask, word by word", WORDS),
     row(G::Masks, "cpumask_setall", &[P::MaskOut], R::Nothing, Act::MaskFill(true), "sets every pCPU's bit, word by word", WORDS),
@@ -84,7 +86,7 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Masks, "alloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc(true), "as `zalloc_cpumask_var`, but nobody clears it: all bits clear or all set, a choice", ONE).reports("as `zalloc_cpumask_var`"),
     row(G::Masks, "free_cpumask_var", &[P::MaskVar], R::Nothing, Act::OfMaskVar(Prim::FreeMask), "frees the mask; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before"),
     row(G::Masks, "cpumask_available", &[P::MaskVar], R::Bool, Act::OfMaskVar(Prim::MaskAvailable), "whether the mask is not `NULL`; a freed one is not", ONE),
-    row(G::Masks, "cpumask_of", &[P::Cpu], R::Mask, Act::MaskOf, "the mask of one pCPU", NONE),
+    row(G::Masks, "cpumask_of", &[P::Cpu], R::Mask, Act::MaskOf, "the mask of one pCPU", NONE).reports(NO_CPU),
     row(G::Masks, "cpu_llc_shared_mask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Llc), "the pCPUs of its CCX", NONE),
     row(G::Masks, "topology_sibling_cpumask", &[P::Cpu], R::Mask, Act::Siblings(Shared::Core), "the threads of its core", NONE),
     row(G::Masks, "set_cpu_online", &[P::Cpu, P::Bool], R::Nothing, Act::SetOnline, "sets or clears the bit in `cpu_online_mask`, which a text declares", ONE),
@@ -217,9 +219,9 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Cpu, "non_block_start", &[], R::Nothing, Act::NonBlock(1), "the task may not sleep from here on (the OOM reaper)", NONE),
     row(G::Cpu, "non_block_end", &[], R::Nothing, Act::NonBlock(0), "it may again", NONE),
     row(G::Cpu, "preempt_disable", &[], R::Nothing, Act::Windows(&[W::PreemptDisable]), "the task stays on its pCPU, and no other runs there", "none, but the context rests before it"),
-    row(G::Cpu, "preempt_enable", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "other tasks may run again", NONE),
+    row(G::Cpu, "preempt_enable", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "other tasks may run again", NONE).reports(NOT_OFF),
     row(G::Cpu, "get_cpu", &[], R::Cpu, Act::GetCpu, "`preempt_disable()`; gives the pCPU", "none, but the context rests before it"),
-    row(G::Cpu, "put_cpu", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "`preempt_enable()`", NONE),
+    row(G::Cpu, "put_cpu", &[], R::Nothing, Act::Windows(&[W::PreemptEnable]), "`preempt_enable()`", NONE).reports(NOT_OFF),
     row(G::Cpu, "smp_processor_id", &[], R::Cpu, Act::ThisCpu, "the pCPU this runs on", NONE),
     row(G::Cpu, "raw_smp_processor_id", &[], R::Cpu, Act::ThisCpu, "the pCPU this runs on", NONE),
     row(G::Cpu, "this_cpu_read", &[P::PerCpu], R::Same, Act::PerCpuRead(true), "the pCPU's own instance; nobody moves the task meanwhile", ONE),
@@ -241,7 +243,7 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Choice, "any_of", &[P::Options], R::Number, Act::AnyOf, "any number from 0 up to, not including, n", "none, but the context rests before it"),
     row(G::Choice, "maybe", &[], R::Bool, Act::Maybe, "false or true", "none, but the context rests before it"),
 
-    row(G::Flush, "wbinvd", &[], R::Nothing, Act::Flush(0), "writes back and invalidates this pCPU's caches: begin (own), private caches, L3, end", "3; 2 if the pCPU is its core's only one and the private caches hold no line of the model, where no page or ASID can come back to a VM").waits("at its end: write-backs are in flight"),
+    row(G::Flush, "wbinvd", &[], R::Nothing, Act::Flush(0), "writes back and invalidates this pCPU's caches: begin (own), private caches, L3, end", "3; 2 if the pCPU is its core's only one and its private caches hold no line of the model, where no text has `alloc_page`, `psp_write` or an ACTIVATE; none with `flat-caches`").waits("at its end: write-backs are in flight"),
     row(G::Flush, "wbnoinvd", &[], R::Nothing, Act::Flush(1), "as `wbinvd`, and the lines stay valid", "as `wbinvd`").waits("at its end: write-backs are in flight"),
     row(G::Flush, "trace_sev_writeback", &[P::Bool], R::Nothing, Act::Prim(Prim::TraceWriteback), "a tracepoint around a policy's writeback, for the flush latency: true where it begins, false where it ends", NONE),
     row(G::Flush, "oracle_update", &[P::Vm], R::Nothing, Act::Prim(Prim::OracleUpdate), "writes the cheapest set of pCPUs whose flush scope covers every dirty line of the VM into the global mask `oracle_cpus`, in no time: no kernel can", ONE),
@@ -277,8 +279,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Pages, "install_spte", &[P::Vm, P::Page], R::Nothing, Act::Prim(Prim::InstallSpte), "writes the nested page table entry", ONE),
     row(G::Pages, "user_pte_present", &[P::Page], R::Bool, Act::Prim(Prim::UserPtePresent), "whether the VMM's own mapping still has the page (`hva_to_pfn` succeeds): in a vCPU's thread, the mapping of that vCPU's VM, which a page that another VM owns by now has left", ONE),
     row(G::Pages, "zap_user_pte", &[P::Page], R::Nothing, Act::Prim(Prim::ZapUserPte), "the mm core clears the VMM's own mapping", ONE),
-    row(G::Pages, "free_page", &[P::Page], R::Nothing, Act::Prim(Prim::FreePage), "back to the allocator; anybody may own it next", ONE),
-    row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE),
+    row(G::Pages, "free_page", &[P::Page], R::Nothing, Act::Prim(Prim::FreePage), "back to the allocator; anybody may own it next", ONE).reports("`latent`; `tracking` if it is free"),
+    row(G::Pages, "alloc_page", &[P::Page, P::Vm], R::Nothing, Act::Prim(Prim::AllocPage), "a freed page gets a new owner: a VM, or the host if `NULL`", ONE).reports("`tracking` if a VM has the page"),
     row(G::Pages, "user_reuse_page", &[P::Page], R::Nothing, Act::Prim(Prim::UserReuse), "the VMM uses the memory itself from here on, without freeing it: it, or a device for it, writes it next", ONE).reports("`latent`, victim `self`; `tracking` if no VM has the page"),
     row(G::Pages, "move_pages_owner", &[P::Vm, P::Vm], R::Nothing, Act::Prim(Prim::MovePages), "every page of the first VM belongs to the second from here on, as when an SEV context moves within a host", ONE),
     row(G::Pages, "rmp_make_private", &[P::Page, P::Vm], R::Number, Act::Prim(Prim::RmpMakePrivate), "RMPUPDATE: assigns the page to the VM's ASID; gives 0, or `-EINVAL` if the VM has none or there is no RMP", ONE),
