@@ -271,11 +271,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return;
         }
         let me = self.holder();
-        let held = self
-            .machine
-            .lock_slots
-            .iter()
-            .find(|(slot, shared)| self.store.get(*slot) == if *shared { -me } else { me });
+        // What it has given back may not be seen by others yet.
+        let held = self.machine.lock_slots.iter().find(|(slot, shared)| {
+            let holds = self.forwarded(*slot).unwrap_or_else(|| self.store.get(*slot));
+            holds == if *shared { -me } else { me }
+        });
         if let Some((slot, _)) = held {
             self.broke(Broken::LeftHeld(*slot));
         } else if self.who == Who::Task && (self.irq_off != 0 || self.preempt > 0) {

@@ -259,6 +259,19 @@ fn what_is_left_behind_is_tracking() {
 }
 
 #[test]
+fn a_lock_whose_return_is_not_seen_yet_is_given_back() {
+    let under_tso = |a: &str| {
+        let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\nmemory_model = \"tso\"\n\
+            pages = [{ name = \"P\" }]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n\
+            [[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n";
+        checked(&format!("{front}{MASK}void a(void) {{ {a} }}\n{IDLE}"))
+    };
+    assert_eq!(under_tso("spin_lock(&s); spin_unlock(&s);"), NONE);
+    assert_eq!(under_tso("smp_call_function_single(1, spin, NULL, true);"), NONE);
+    assert_eq!(under_tso("spin_lock(&s);"), ["tracking"]);
+}
+
+#[test]
 fn a_number_that_is_no_pcpus_is_tracking() {
     for wrong in [
         "cpumask_set_cpu(2, vm0->m);",

@@ -352,10 +352,8 @@ impl Machine {
         let windows = self.pcpus.iter().flat_map(|p| [(p.irq_off, "interrupts"), (p.preempt, "preemption")]);
         let off: Vec<&str> = windows.filter(|(id, _)| turned(*id)).map(|(_, word)| word).collect();
         let shared = |id: &&SlotId| self.layout.slots()[id.0 as usize].class == Class::Shared;
-        let waits = seen.touched.iter().rfind(shared).map(|id| {
-            let value = self.value_name(*id, seen.after[id.0 as usize]);
-            format!(", waits: {} is {value}", self.layout.slots()[id.0 as usize].name)
-        });
+        let waits = seen.touched.iter().rfind(shared);
+        let waits = waits.map(|id| format!(", waits for {}", self.layout.slots()[id.0 as usize].name));
         format!("{} off{}", off.join(" and "), waits.unwrap_or_default())
     }
 
