@@ -155,10 +155,15 @@ pub(crate) fn collect<'p>(
     }
     let words = texts.words();
     for (name, all) in &defines {
-        if *name != LAST_VM_TYPE && words.get(name).is_none_or(|mentions| *mentions <= all.len()) {
-            let help = nearest(name, defines.keys().copied().filter(|other| other != name));
-            let fault = Fault::at(all[0].0.span, format!("no text uses `{name}`"));
-            c.fault(fault.expected("a `#define` that changes nothing").help_if(help));
+        if *name == LAST_VM_TYPE || words.get(name).is_some_and(|mentions| *mentions > all.len()) {
+            continue;
+        }
+        // Nobody uses it. That is an error if it looks like another text's, whose switch was meant.
+        let span = all[0].0.span;
+        let others = defines.iter().filter(|(_, there)| there[0].0.span.file != span.file);
+        if let Some(near) = nearest(name, others.map(|(other, _)| *other)) {
+            let fault = Fault::at(span, format!("no text uses `{name}`"));
+            c.fault(fault.expected("a `#define` that changes nothing").help(near));
         }
     }
     // Constants and enumerations first, in order of the texts: what declares variables may use them all.
