@@ -21,6 +21,7 @@ fn program(policy: &str) -> Program {
         pages: 1,
         word_bits: 64,
         store_buffers: false,
+        guests: None,
         constants: Vec::new(),
         defines: Vec::new(),
     };

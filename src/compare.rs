@@ -172,7 +172,7 @@ impl Experiment {
             names::measured_part(&part_name, args.profile.as_deref()).map_err(|failure| match args.part {
                 None if args.profile.is_some() => failure,
                 Some(_) => failure,
-                None => Failure { message: format!("{scenario}: part: {}", failure.message), ..failure },
+                None => Failure { message: found.part_error(failure.message).to_string(), ..failure },
             })?;
         let kernel = names::find(Kind::Kernel, &args.kernel)?;
         let mut texts = names::policies(policies)?;

@@ -66,6 +66,7 @@ pub(crate) fn policy(text: &NamedText, shape: &Shape) -> Result<Policy, Failure>
         pages: 1,
         word_bits: 64,
         store_buffers: false,
+        guests: None,
         constants: Vec::new(),
         defines: Vec::new(),
     };

@@ -52,6 +52,7 @@ static void smp_call_function_many_cond(const struct cpumask *mask, smp_call_fun
 	cpumask_var_t targets;
 	cpumask_var_t unsent;
 	int this_cpu = smp_processor_id();
+	unsigned long flags;
 	bool local = false;
 	int cpu;
 
@@ -68,9 +69,9 @@ static void smp_call_function_many_cond(const struct cpumask *mask, smp_call_fun
 	}
 
 	if (local) {
-		local_irq_disable();
+		local_irq_save(flags);
 		func(info);
-		local_irq_enable();
+		local_irq_restore(flags);
 	}
 
 	if (wait && !cpumask_empty(targets))
@@ -97,12 +98,13 @@ static void on_each_cpu(smp_call_func_t func, void *info, bool wait)
 static void smp_call_function_single(int cpu, smp_call_func_t func, void *info, bool wait)
 {
 	cpumask_var_t target;
+	unsigned long flags;
 	int this_cpu = get_cpu();
 
 	if (cpu == this_cpu) {
-		local_irq_disable();
+		local_irq_save(flags);
 		func(info);
-		local_irq_enable();
+		local_irq_restore(flags);
 	} else if (cpu_online(cpu)) {
 		call_single_queue(cpu, func, info, wait);
 		__cpumask_set_cpu(cpu, target);

@@ -124,14 +124,24 @@ pub enum Broken {
     NoSuch,
     /// A pCPU that does not exist was to be called.
     NoPcpu,
+    /// A bit of a mask was meant that no pCPU has.
+    NoBit,
     /// A VM was given an ASID that does not exist.
     NoAsid,
     /// A free page was freed.
     PageFreedTwice(u32),
+    /// A page was allocated that a VM has.
+    PageTaken(u32),
     /// The VMM reused a page that no VM of its has.
     PageNotVms(u32),
     /// A lock was given back by who does not hold it.
     NotHeld,
+    /// Preemption was turned on where it was not off.
+    NotOff,
+    /// A context ended with interrupts or preemption off.
+    LeftOff,
+    /// A context ended that holds a lock.
+    LeftHeld(SlotId),
     /// An assertion about a lock does not hold.
     LockAssertion,
     /// The condition of a `WARN_ON` holds, or a reference count is not positive.

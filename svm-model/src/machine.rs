@@ -6,7 +6,7 @@ use sim_core::layout::Layout;
 use sim_core::state::{Class, Domain, SlotId};
 use svm_lang::ast::{Object, Type};
 use svm_lang::{Code, Config, Diag, Entry, Features, Find, Source, VarKind, VmTables};
-use svm_policy::{Command, Op, Prim, Scope, VarId};
+use svm_policy::{Command, Op, Prim, RmwOp, Scope, VarId};
 
 use crate::buffer::Buffers;
 use crate::context::{ContextSlots, Start};
@@ -117,6 +117,8 @@ pub struct Machine {
     pub(crate) asids: Vec<SlotId>,
     /// Whether some actor sets ASIDs.
     pub(crate) sets_asids: bool,
+    /// Every lock that some text takes, and whether it can be held for reading.
+    pub(crate) lock_slots: Vec<(SlotId, bool)>,
     /// `cpu_online_mask`, if a text declares it.
     pub(crate) online: Option<VarId>,
     pub(crate) owners: Vec<SlotId>,
@@ -253,6 +255,7 @@ impl Machine {
         let pcpu_count = spec.core_of.len();
         let holders = hi(spec.tasks.len() + pcpu_count);
         let vars = declare_vars(&mut layout, &spec, &code, holders);
+        let lock_slots = lock_slots_of(&code, &vars);
         let mut tasks = Vec::new();
         for (t, task) in spec.tasks.iter().enumerate() {
             let contended = spec
@@ -434,6 +437,7 @@ impl Machine {
             infos,
             asids,
             sets_asids,
+            lock_slots,
             online,
             owners,
             used,
@@ -650,6 +654,26 @@ fn rmp_of(spec: &ModelSpec, layout: &mut Layout, changes: bool) -> Vec<Option<Sl
     slots
 }
 
+/// The functions that are guests' programs, and nobody else's.
+fn guests_of(spec: &ModelSpec) -> Vec<String> {
+    let others = |name: &str| {
+        spec.tasks.iter().any(|task| match &task.kind {
+            TaskKind::Vcpu { thread: entry, .. }
+            | TaskKind::Host { entry }
+            | TaskKind::Device { entry }
+            | TaskKind::Reclaimer { entry, .. } => entry == name,
+        })
+    };
+    let guests = spec.tasks.iter().filter_map(|task| match &task.kind {
+        TaskKind::Vcpu { guest: Guest::Program(name), .. } if !others(name) => Some(name.clone()),
+        TaskKind::Vcpu { .. }
+        | TaskKind::Host { .. }
+        | TaskKind::Device { .. }
+        | TaskKind::Reclaimer { .. } => None,
+    });
+    guests.collect()
+}
+
 fn config_of(spec: &ModelSpec) -> Config {
     let mut constants = Vec::new();
     for (i, (name, _)) in spec.pages.iter().enumerate() {
@@ -684,6 +708,7 @@ fn config_of(spec: &ModelSpec) -> Config {
         pages: u32::try_from(spec.pages.len()).unwrap_or(u32::MAX),
         word_bits: spec.assumptions.word_bits,
         store_buffers: spec.assumptions.store_buffer > 0,
+        guests: Some(guests_of(spec)),
         constants,
         defines: spec.defines.clone(),
     }
@@ -734,6 +759,30 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
         });
     }
     vars
+}
+
+/// The locks that some text takes, completions apart; and whether each can be held for reading.
+fn lock_slots_of(code: &Code, vars: &[VarSlots]) -> Vec<(SlotId, bool)> {
+    let taken = |at: usize| {
+        code.ops.iter().any(|op| {
+            matches!(op, Op::Lock { place, .. } | Op::Rmw { place, op: RmwOp::TryLock(_), .. }
+                if usize::from(place.var.0) == at)
+        })
+    };
+    let mut slots = Vec::new();
+    for (at, (var, lies)) in code.vars.iter().zip(vars).enumerate() {
+        let shared = match var.kind {
+            VarKind::Mutex | VarKind::Spin => false,
+            VarKind::Rwlock | VarKind::Rwsem => true,
+            VarKind::Completion | VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => continue,
+        };
+        if taken(at) {
+            slots.extend(
+                (lies.base..lies.base + lies.words * lies.instances).map(|slot| (SlotId(slot), shared)),
+            );
+        }
+    }
+    slots
 }
 
 /// What the `info` argument of an IPI's function can be: the union over the functions.

@@ -4,7 +4,7 @@ use cache_model::event::{Event, EventKind};
 use sev_arch::{Access, CoreId, PcpuId, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
-use svm_policy::{Context, Outcome};
+use svm_policy::{Context, Outcome, Platform as _};
 
 use crate::context::ContextSlots;
 use crate::label::{Actor, Broken, NewOwner, Notes, What};
@@ -258,6 +258,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             Outcome::Ran { at } => {
                 self.notes.what.get_or_insert(What::Text { pc: at });
                 let ended = matches!(ops[usize::from(context.pc)], svm_policy::Op::Halt);
+                if ended {
+                    self.judge_end();
+                }
                 slots.save(self.store, (!ended).then_some(context));
                 if !self.parked && self.who != Who::Handler {
                     self.write_windows();
@@ -269,6 +272,25 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 self.notes.runaway = Some(at);
                 Stepped::Idle
             }
+        }
+    }
+
+    /// A task that ends, or a handler that returns, leaves nothing behind: no lock that it holds, and a task interrupts and
+    /// preemption on.
+    fn judge_end(&mut self) {
+        if !matches!(self.who, Who::Task | Who::Handler) {
+            return;
+        }
+        let me = self.holder();
+        // What it has given back may not be seen by others yet.
+        let held = self.machine.lock_slots.iter().find(|(slot, shared)| {
+            let holds = self.forwarded(*slot).unwrap_or_else(|| self.store.get(*slot));
+            holds == if *shared { -me } else { me }
+        });
+        if let Some((slot, _)) = held {
+            self.broke(Broken::LeftHeld(*slot));
+        } else if self.who == Who::Task && (self.irq_off != 0 || self.preempt > 0) {
+            self.broke(Broken::LeftOff);
         }
     }
 

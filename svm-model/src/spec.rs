@@ -147,6 +147,16 @@ impl Assumptions {
         true
     }
 
+    /// Two of these names that say the opposite of each other.
+    #[must_use]
+    pub fn contradiction(names: &[String]) -> Option<(&str, &str)> {
+        let positive =
+            |name: &&String| names.iter().any(|other| other.strip_prefix("no-") == Some(name.as_str()));
+        let one = names.iter().find(positive)?;
+        let other = names.iter().find(|other| other.strip_prefix("no-") == Some(one.as_str()))?;
+        Some((one, other))
+    }
+
     /// The names of what is taken as given, as the verdict prints them.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {

@@ -132,6 +132,29 @@ fn litmus_files_that_are_wrong() {
             "bad.litmus:12:7",
         ),
         ("an error in the body", good.replace("guest_write(P)", "guest_wrote(P)"), "guest_wrote"),
+        (
+            "a guest's access in a task",
+            good.replace("madvise_dontneed(vm0, P)", "guest_write(P)"),
+            "only a guest can call `guest_write`",
+        ),
+        (
+            "a kernel's function in a guest",
+            good.replace("guest_write(P)", "madvise_dontneed(vm0, P)"),
+            "a guest cannot call `madvise_dontneed`",
+        ),
+        (
+            "assumptions that contradict each other",
+            good.replace(
+                "pcpus = 2",
+                "pcpus = 2\nassume = [\"psp-evicts-own-tag\", \"no-psp-evicts-own-tag\"]",
+            ),
+            ":5:1: `psp-evicts-own-tag` and `no-psp-evicts-own-tag` cannot both be assumed",
+        ),
+        (
+            "a define that nobody uses",
+            good.replace("void reclaim", "#define FLUSH_ON_RECLAM 0\nvoid reclaim"),
+            "no text uses `FLUSH_ON_RECLAM`",
+        ),
         ("a page that is not there", good.replace("guest_write(P)", "guest_write(R)"), "R"),
         (
             "an expectation for a file that is not there",
@@ -323,6 +346,9 @@ fn parts_that_are_wrong() {
     }
 }
 
+/// A VM beside those of a scenario, without what its guest does.
+const VM: &str = "\n[[vm]]\nname = \"third\"\nvcpus = 1\npcpus = [10]\naccesses = 1000\n";
+
 #[test]
 fn scenarios_that_are_wrong() {
     let good = sevsim(&["show", "scenario", "numa-churn"]).ends(0).out;
@@ -352,6 +378,26 @@ fn scenarios_that_are_wrong() {
             "an unknown part",
             good.replacen("part = \"genoa\"", "part = \"genua\"", 1),
             "did you mean `genoa`?",
+        ),
+        (
+            "an unknown part, its place",
+            good.replacen("part = \"genoa\"", "part = \"genua\"", 1),
+            "bad.toml:2:1:",
+        ),
+        (
+            "a guest without pages",
+            format!("{good}{VM}guest = {{ uniform = {{ pages = 0, write_percent = 50 }} }}\n"),
+            "bad.toml:43:23: guest uniform: pages = 0 is out of range",
+        ),
+        (
+            "a percentage beyond 100",
+            format!("{good}{VM}guest = {{ uniform = {{ pages = 10, write_percent = 150 }} }}\n"),
+            "bad.toml:43:35: guest uniform: write_percent = 150 is out of range",
+        ),
+        (
+            "a pCPU that is not there",
+            good.replacen("pcpus = [15]", "pcpus = [99]", 1),
+            "bad.toml:31:1: pCPU 99 of 0 to 15",
         ),
         ("an unknown trace", good.replacen("sqlite3-insert-select", "sqlite4", 1), "sqlite3-insert-select"),
         ("an unknown entry", good.replacen("madvise_dontneed", "madvise_dontned", 1), "madvise_dontned"),

@@ -232,6 +232,24 @@ impl Scenario {
         place(&self.file, &self.text, self.text.find(key).unwrap_or(0), message)
     }
 
+    /// What is wrong with the guest of a VM, counted from 0, at its place.
+    fn guest_error(&self, nth: usize, error: &GuestError) -> ScenarioError {
+        let find = |from: usize, key: &str| self.text[from..].find(key).map(|at| from + at);
+        let table = self.text.match_indices("[[vm]]").nth(nth).map_or(0, |(at, _)| at);
+        let guest = ["guest =", "guest=", "[vm.guest"].iter().filter_map(|key| find(table, key)).min();
+        let guest = guest.unwrap_or(table);
+        let field = if let GuestError::Range { field, .. } = error { find(guest, field) } else { None };
+        place(&self.file, &self.text, field.unwrap_or(guest), error.to_string())
+    }
+
+    /// A mistake in what names the part, at its place.
+    #[must_use]
+    pub fn part_error(&self, message: String) -> ScenarioError {
+        let line_begins = |at: usize| self.text[..at].chars().next_back().is_none_or(|c| c == '\n');
+        let part = self.text.match_indices("part").map(|(at, _)| at).find(|at| line_begins(*at));
+        place(&self.file, &self.text, part.unwrap_or(0), message)
+    }
+
     fn validate(&self) -> Result<(), ScenarioError> {
         let f = &self.front;
         if f.pcpus == 0 {
@@ -291,14 +309,17 @@ impl Scenario {
     pub fn prepare(&self, part: &Part, changes: &Changes, base: &Path) -> Result<Prepared, ScenarioError> {
         let pcpus = changes.pcpus.unwrap_or(self.front.pcpus);
         let part = part.with_pcpus(pcpus)?;
-        let lists = self.front.vm.iter().map(|v| &v.pcpus).chain(self.front.reclaim.iter().map(|r| &r.pcpus));
-        for list in lists {
+        let vms = self.front.vm.iter().enumerate().map(|(i, v)| ("[[vm]]", i, &v.pcpus));
+        let reclaims = self.front.reclaim.iter().enumerate().map(|(i, r)| ("[[reclaim]]", i, &r.pcpus));
+        for (table, nth, list) in vms.chain(reclaims) {
+            let wrong =
+                |message: String| Err(place(&self.file, &self.text, self.list_in(table, nth), message));
             if let Some(p) = list.iter().find(|p| **p >= pcpus) {
                 let last = pcpus - 1;
-                return Err(self.fail("pcpus", format!("pCPU {p} of 0 to {last}: the machine has {pcpus}")));
+                return wrong(format!("pCPU {p} of 0 to {last}: the machine has {pcpus}"));
             }
             if list.is_empty() {
-                return Err(self.fail("pcpus = []", "an empty list of pCPUs: name at least one".to_owned()));
+                return wrong("an empty list of pCPUs: name at least one".to_owned());
             }
         }
         let snp = self.front.vm.iter().find(|vm| vm.kind.0 == VmKind::SevSnp);
@@ -311,12 +332,12 @@ impl Scenario {
         }
         let schedule = self.schedule(base, &part.timing(Level::Typical))?;
         let mut guests = Vec::new();
-        for vm in &self.front.vm {
-            let spec = match &changes.guest_trace {
-                Some(file) => GuestSpec::Trace(vm.guest.playing(file)),
-                None => vm.guest.clone(),
-            };
-            guests.push(spec.load(base, u32::from(vm.vcpus))?);
+        for (nth, vm) in self.front.vm.iter().enumerate() {
+            let vcpus = u32::from(vm.vcpus);
+            guests.push(match &changes.guest_trace {
+                Some(file) => GuestSpec::Trace(vm.guest.playing(file)).load(base, vcpus)?,
+                None => vm.guest.load(base, vcpus).map_err(|error| self.guest_error(nth, &error))?,
+            });
         }
         let frames: u64 = guests
             .iter()

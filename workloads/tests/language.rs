@@ -18,11 +18,16 @@ fn events_under(assume: &str, body: &str) -> Vec<&'static str> {
         "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\nassume = [{assume}]\n\
          pages = [{{ name = \"P\" }}]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n[[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n"
     );
-    let litmus = Litmus::parse("test.litmus", &format!("{front}{body}")).expect("a litmus test");
+    checked(&format!("{front}{body}"))
+}
+
+/// Every event that a litmus test can reach under 6.17 without a flush, in the order of their names.
+fn checked(text: &str) -> Vec<&'static str> {
+    let litmus = Litmus::parse("test.litmus", text).expect("a litmus test");
     let (policy, kernel) = (built_in(POLICIES, "no-flush"), built_in(KERNELS, "linux-6.17"));
     let case =
         CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent: false };
-    let report = case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{body}\n{e}"));
+    let report = case.run(Limits::default(), None, None).unwrap_or_else(|e| panic!("{text}\n{e}"));
     let mut events: Vec<&str> = report.events.iter().map(|c| c.event.name()).collect();
     events.sort_unstable();
     assert!(events.iter().all(|e| EventKind::from_name(e).is_some()));
@@ -91,9 +96,9 @@ fn an_allocation_may_fail_unless_that_is_assumed_away() {
 #[test]
 fn who_must_not_sleep_and_does_is_told() {
     for sleep in [
-        "mutex_lock(&vm0->l);",
-        "down_read(&vm0->rw);",
-        "down_write(&vm0->rw);",
+        "mutex_lock(&vm0->l); mutex_unlock(&vm0->l);",
+        "down_read(&vm0->rw); up_read(&vm0->rw);",
+        "down_write(&vm0->rw); up_write(&vm0->rw);",
         "complete(&vm0->c); wait_for_completion(&vm0->c);",
         "might_sleep();",
         "zalloc_cpumask_var(&vm0->m, GFP_KERNEL);",
@@ -117,7 +122,7 @@ fn who_must_not_sleep_and_does_is_told() {
         );
         assert_eq!(one(&format!("non_block_start(); non_block_end(); {sleep}")), NONE, "{sleep}");
     }
-    let atomic = "preempt_disable(); mutex_trylock(&vm0->l); zalloc_cpumask_var(&vm0->m, GFP_ATOMIC); preempt_enable();";
+    let atomic = "preempt_disable(); if (mutex_trylock(&vm0->l)) mutex_unlock(&vm0->l); zalloc_cpumask_var(&vm0->m, GFP_ATOMIC); preempt_enable();";
     assert_eq!(one(atomic), NONE);
     assert_eq!(one("smp_call_function_single(1, sleeper, NULL, true);"), ["sleep-in-atomic"], "in a handler");
 }
@@ -132,7 +137,7 @@ fn who_cannot_go_on_is_told() {
     assert_eq!(two(&pair("0", "0"), ""), ["deadlock", "tracking"], "with itself");
     let crossed =
         two("mutex_lock(&vm0->l); down_write(&vm0->rw);", "down_write(&vm0->rw); mutex_lock(&vm0->l);");
-    assert_eq!(crossed, ["deadlock"]);
+    assert_eq!(crossed, ["deadlock", "tracking"], "and where they do not meet, the locks are left");
     assert_eq!(two("wait_for_completion(&vm0->c);", "complete(&vm0->c);"), NONE);
     assert_eq!(two("wait_for_completion(&vm0->c);", ""), ["deadlock"]);
     let handler = two("spin_lock(&s); spin_unlock(&s);", "smp_call_function_single(0, spin, NULL, true);");
@@ -140,6 +145,67 @@ fn who_cannot_go_on_is_told() {
     let irqs =
         two("spin_lock_irq(&s); spin_unlock_irq(&s);", "smp_call_function_single(0, spin, NULL, true);");
     assert_eq!(irqs, NONE);
+}
+
+#[test]
+fn who_spins_with_interrupts_off_takes_no_ipi_meanwhile() {
+    // `a` holds the lock and waits for `b`'s pCPU, whose interrupts `b` may have turned off before it waits for the lock.
+    let noop = "static void noop(void *info) { }\n";
+    let spins = |b: &str| {
+        let a = "spin_lock(&s); smp_call_function_single(1, noop, NULL, true); spin_unlock(&s);";
+        events(&format!(
+            "{MASK}{noop}int probe;\nvoid a(void) {{ {a} }}\nvoid b(void) {{ unsigned long f; {b} }}"
+        ))
+    };
+    assert_eq!(spins("spin_lock(&s); spin_unlock(&s);"), NONE);
+    assert_eq!(spins("preempt_disable(); spin_lock(&s); spin_unlock(&s); preempt_enable();"), NONE);
+    for b in [
+        "spin_lock_irq(&s); spin_unlock_irq(&s);",
+        "spin_lock_irqsave(&s, f); spin_unlock_irqrestore(&s, f);",
+        "guard(spinlock_irq)(&s);",
+        "local_irq_disable(); spin_lock(&s); spin_unlock(&s); local_irq_enable();",
+        "local_irq_save(f); READ_ONCE(probe); spin_lock(&s); spin_unlock(&s); local_irq_restore(f);",
+        "preempt_disable(); spin_lock_irq(&s); spin_unlock_irq(&s); preempt_enable();",
+    ] {
+        assert_eq!(spins(b), ["deadlock"], "{b}");
+    }
+    assert_eq!(
+        spins("local_irq_disable(); local_irq_enable(); spin_lock(&s); spin_unlock(&s);"),
+        NONE,
+        "on again"
+    );
+    assert_eq!(
+        spins("local_irq_disable(); if (spin_trylock(&s)) spin_unlock(&s); local_irq_enable();"),
+        NONE,
+        "it does not wait"
+    );
+}
+
+#[test]
+fn a_call_to_oneself_leaves_interrupts_as_they_were() {
+    let after = |call: &str| {
+        let off = format!("local_irq_disable(); {call} WARN_ON(!irqs_disabled()); local_irq_enable();");
+        let on = format!("{call} WARN_ON(irqs_disabled());");
+        let noop = "static void noop(void *info) { WARN_ON(!irqs_disabled()); }";
+        [off, on].map(|a| events(&format!("{MASK}{noop}\nvoid a(void) {{ {a} }}\n{IDLE}")))
+    };
+    assert_eq!(after("smp_call_function_single(0, noop, NULL, true);"), [NONE, NONE]);
+    assert_eq!(after("on_each_cpu(noop, NULL, true);"), [NONE, NONE]);
+}
+
+#[test]
+fn who_waits_with_preemption_off_keeps_its_pcpu() {
+    // `a` keeps the lock for good; the two pCPUs that `b` may run on do not make it go on.
+    let b = |wait: &str| {
+        let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\n\
+            pages = [{ name = \"P\" }]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [0, 1]\n\
+            [[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n";
+        checked(&format!(
+            "{front}DEFINE_SPINLOCK(s);\nvoid a(void) {{ spin_lock(&s); preempt_enable(); }}\nvoid b(void) {{ {wait} }}"
+        ))
+    };
+    assert!(b("spin_lock(&s); spin_unlock(&s);").contains(&"deadlock"));
+    assert!(!b("preempt_disable(); preempt_enable();").contains(&"deadlock"));
 }
 
 #[test]
@@ -155,6 +221,116 @@ fn what_is_not_held_is_tracking_when_given_back() {
         one("struct kvm *none = NULL; cpumask_set_cpu(1, none->m);"),
         ["tracking"],
         "the null reference"
+    );
+}
+
+#[test]
+fn what_is_left_behind_is_tracking() {
+    for left in [
+        "spin_lock(&s);",
+        "spin_lock_irq(&s); local_irq_enable(); preempt_enable();",
+        "mutex_lock(&vm0->l);",
+        "mutex_trylock(&vm0->l);",
+        "down_write(&vm0->rw);",
+        "preempt_disable();",
+        "get_cpu();",
+        "local_irq_disable();",
+        "preempt_enable();",
+        "preempt_disable(); preempt_enable(); put_cpu();",
+        "smp_call_function_single(1, keeper, NULL, true);",
+    ] {
+        let keeper = "static void keeper(void *info) { spin_lock(&s); }";
+        assert_eq!(
+            events(&format!("{MASK}{keeper}\nvoid a(void) {{ {left} }}\n{IDLE}")),
+            ["tracking"],
+            "{left}"
+        );
+    }
+    for fine in [
+        "spin_lock_irq(&s); spin_unlock_irq(&s);",
+        "preempt_disable(); preempt_disable(); preempt_enable(); preempt_enable();",
+        "if (mutex_trylock(&vm0->l)) mutex_unlock(&vm0->l);",
+        "down_write(&vm0->rw); downgrade_write(&vm0->rw); up_read(&vm0->rw);",
+        "local_irq_disable(); local_irq_enable(); local_irq_enable();",
+        "smp_call_function_single(1, spin, NULL, true);",
+    ] {
+        assert_eq!(one(fine), NONE, "{fine}");
+    }
+}
+
+#[test]
+fn a_lock_whose_return_is_not_seen_yet_is_given_back() {
+    let under_tso = |a: &str| {
+        let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nevents = [\"rmp-fault\"]\nmemory_model = \"tso\"\n\
+            pages = [{ name = \"P\" }]\n[[task]]\nrun = \"a\"\npcpus = [0]\n[[task]]\nrun = \"b\"\npcpus = [1]\n\
+            [[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n";
+        checked(&format!("{front}{MASK}void a(void) {{ {a} }}\n{IDLE}"))
+    };
+    assert_eq!(under_tso("spin_lock(&s); spin_unlock(&s);"), NONE);
+    assert_eq!(under_tso("smp_call_function_single(1, spin, NULL, true);"), NONE);
+    assert_eq!(under_tso("spin_lock(&s);"), ["tracking"]);
+}
+
+#[test]
+fn a_number_that_is_no_pcpus_is_tracking() {
+    for wrong in [
+        "cpumask_set_cpu(2, vm0->m);",
+        "cpumask_clear_cpu(100, vm0->m);",
+        "cpumask_set_cpu(-1, vm0->m);",
+        "__cpumask_set_cpu(2, vm0->m);",
+        "WARN_ON(cpumask_test_cpu(2, vm0->m));",
+        "int i = any_of(3); cpumask_set_cpu(i, vm0->m);",
+        "int i = -1; if (maybe()) i = 0; cpumask_test_and_set_cpu(i, vm0->m);",
+        "cpumask_var_t mine; cpumask_set_cpu(nr_cpu_ids, mine);",
+        "cpumask_copy(vm0->m, cpumask_of(2));",
+    ] {
+        assert_eq!(one(wrong), ["tracking"], "{wrong}");
+    }
+    for fine in [
+        "cpumask_set_cpu(1, vm0->m); cpumask_clear_cpu(0, vm0->m);",
+        "int i = any_of(2); cpumask_set_cpu(i, vm0->m); cpumask_copy(vm0->m, cpumask_of(i));",
+        "int i; for_each_cpu(i, vm0->m) cpumask_clear_cpu(i, vm0->m);",
+        "int i = any_of(5); if (i < nr_cpu_ids) cpumask_set_cpu(i, vm0->m);",
+    ] {
+        assert_eq!(one(fine), NONE, "{fine}");
+    }
+}
+
+#[test]
+fn a_page_that_a_vm_has_is_not_allocated() {
+    assert_eq!(one("free_page(P); alloc_page(P, vm0);"), NONE);
+    assert_eq!(one("alloc_page(P, vm0);"), ["tracking"]);
+    assert_eq!(one("free_page(P); alloc_page(P, vm0); alloc_page(P, NULL);"), ["tracking"]);
+}
+
+#[test]
+fn what_a_pasted_patch_may_call() {
+    let r = |a: &str| one(a);
+    let mask = "cpumask_setall(vm0->m); cpumask_clear_cpu(0, vm0->m); cpumask_complement(vm0->m, vm0->m);";
+    assert_eq!(
+        r(&format!("{mask} WARN_ON(!cpumask_test_cpu(0, vm0->m) || cpumask_test_cpu(1, vm0->m));")),
+        NONE
+    );
+    assert_eq!(r("WARN_ON(num_online_cpus() != 2);"), NONE);
+    assert_eq!(r("preempt_disable(); cond_resched(); preempt_enable();"), ["sleep-in-atomic"]);
+    assert_eq!(r("cond_resched(); clflush_cache_range(page_address(P), PAGE_SIZE);"), NONE);
+    let killable = "int r = mutex_lock_killable(&vm0->l); if (!r) mutex_unlock(&vm0->l);";
+    assert_eq!(r(&format!("{killable} WARN_ON(r != 0 && r != -EINTR);")), NONE);
+    assert_eq!(r(&format!("{killable} WARN_ON(r == -EINTR);")), ["tracking"], "a signal may come");
+    assert_eq!(r(&format!("{killable} WARN_ON(r == 0);")), ["tracking"], "it need not");
+    let word = |a: &str| events(&format!("int word;\natomic_t count;\nvoid a(void) {{ {a} }}\n{IDLE}"));
+    assert_eq!(
+        word(
+            "smp_store_mb(word, 3); WARN_ON(cmpxchg_acquire(&word, 3, 4) != 3 || cmpxchg_release(&word, 4, 5) != 4);"
+        ),
+        NONE
+    );
+    assert_eq!(word("int mine; smp_store_mb(mine, 3); WARN_ON(mine != 3);"), NONE);
+    assert_eq!(
+        word(
+            "WARN_ON(atomic_cmpxchg_acquire(&count, 0, 2) != 0 || atomic_cmpxchg_release(&count, 2, 1) != 2);"
+        ),
+        NONE
     );
 }
 
@@ -198,8 +374,13 @@ fn objects_are_allocated_freed_and_used() {
     );
     assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL));"), NONE, "there are two");
     assert_eq!(region("", &format!("{two} r->page = P;"), ""), ["tracking"], "null");
-    assert_eq!(sure("spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), GFP_KERNEL);"), ["sleep-in-atomic"]);
-    assert_eq!(sure("spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), GFP_ATOMIC);"), NONE);
+    let locked = |flags: &str| {
+        sure(&format!(
+            "spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), {flags}); spin_unlock(&vm0->locks[0]);"
+        ))
+    };
+    assert_eq!(locked("GFP_KERNEL"), ["sleep-in-atomic"]);
+    assert_eq!(locked("GFP_ATOMIC"), NONE);
 }
 
 #[test]

@@ -36,7 +36,7 @@ const MUTANTS: &[(&str, &str, &str, Option<&str>)] = &[
     ),
     ("clear-remark-mutex", "cpumask_set_cpu(cpu, vcpu->kvm->dirty_cpus);", ";", Some("reclaim-one-vcpu")),
     ("clear-remark-mutex", "mutex_lock(&kvm->flush_lock);", ";", Some("reclaim-one-vcpu")),
-    ("clear-remark-mutex", "mutex_unlock(&kvm->flush_lock);", ";", Some("reclaim-while-running")),
+    ("clear-remark-mutex", "mutex_unlock(&kvm->flush_lock);", ";", Some("reclaim-one-vcpu")),
     ("clear-remark-mutex", "if (cpumask_test_and_clear_cpu(cpu, kvm->dirty_cpus))", "if (true)", None),
     ("clear-remark-mutex", "__cpumask_set_cpu(cpu, flush);", ";", Some("reclaim-one-vcpu")),
     (
@@ -83,7 +83,7 @@ const MUTANTS: &[(&str, &str, &str, Option<&str>)] = &[
         "\t\t;",
         Some("reclaim-one-vcpu"),
     ),
-    ("clear-remark-trylock", "mutex_unlock(&kvm->flush_lock);", ";", None),
+    ("clear-remark-trylock", "mutex_unlock(&kvm->flush_lock);", ";", Some("reclaim-one-vcpu")),
     (
         "clear-remark-trylock",
         "if (!mutex_trylock(&kvm->flush_lock)) {",

@@ -176,7 +176,11 @@ fn mirrors_share_a_key_and_other_vms_do_not() {
     let mirror = check(&front("[[vm]]\n[[vm]]\nmirror_of = 0\n"), body);
     assert_eq!(reached(&mirror), []);
     // A stranger's write is not the page's owner's: its line stays dirty under a tag that does not own the page.
-    let stranger = check(&front("[[vm]]\n[[vm]]\n"), body);
+    // It has no mapping of the page by itself.
+    assert_eq!(reached(&check(&front("[[vm]]\n[[vm]]\n"), body)), []);
+    let maps = front("[[vm]]\n[[vm]]\n").replace("guest = \"r\"", "guest = \"r\"\nthread = \"maps\"");
+    let thread = "void maps(struct kvm_vcpu *vcpu) { install_spte(vm1, P); vcpu_thread(vcpu); }";
+    let stranger = check(&maps, &format!("{body}\n{thread}"));
     assert_eq!(reached(&stranger)[0].0, EventKind::Latent);
     assert_eq!(reached(&stranger)[0].1, Victim::Vm);
 }

@@ -132,9 +132,11 @@ impl<'t> Section<'t> {
             let scale = match unit {
                 "KiB" => 1 << 10,
                 "MiB" => 1 << 20,
+                // Far too much, and said so below.
+                "GiB" | "TiB" => 1 << 30,
                 _ => return None,
             };
-            n.parse::<u64>().ok()?.checked_mul(scale)
+            Some(n.parse::<u64>().ok()?.saturating_mul(scale))
         });
         let name = inner.full("size");
         let Some(bytes) = bytes else {

@@ -182,6 +182,7 @@ pub(crate) enum Act {
     MaskCopy,
     MaskFill(bool),
     MaskCombine(Combine),
+    MaskComplement,
     MaskCompare(Compare),
     MaskEmpty,
     MaskWeight,
@@ -206,8 +207,11 @@ pub(crate) enum Act {
     /// Frees a mask, or asks whether it is there.
     OfMaskVar(Prim),
     CpuOnline,
+    NumOnline,
     Read,
     Write,
+    /// A store that all see before what follows.
+    StoreMb,
     /// Changes by its operand (or 1 if it takes none) times the sign.
     Math(RmwOp, i64, Sum),
     /// Adds its second argument unless its third is there; without them, 1 and 0.
@@ -227,6 +231,8 @@ pub(crate) enum Act {
     Lock(Lock, Irqs),
     Unlock(Lock, Irqs),
     TryLock(Lock),
+    /// Takes a mutex, unless a signal comes.
+    LockKillable,
     IsLocked,
     /// A lock is free from the start.
     LockInit,

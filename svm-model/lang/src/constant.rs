@@ -5,7 +5,7 @@ use crate::decl::{Global, Program};
 use crate::diag::{Fault, nearest};
 
 /// The kernel's constants that texts may use; a text that declares one of these names has its own.
-pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 41] = [
+pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 42] = [
     ("EPERM", 1),
     ("ENOENT", 2),
     ("EINTR", 4),
@@ -30,6 +30,7 @@ pub(crate) const KERNEL_CONSTANTS: [(&str, i64); 41] = [
     ("GFP_ATOMIC", 0),
     ("GFP_KERNEL", MAY_SLEEP),
     ("GFP_KERNEL_ACCOUNT", MAY_SLEEP),
+    ("PAGE_SIZE", 4096),
     ("KVM_X86_DEFAULT_VM", 0),
     ("KVM_X86_SW_PROTECTED_VM", 1),
     ("KVM_X86_SEV_VM", 2),

@@ -90,6 +90,9 @@ struct Collector<'p, 'f> {
 pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";
 pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
 
+/// What a kernel text says to those who choose its VMs: the newest kind that its era knows.
+const LAST_VM_TYPE: &str = "KVM_LAST_VM_TYPE";
+
 /// Collects the declarations of all texts.
 pub(crate) fn collect<'p>(
     texts: &'p Texts,
@@ -148,6 +151,19 @@ pub(crate) fn collect<'p>(
             let help = nearest(name, defines.keys().copied());
             let help = help.unwrap_or_else(|| "a value can be given for a `#define` only".to_owned());
             c.fault(Fault::nowhere(format!("{NO_DEFINE}{name}`")).help(help));
+        }
+    }
+    let words = texts.words();
+    for (name, all) in &defines {
+        if *name == LAST_VM_TYPE || words.get(name).is_some_and(|mentions| *mentions > all.len()) {
+            continue;
+        }
+        // Nobody uses it. That is an error if it looks like another text's, whose switch was meant.
+        let span = all[0].0.span;
+        let others = defines.iter().filter(|(_, there)| there[0].0.span.file != span.file);
+        if let Some(near) = nearest(name, others.map(|(other, _)| *other)) {
+            let fault = Fault::at(span, format!("no text uses `{name}`"));
+            c.fault(fault.expected("a `#define` that changes nothing").help(near));
         }
     }
     // Constants and enumerations first, in order of the texts: what declares variables may use them all.
@@ -259,11 +275,16 @@ impl<'p> Collector<'p, '_> {
     fn objects(&mut self, name: &'p Ident, count: &'p Expr) {
         let n = self.constant(count).map_or(1, |(n, _)| n);
         let number = self.program.pools.len();
-        let (Ok(count @ 1..=64), Ok(pool)) = (u16::try_from(n), u8::try_from(number)) else {
-            let fault = Fault::at(count.span, format!("{n} objects of `struct {}`", name.name));
-            self.fault(fault.expected("expected 1 to 64"));
+        let Ok(pool) = u8::try_from(number) else {
+            self.fault(Fault::at(name.span, "too many structures of `DEFINE_OBJECTS`"));
             return;
         };
+        // What is wrong with the number is said once, and the structure is there.
+        let count = u16::try_from(n).ok().filter(|n| (1..=64).contains(n)).unwrap_or_else(|| {
+            let fault = Fault::at(count.span, format!("{n} objects of `struct {}`", name.name));
+            self.fault(fault.expected("expected 1 to 64"));
+            1
+        });
         let built_in = crate::parse::STRUCTS.contains(&name.name.as_str());
         if built_in || self.program.pools.iter().any(|p| p.name == name.name) {
             let what = if built_in { "is built in" } else { "is declared twice" };
@@ -598,7 +619,7 @@ impl<'p> Collector<'p, '_> {
                         .help(match nearest(name, &hooks) {
                             Some(near) => format!("{near} The hooks are: {}", list(&hooks)),
                             None if hooks.is_empty() => {
-                                "the kernel text has no hooks; make it `static`".to_owned()
+                                "the kernel text has no hook at all: is it whole? It can include one, as `#include \"linux-6.17.c\"`".to_owned()
                             }
                             None => format!("make it `static`, or define a hook: {}", list(&hooks)),
                         });

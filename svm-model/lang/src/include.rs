@@ -1,7 +1,10 @@
 //! Texts and what they include: each is read once, and its items stand where the first `#include` of it stands.
 
+use std::collections::BTreeMap;
+
 use crate::ast::{Ast, Ident, Item, ItemKind};
 use crate::diag::Fault;
+use crate::lex::{Tok, lex};
 use crate::parse::parse_text;
 use crate::{Role, Source};
 
@@ -182,6 +185,19 @@ impl Texts {
             let mut others = files.clone().enumerate().filter(|(other, _)| *other != at);
             others.all(|(_, other)| self.within[file][usize::from(other)]).then_some(at)
         })
+    }
+
+    /// How often the texts have each word, also where they define it.
+    pub(crate) fn words(&self) -> BTreeMap<&str, usize> {
+        let mut words = BTreeMap::new();
+        for text in &self.list {
+            for token in lex(&text.text, 0, &mut Vec::new()) {
+                if let Tok::Word(word) = token.tok {
+                    *words.entry(word).or_default() += 1;
+                }
+            }
+        }
+        words
     }
 
     /// Names and texts, for positions.

@@ -95,6 +95,9 @@ pub struct Config {
     pub word_bits: u8,
     /// Whether a pCPU's stores can be unseen by others for a while (TSO), so that fences matter.
     pub store_buffers: bool,
+    /// The entries that are guests' programs and no other's: a guest accesses its pages, and others do not as a guest.
+    /// `None` where that is not asked.
+    pub guests: Option<Vec<String>>,
     /// Names that the texts can use: a page `P`, `vm0`, `vcpu1`.
     pub constants: Vec<(String, Type, i64)>,
     /// Values that stand in the place of what a text's `#define` of that name says: a kernel's switches. A name

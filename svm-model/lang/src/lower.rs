@@ -23,7 +23,7 @@ use crate::parse::Reported;
 
 /// How deep calls, statements and expressions may nest, after inlining.
 const DEPTH: u32 = 300;
-/// Operations of one entry before optimisation.
+/// Operations of one entry before optimisation, and calls in it: one that comes to nothing takes its time, too.
 const OPERATIONS: usize = 150_000;
 
 pub(crate) type Lowered<T> = Result<T, Reported>;
@@ -138,6 +138,8 @@ pub(crate) struct Lower<'p, 'c, 's> {
     scopes: Vec<Scope<'p>>,
     depth: u32,
     count: usize,
+    /// Whether this is a guest's program; none if that is not known.
+    guest: Option<bool>,
     /// The statement at hand, for the positions of operations.
     text: u32,
 }
@@ -153,20 +155,21 @@ pub(crate) fn entry(shared: &mut Shared<'_, '_>, func: usize) -> Flow {
             shared.faults.push(fault);
         }
     }
-    run(shared, func)
+    let guests = shared.program.machine.guests.as_ref();
+    run(shared, func, guests.map(|names| names.contains(&head.name.name)))
 }
 
 /// Lowers a function that nothing calls, to find its errors.
 pub(crate) fn check(shared: &mut Shared<'_, '_>, func: usize) {
     let before = shared.faults.len();
-    let mut flow = run(shared, func);
+    let mut flow = run(shared, func, None);
     if shared.faults.len() == before {
         flow.compact();
         crate::spin::check(&flow, shared.faults);
     }
 }
 
-fn run<'p>(shared: &mut Shared<'p, '_>, func: usize) -> Flow {
+fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, guest: Option<bool>) -> Flow {
     let program = shared.program;
     let head: &'p Function = program.funcs[func].head;
     let flow = Flow { blocks: Vec::new(), regs: Vec::new(), params: 0, loops: Vec::new() };
@@ -179,6 +182,7 @@ fn run<'p>(shared: &mut Shared<'p, '_>, func: usize) -> Flow {
         scopes: Vec::new(),
         depth: 0,
         count: 0,
+        guest,
         text: 0,
     };
     lower.new_block();
@@ -229,6 +233,19 @@ impl<'p> Lower<'p, '_, '_> {
     fn fail<T>(&mut self, fault: Fault) -> Lowered<T> {
         self.s.faults.push(fault);
         Err(Reported)
+    }
+
+    /// Refuses what a guest cannot do, or what only a guest can.
+    fn by_actor(&mut self, name: &str, of_guests: bool, of_others: bool, span: Span) -> Lowered<()> {
+        let actor = self.frames.first().map_or("", |f| self.p.funcs[f.func].head.name.name.as_str());
+        let fault = match self.guest {
+            Some(true) if !of_guests => Fault::at(span, format!("a guest cannot call `{name}`"))
+                .expected(format!("`{actor}` is a guest's program: it accesses its VM's pages")),
+            Some(false) if !of_others => Fault::at(span, format!("only a guest can call `{name}`"))
+                .expected(format!("`{actor}` is not the `guest` of a vCPU")),
+            Some(_) | None => return Ok(()),
+        };
+        self.fail(fault)
     }
 
     fn at(&mut self, span: Span) -> At {
@@ -356,7 +373,8 @@ impl<'p> Lower<'p, '_, '_> {
                 self.count = usize::MAX;
                 let name = self.frames.first().map_or("", |f| self.p.funcs[f.func].head.name.name.as_str());
                 let fault = Fault::at(span, format!("`{name}` is too large once its calls are inlined"));
-                return self.fail(fault.expected(format!("more than {OPERATIONS} operations up to here")));
+                return self
+                    .fail(fault.expected(format!("more than {OPERATIONS} operations and calls up to here")));
             }
             return Err(Reported);
         }
@@ -425,6 +443,7 @@ impl<'p> Lower<'p, '_, '_> {
         let Some(body) = head.body.as_ref().filter(|_| f.has_body) else {
             return Ok(Self::nothing_of(&head.result));
         };
+        self.count = self.count.saturating_add(1);
         self.deeper(span, |l| {
             let result = if head.result == Type::Void {
                 None

@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) features: Features,
     pub(crate) word_bits: i64,
     pub(crate) mask_words: u8,
+    /// Entries that are guests' programs, if that is asked.
+    pub(crate) guests: Option<Vec<String>>,
     /// Whether fences matter.
     pub(crate) store_buffers: bool,
     /// How many objects there can be of each declared structure.
@@ -62,6 +64,7 @@ impl Machine {
             features: config.features,
             word_bits,
             mask_words: u8::try_from(words).unwrap_or(1),
+            guests: config.guests.clone(),
             store_buffers: config.store_buffers,
             pools: BTreeMap::new(),
             int: signed_range(-128, most.max(127)),

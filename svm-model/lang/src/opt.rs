@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use svm_policy::{BinOp, UnOp};
+use svm_policy::{BinOp, Prim, UnOp};
 
 use crate::ir::{B, Calc, Class, End, Flow, Inst, RegInfo, V, Val};
 use crate::live::{Set, interference, liveness, step_back};
@@ -392,6 +392,11 @@ pub(crate) fn resolve(flow: &mut Flow, ranges: &mut Vec<Option<Interval>>, optim
                 Val::Const(n) => Some((n, n)),
                 Val::Reg(r) => ranges.get(index(r)).copied().flatten(),
             };
+            if let Inst::Prim { prim: Prim::Warn, args: [Val::Const(0), ..], .. } = inst
+                && optimise
+            {
+                continue;
+            }
             if let Inst::Set { dst, calc } = &mut inst {
                 match *calc {
                     Calc::Known { of, .. } => *calc = Calc::Use(of),

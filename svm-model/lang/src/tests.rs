@@ -28,6 +28,7 @@ pub(crate) fn config(pcpus: u16, word_bits: u8) -> Config {
         pages: 2,
         word_bits,
         store_buffers: false,
+        guests: None,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("Q".to_owned(), Type::Ref(Object::Page), 1),

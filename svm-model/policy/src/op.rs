@@ -343,7 +343,8 @@ pub enum Prim {
     /// `lockdep_assert_held(lock)` and its kin: arguments are the variable, its instance, its word, and what to look
     /// for: 0 any hold, 1 for writing, 2 for reading, 3 none of this context's. An own step.
     LockHeld,
-    /// `WARN_ON(condition)`: reports a condition that holds. An own step.
+    /// `WARN_ON(condition)`: reports a condition that holds; of a pCPU's number that is none's if argument 1 is 1. An own
+    /// step.
     Warn,
     /// `rmp_make_private(page, kvm)`: RMPUPDATE; returns 0 or an error.
     RmpMakePrivate,
@@ -441,7 +442,8 @@ pub enum Op {
         /// Where to go if it is 0.
         otherwise: Pc,
     },
-    /// Own: interrupts or preemption on or off; the context rests before one that turns off.
+    /// Own: interrupts or preemption on or off; the context rests before one that turns off, and behind it if it must
+    /// wait there.
     Window(Window),
     /// Something that may go more than one way; the platform's chooser decides. Own otherwise.
     Choose {

@@ -113,6 +113,11 @@ pub trait Platform {
     fn word_bits(&self) -> i64;
     /// Interrupts or preemption on or off on this context's pCPU.
     fn window(&mut self, window: Window);
+    /// Whether interrupts or preemption are off that were on when the step began: whoever waits now, waits so, which
+    /// is another state than waiting with them on.
+    fn shut(&self) -> bool {
+        false
+    }
     /// Something may go `options` ways (at least 1): which?
     fn choose(&mut self, options: i64) -> i64;
     /// Carries a primitive out.
@@ -368,7 +373,8 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
 /// Makes one step of a context.
 ///
 /// Runs own operations, one access to shared state, and own operations again until the context rests. If the
-/// access must wait, nothing has happened and the context is as before.
+/// access must wait, nothing has happened and the context is as before; but if interrupts or preemption were turned off
+/// on the way to it, that is the step, and the context waits at the access.
 pub fn step<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P) -> Outcome {
     run(ops, context, platform, None)
 }
@@ -381,6 +387,7 @@ pub fn settle<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P) 
 
 fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spent: Option<Pc>) -> Outcome {
     let mut chosen: Option<Pc> = None;
+    let mut closed: Option<Pc> = None;
     for _ in 0..FUEL {
         let at = context.pc;
         let op = ops[usize::from(at)];
@@ -416,7 +423,10 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
             Op::Branch { cond, then, otherwise } => {
                 context.pc = if value(regs, cond) == 0 { otherwise } else { then };
             }
-            Op::Window(window) => platform.window(window),
+            Op::Window(window) => {
+                closed = if window.closes() { Some(at) } else { closed };
+                platform.window(window);
+            }
             Op::Choose { dst, options } => regs[usize::from(dst)] = platform.choose(i64::from(options)),
             Op::ChooseBit { dst, base, words } => {
                 let mut nth = platform.choose(mask_weight(regs, base, words).max(1));
@@ -448,7 +458,10 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
                 }
                 Answer::Blocked(on) => {
                     context.pc = at;
-                    return Outcome::Blocked { at, on };
+                    return match closed.filter(|_| platform.shut()) {
+                        Some(closed) => Outcome::Ran { at: closed },
+                        None => Outcome::Blocked { at, on },
+                    };
                 }
             },
         }

@@ -96,7 +96,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let (Some(page), Some(vm)) = (self.page(page), self.vm(vm)) else { return Answer::Done(-EFAULT) };
         // The kernel's own mapping of its own pages is always there.
-        if !machine.spec.is_vmsa(page) && self.store.get(machine.user_ptes[page as usize]) == 0 {
+        if !machine.spec.is_vmsa(page) && !machine.user_maps(self.store, vm, page) {
             return Answer::Done(-EFAULT);
         }
         let tag = machine.tag_of_vm(self.store, vm);

@@ -143,8 +143,14 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let machine = self.machine;
         let Some(page) = self.page(page) else { return Answer::Done(0) };
         let slot = machine.owners[page as usize];
-        if machine.owner(self.store, page) != Owner::Free {
-            return Answer::Done(0);
+        match machine.owner(self.store, page) {
+            Owner::Free => {}
+            // The open world may have got it first, but never what somebody has.
+            Owner::Vm(_) | Owner::User(_) if !machine.spec.reuse.vm => {
+                self.broke(Broken::PageTaken(page));
+                return Answer::Done(0);
+            }
+            Owner::Vm(_) | Owner::User(_) | Owner::Host | Owner::Device => return Answer::Done(0),
         }
         let owner = match u16::try_from(vm) {
             Ok(vm) => {

@@ -122,8 +122,24 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Window::IrqDisable => self.irq_off = 1,
             Window::IrqEnable => self.irq_off = 0,
             Window::PreemptDisable => self.preempt += 1,
+            // What a handler or a device turns off is not kept from step to step.
+            Window::PreemptEnable if self.preempt == 0 && self.who != Who::Handler && self.pcpu >= 0 => {
+                self.broke(Broken::NotOff);
+            }
             Window::PreemptEnable => self.preempt -= 1,
         }
+    }
+
+    fn shut(&self) -> bool {
+        let Some(here) = usize::try_from(self.pcpu).ok().map(|p| &self.machine.pcpus[p]) else {
+            return false;
+        };
+        let (was_off, stayed) = (self.store.get(here.irq_off), self.store.get(here.preempt));
+        // Interrupts are off in a handler. A store buffer drains in any case, and only then is it known who waits.
+        self.who != Who::Handler
+            && self.unseen_here().is_none()
+            && (self.irq_off > was_off
+                || self.preempt > 0 && stayed == 0 && self.machine.tasks[self.task].preemptible)
     }
 
     fn choose(&mut self, options: i64) -> i64 {
@@ -181,7 +197,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             }
             Prim::UserPtePresent => {
                 let Some(page) = self.page(args[0]) else { return Answer::Done(0) };
-                Answer::Done(self.store.get(machine.user_ptes[page as usize]))
+                let present = match &machine.tasks[self.task].vcpu {
+                    Some(vcpu) => machine.user_maps(self.store, vcpu.vm, page),
+                    None => self.store.get(machine.user_ptes[page as usize]) != 0,
+                };
+                Answer::Done(i64::from(present))
             }
             Prim::ZapUserPte => {
                 if let Some(page) = self.page(args[0]) {
@@ -286,7 +306,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {
-                    self.broke(Broken::Warned);
+                    self.broke(if args[1] == 0 { Broken::Warned } else { Broken::NoBit });
                 }
                 Answer::Own(0)
             }

@@ -6,7 +6,7 @@ use sim_core::state::{SlotId, Store};
 
 use super::{Runner, Stepped, Who};
 use crate::context::ContextSlots;
-use crate::label::What;
+use crate::label::{Broken, What};
 use crate::machine::VcpuSlots;
 use crate::memory::Memory;
 use crate::spec::TaskKind;
@@ -51,6 +51,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             let done = self.advance(slots, &mut context, false);
             if done == Stepped::Done && slots.idle(self.store) && !self.parked {
                 // The scheduler lets go: as after finish_task_switch.
+                if self.preempt != 1 || self.irq_off != 0 {
+                    self.broke(Broken::LeftOff);
+                }
                 self.preempt = 0;
                 self.irq_off = 0;
                 self.write_windows();

@@ -33,6 +33,17 @@ impl Machine {
         of == vm || tag.is_guest() && self.tag_of_vm(store, of) == tag
     }
 
+    /// Whether the VMM of a VM maps a page. The mapping is of the page's VM: one that had the page before, and has another
+    /// key, does not get it back with the next VM's.
+    pub(crate) fn user_maps<S: Store>(&self, store: &S, vm: VmId, page: u32) -> bool {
+        store.get(self.user_ptes[page as usize]) != 0
+            && (self.spec.vms < 2
+                || match self.owner(store, page) {
+                    Owner::Vm(of) | Owner::User(of) => self.owns(store, vm, Owner::Vm(of)),
+                    Owner::Free | Owner::Host | Owner::Device => true,
+                })
+    }
+
     /// A tag in stories: the VM's whose it is, or the ASID where that is not one VM's for good.
     #[must_use]
     pub fn tag_name(&self, tag: Tag) -> String {

@@ -346,11 +346,23 @@ impl Machine {
         }
     }
 
+    /// What a step turned off behind which its context waits, and for what.
+    fn shut(&self, seen: &Seen<'_>) -> String {
+        let turned = |id: SlotId| seen.before[id.0 as usize] == 0 && seen.after[id.0 as usize] > 0;
+        let windows = self.pcpus.iter().flat_map(|p| [(p.irq_off, "interrupts"), (p.preempt, "preemption")]);
+        let off: Vec<&str> = windows.filter(|(id, _)| turned(*id)).map(|(_, word)| word).collect();
+        let shared = |id: &&SlotId| self.layout.slots()[id.0 as usize].class == Class::Shared;
+        let waits = seen.touched.iter().rfind(shared);
+        let waits = waits.map(|id| format!(", waits for {}", self.layout.slots()[id.0 as usize].name));
+        format!("{} off{}", off.join(" and "), waits.unwrap_or_default())
+    }
+
     /// What is worth saying of a step that changed nothing that others share.
     fn nothing_changed(&self, seen: &Seen<'_>, op: Option<Op>) -> Option<String> {
         let prim = match (seen.what, op) {
             (Some(What::Guest { line, plain, .. }), _) => return self.hit(seen, line, plain),
             (_, Some(Op::Prim { prim, .. })) => prim,
+            (_, Some(Op::Window(_))) => return Some(self.shut(seen)),
             (_, _) => return None,
         };
         let read = |slots: &[SlotId]| {

@@ -419,6 +419,7 @@ impl Causes {
                 )
             }
             Broken::NoPcpu => format!("{who} called a CPU that does not exist {}", at(end)),
+            Broken::NoBit => format!("{who} took a number for a CPU's that is none's {}", at(end)),
             Broken::NoAsid => format!("{who} gave a VM an ASID that does not exist {}", at(end)),
             Broken::PageFreedTwice(page) => {
                 let page = &machine.spec.pages[page as usize].0;
@@ -427,6 +428,16 @@ impl Causes {
             Broken::PageNotVms(page) => {
                 let page = &machine.spec.pages[page as usize].0;
                 format!("{who} took {page} for itself {}, which none of its VMs had", at(end))
+            }
+            Broken::PageTaken(page) => {
+                let page = &machine.spec.pages[page as usize].0;
+                format!("{who} allocated {page} {}, which a VM has", at(end))
+            }
+            Broken::NotOff => format!("{who} turned preemption on {}, which was not off", at(end)),
+            Broken::LeftOff => format!("{who} ended {} with interrupts or preemption off", at(end)),
+            Broken::LeftHeld(slot) => {
+                let lock = &machine.layout.slots()[slot.0 as usize].name;
+                format!("{who} ended {} and has not given {lock} back", at(end))
             }
             Broken::NotHeld => format!("{who} gave back a lock that it did not hold {}", at(end)),
             Broken::LockAssertion => format!("a lock is not held as {who} asserts {}", at(end)),
@@ -468,12 +479,21 @@ impl Machine {
                 "a reference that is NULL, or an element that is not there, was used".to_owned()
             }
             Broken::NoPcpu => "a CPU that does not exist was called".to_owned(),
+            Broken::NoBit => "a number was taken for a CPU's that is none's".to_owned(),
             Broken::NoAsid => "a VM got an ASID that does not exist".to_owned(),
             Broken::PageFreedTwice(page) => {
                 format!("page {} was freed twice", self.spec.pages[page as usize].0)
             }
             Broken::PageNotVms(page) => {
                 format!("page {} was reused, and no VM of the VMM had it", self.spec.pages[page as usize].0)
+            }
+            Broken::PageTaken(page) => {
+                format!("page {} was allocated, and a VM has it", self.spec.pages[page as usize].0)
+            }
+            Broken::NotOff => "preemption was turned on where it was not off".to_owned(),
+            Broken::LeftOff => "a context ended with interrupts or preemption off".to_owned(),
+            Broken::LeftHeld(slot) => {
+                format!("{} is held by a context that has ended", self.layout.slots()[slot.0 as usize].name)
             }
             Broken::NotHeld => "a lock was given back by who does not hold it".to_owned(),
             Broken::LockAssertion => "a lock is not held as asserted".to_owned(),

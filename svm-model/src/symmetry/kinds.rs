@@ -220,7 +220,9 @@ fn rests(code: &Code) -> Vec<bool> {
     for entry in &code.entries {
         rests[usize::from(entry.start)] = true;
     }
-    let accesses = (0..code.ops.len()).filter(|at| code.ops[*at].is_shared());
+    // Who waits behind a closed window rests there.
+    let closes = |op: Op| matches!(op, Op::Window(window) if window.closes());
+    let accesses = (0..code.ops.len()).filter(|at| code.ops[*at].is_shared() || closes(code.ops[*at]));
     let starts = code.entries.iter().map(|e| usize::from(e.start));
     let mut open: Vec<usize> = accesses.flat_map(next).flatten().chain(starts).collect();
     while let Some(at) = open.pop() {

@@ -33,6 +33,8 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "shared-page",
     "store-buffering",
     "store-buffering-fenced",
+    "spin-with-irqs-off",
+    "page-to-other-vm",
     "host-mapped-clflush",
     "unpinned-reclaim",
     "deactivate-before-df-flush",

@@ -279,6 +279,9 @@ impl Litmus {
                 return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
             }
         }
+        if let Some((one, other)) = Assumptions::contradiction(&f.assume) {
+            return Err(fail(at("assume"), format!("`{one}` and `{other}` cannot both be assumed")));
+        }
         for r in &f.reuse {
             if r != "host" && r != "dma" {
                 return Err(fail(at("reuse"), format!("unknown reuse '{r}': known are host, dma")));

@@ -104,6 +104,10 @@ pub(super) fn names(f: &Front, file: &Path, body: &str, fail: &Fail<'_>) -> Resu
             let message = unknown("assumption", a, &Assumptions::NAMES);
             return Err(fail(v.name.span().start, message));
         }
+        if let Some((one, other)) = v.assume.as_deref().and_then(Assumptions::contradiction) {
+            let message = format!("`{one}` and `{other}` cannot both be assumed");
+            return Err(fail(v.name.span().start, message));
+        }
         check_defines(&v.define, body, fail)?;
         check_set(&v.set, fail)?;
     }

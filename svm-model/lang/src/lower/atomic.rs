@@ -35,6 +35,12 @@ impl<'p> Lower<'p, '_, '_> {
                 self.write(target, v, span)?;
                 Ok(Value::Nothing)
             }
+            (Act::StoreMb, [Arg::Place(Target::Slot(slot, ty)), Arg::Num(v, from), ..]) => {
+                let src = self.convert_into(v, &from, &Target::Slot(slot, ty), at(1))?;
+                self.rmw(slot, RmwOp::Xchg, src, Val::Const(0), span);
+                Ok(Value::Nothing)
+            }
+            (Act::StoreMb, args) => self.memory(Act::Write, args, exprs, span),
             (Act::Math(op, sign, sum), args) => {
                 let (slot, ty, by) = match args {
                     [Arg::Place(Target::Slot(slot, ty)), ..] => (slot, ty, Val::Const(1)),

@@ -6,7 +6,7 @@ use super::expr::what;
 use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::Role;
 use crate::ast::{Expr, ExprKind, Filter, Ident, IntType, Object, Span, Type};
-use crate::builtin::{self, Act, Bit, Builtin, Feature, Gives, Par};
+use crate::builtin::{self, Act, Bit, Builtin, Feature, Gives, Group, Par};
 use crate::decl::Global;
 use crate::diag::{Fault, nearest};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
@@ -80,6 +80,7 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn call_function(&mut self, func: usize, args: &'p [Expr], span: Span) -> Lowered<Value> {
         let head = self.p.funcs[func].head;
+        self.by_actor(&head.name.name, self.p.funcs[func].role == Role::Litmus, true, span)?;
         self.count_args(&head.to_string(), head.params.len(), args, span)?;
         let mut values = Vec::new();
         for (param, arg) in head.params.iter().zip(args) {
@@ -261,6 +262,11 @@ impl<'p> Lower<'p, '_, '_> {
                     (Par::Lock(wanted), Value::Lock(slot, found, true)) if wanted == *found => {
                         Ok(Arg::Lock(*slot))
                     }
+                    (Par::Options, Value::Num(..)) => {
+                        let fault =
+                            Fault::at(arg.span, format!("`{arg}` is no number of ways to choose from"));
+                        self.fail(fault.expected("expected a `constant n` from 1 to 255"))
+                    }
                     _ => self.wrong_argument(arg, &value, par.text(), signature),
                 }
             }
@@ -327,6 +333,9 @@ impl<'p> Lower<'p, '_, '_> {
             return self
                 .fail(fault.expected("neither kernels nor policies touch a guest's memory as the guest"));
         }
+        let private =
+            matches!(b.group, Group::Memory | Group::Choice) && !matches!(b.act, Act::Kzalloc | Act::Kfree);
+        self.by_actor(b.name, b.litmus || private, !b.litmus, name.span)?;
         let mut list = Vec::new();
         for (par, arg) in b.pars.iter().zip(args) {
             list.push(self.arg(*par, arg, &signature)?);
@@ -369,6 +378,10 @@ impl<'p> Lower<'p, '_, '_> {
             }
             (Act::MaskCombine(op), [Arg::Mask(to), Arg::Mask(x), Arg::Mask(y), ..]) => {
                 num(self.mask_combine(op, to, x, y, span))
+            }
+            (Act::MaskComplement, [Arg::Mask(to), Arg::Mask(x), ..]) => {
+                self.mask_combine(builtin::Combine::AndNot, to, MaskRef::Full, x, span);
+                Value::Nothing
             }
             (Act::MaskCompare(how), [Arg::Mask(x), Arg::Mask(y), ..]) => {
                 num(self.mask_compare(how, x, y, span))
@@ -452,13 +465,12 @@ impl<'p> Lower<'p, '_, '_> {
                 num(self.prim(prim, [var, instance, Val::Const(0), Val::Const(0)], None, span))
             }
             (Act::CpuOnline, [Arg::Num(cpu, _), ..]) => {
-                let m = match self.p.globals.get(crate::decl::ONLINE_MASK) {
-                    Some(Global::Var(var)) => {
-                        MaskRef::Shared(Slot { var: *var, instance: Val::Const(0), word: Val::Const(0) })
-                    }
-                    Some(_) | None => MaskRef::Full,
-                };
-                num(self.mask_test(m, cpu, span))
+                let online = self.online_mask();
+                num(self.mask_test(online, cpu, span))
+            }
+            (Act::NumOnline, _) => {
+                let online = self.online_mask();
+                num(self.mask_weight(online, span))
             }
             (Act::Warn, [Arg::Num(cond, _), ..]) => {
                 self.prim(Prim::Warn, [cond, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
@@ -547,6 +559,16 @@ impl<'p> Lower<'p, '_, '_> {
         Ok(given)
     }
 
+    /// `cpu_online_mask`: every pCPU, where no text declares it.
+    fn online_mask(&self) -> MaskRef {
+        match self.p.globals.get(crate::decl::ONLINE_MASK) {
+            Some(Global::Var(var)) => {
+                MaskRef::Shared(Slot { var: *var, instance: Val::Const(0), word: Val::Const(0) })
+            }
+            Some(_) | None => MaskRef::Full,
+        }
+    }
+
     fn set_online(&mut self, cpu: Val, on: Val, span: Span) -> Lowered<Value> {
         let Some(Global::Var(var)) = self.p.globals.get(crate::decl::ONLINE_MASK) else {
             let fault = Fault::at(span, "every pCPU is online for good");
@@ -593,7 +615,7 @@ impl<'p> Lower<'p, '_, '_> {
         self.fail(fault.expected(format!("an argument of `{signature}`")))
     }
 
-    fn option(&mut self, options: i64, span: Span) -> Val {
+    pub(super) fn option(&mut self, options: i64, span: Span) -> Val {
         let dst = self.new_reg();
         self.push(Inst::Choose { dst, options: u8::try_from(options).unwrap_or(u8::MAX) }, span);
         Val::Reg(dst)

@@ -4,10 +4,13 @@ use svm_policy::{BinOp, Lock, Prim, RmwOp, Window};
 
 use super::call::Arg;
 use super::{Lower, Lowered, Value};
-use crate::ast::{Expr, GuardKind, LockType, Span, Type};
+use crate::ast::{Expr, GuardKind, IntType, LockType, Span, Type};
 use crate::builtin::{Act, Irqs};
 use crate::diag::Fault;
 use crate::ir::{Inst, Slot, V, Val};
+
+/// What a wait gives that a signal ended.
+const EINTR: i64 = 4;
 
 /// A lock as it is taken and given back.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,18 @@ impl<'p> Lower<'p, '_, '_> {
             (Act::Unlock(kind, irqs), [Arg::Lock(slot), flags, ..]) => {
                 self.give_back(Held { kind, slot: *slot, irqs, flags: flags.reg() }, span);
                 Value::Nothing
+            }
+            (Act::LockKillable, [Arg::Lock(slot), ..]) => {
+                let (signal, lock, after) = (self.new_block(), self.new_block(), self.new_block());
+                let result = self.new_reg();
+                let comes = self.option(2, span);
+                self.branch(comes, signal, lock, signal, span);
+                self.set(result, Val::Const(-EINTR), span);
+                self.jump(after, lock, span);
+                self.take(Held { kind: Lock::Mutex, slot: *slot, irqs: Irqs::Keep, flags: 0 }, span);
+                self.set(result, Val::Const(0), span);
+                self.jump(after, after, span);
+                Value::Num(Val::Reg(result), Type::Int(IntType::Int))
             }
             (Act::TryLock(kind), [Arg::Lock(slot), ..]) => truth(self.try_lock(kind, *slot, span)),
             (Act::IsLocked, [Arg::Lock(slot), ..]) => {
@@ -142,6 +157,7 @@ impl<'p> Lower<'p, '_, '_> {
             GuardKind::DownRead => (LockType::Rwsem, Lock::DownRead, Irqs::Keep),
             GuardKind::DownWrite => (LockType::Rwsem, Lock::DownWrite, Irqs::Keep),
         };
+        self.by_actor("guard", false, true, span)?;
         let value = self.value(lock)?;
         let slot = match value {
             Value::Lock(slot, found, true) if found == ty => slot,

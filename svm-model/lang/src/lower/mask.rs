@@ -1,6 +1,6 @@
 //! Operations on masks of pCPUs: word by word on shared ones, for nothing on local ones.
 
-use svm_policy::{BinOp, RmwOp, Shared, UnOp};
+use svm_policy::{BinOp, Prim, RmwOp, Shared, UnOp};
 
 use super::{Lower, MaskRef};
 use crate::ast::{Filter, Span};
@@ -68,7 +68,16 @@ impl Lower<'_, '_, '_> {
         self.new_word(0)
     }
 
+    /// Reports a number that is no pCPU's, where it may be one: what `cpumask_check()` warns of.
+    fn check_cpu(&mut self, cpu: Val, span: Span) {
+        let below = self.bin(BinOp::Lt, cpu, Val::Const(0), span);
+        let above = self.bin(BinOp::Ge, cpu, Val::Const(self.p.machine.pcpus), span);
+        let wrong = self.bin(BinOp::Or, below, above, span);
+        self.prim(Prim::Warn, [wrong, Val::Const(1), Val::Const(0), Val::Const(0)], None, span);
+    }
+
     pub(super) fn mask_test(&mut self, mask: MaskRef, cpu: Val, span: Span) -> Val {
+        self.check_cpu(cpu, span);
         match mask {
             MaskRef::Local(m) | MaskRef::Fixed(m) => self.calc(Calc::MaskTest(m, cpu), span),
             MaskRef::Full => Val::Const(1),
@@ -91,6 +100,7 @@ impl Lower<'_, '_, '_> {
         old: bool,
         span: Span,
     ) -> Val {
+        self.check_cpu(cpu, span);
         let slot = match mask {
             MaskRef::Fixed(_) | MaskRef::Full => return Val::Const(1),
             MaskRef::Local(m) => {
@@ -376,6 +386,7 @@ impl Lower<'_, '_, '_> {
             self.push(Inst::Set { dst: reg, calc }, span);
         }
         if shared.is_none() {
+            self.check_cpu(cpu, span);
             self.push(Inst::MaskPut { mask, bit: cpu, on: Val::Const(1) }, span);
         }
         MaskRef::Fixed(mask)

@@ -160,7 +160,9 @@ fn what_is_not_of_the_language_is_refused() {
         ("void f(void) { a: goto a; }", "endless"),
         ("void f(bool b) { while (1) { if (b) break; } }", "endless"),
         ("void f(void) { while (1) { bool x = true; if (x) continue; } }", "endless"),
-        ("void f(void) { any_of(0); }", "constant n"),
+        ("void f(void) { any_of(0); }", "`0` is no number of ways to choose from"),
+        ("void f(int n) { any_of(n); }", "expected a `constant n` from 1 to 255"),
+        ("void f(void) { any_of(256); }", "expected a `constant n` from 1 to 255"),
         ("void f(struct kvm *k) { k.x = 1; }", "no `.`"),
         ("void f(struct kvm *k) { *k = 1; }", "not followed"),
         ("void f(struct kvm *k) { k->x = 1; }", "no field"),
@@ -204,6 +206,50 @@ fn what_is_not_of_the_language_is_refused() {
         let shown = found.err().map(|d| text_of(&d)).unwrap_or_default();
         assert!(shown.contains(word), "{text}\nwanted: {word}\n{shown}");
     }
+}
+
+#[test]
+fn calls_that_multiply_are_refused_even_if_they_come_to_nothing() {
+    // Each function calls the next twice: 2^40 calls.
+    let mut text = "static void f0(void) { barrier(); }\n".to_owned();
+    for n in 1..=40 {
+        let _ = writeln!(text, "static void f{n}(void) {{ f{0}(); f{0}(); }}", n - 1);
+    }
+    let found = compile(
+        &[super::litmus(&format!("{text}void f(void) {{ f40(); }}"))],
+        &no_includes,
+        &["f"],
+        &config(2, 64),
+    );
+    let shown: String = found.unwrap_err().iter().map(|d| format!("{d}\n")).collect();
+    assert!(shown.contains("`f` is too large once its calls are inlined"), "{shown}");
+}
+
+#[test]
+fn a_wrong_number_of_objects_is_said_once() {
+    let text = "struct foo { int x; }; DEFINE_OBJECTS(struct foo, 65); struct foo *p;";
+    let found = compile(&[super::litmus(text)], &no_includes, &[], &config(2, 64)).unwrap_err();
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn guests_and_others_are_told_apart() {
+    let text = "int word; static void helper(void) { guest_read(P); }\n\
+        void guest(void) { guest_write(P); if (maybe()) helper(); WRITE_ONCE(word, 1); }\n\
+        void wrong_guest(void) { zap_spte(vm0, P); }\nvoid task(void) { helper(); }\nvoid fine(void) { free_page(P); }";
+    let asked = |entries: &[&str]| {
+        let guests = Some(vec!["guest".to_owned(), "wrong_guest".to_owned()]);
+        let found = compile(
+            &[super::litmus(text)],
+            &no_includes,
+            entries,
+            &crate::Config { guests, ..config(2, 64) },
+        );
+        found.err().unwrap_or_default().iter().map(|d| format!("{d}\n")).collect::<String>()
+    };
+    assert_eq!(asked(&["guest", "fine"]), "");
+    assert!(asked(&["wrong_guest"]).contains("a guest cannot call `zap_spte`"));
+    assert!(asked(&["task"]).contains("only a guest can call `guest_read`"));
 }
 
 #[test]

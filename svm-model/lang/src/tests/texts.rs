@@ -52,6 +52,7 @@ fn build(policy: &str, name: &str, pcpus: u16, word_bits: u8) -> Code {
         pages: 1,
         word_bits,
         store_buffers: false,
+        guests: None,
         constants: vec![
             ("P".to_owned(), Type::Ref(Object::Page), 0),
             ("vm0".to_owned(), Type::Ref(Object::Vm), 0),

@@ -29,6 +29,7 @@ fn program(role: Role, text: &str, entries: &[&str], pcpus: usize) -> Program {
         pages: 1,
         word_bits: 64,
         store_buffers: false,
+        guests: None,
         constants: Vec::new(),
         defines: Vec::new(),
     };
