@@ -66,7 +66,7 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
         ));
     }
     let steps = file.steps_for(&machine).map_err(wrong)?;
-    let told = machine.tell(&steps).map_err(|e| {
+    let told = machine.tell_of(file.event, &steps).map_err(|e| {
         let line = e.step.checked_sub(1).and_then(|i| file.steps.get(i)).map_or(0, |s| s.0);
         wrong((line, format!("step {}: {}", e.step, e.message)))
     })?;
@@ -95,7 +95,7 @@ fn replay_token(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failure> {
     }
     let mut explorer = Explorer::new(&machine).ok_or_else(other)?;
     let steps = explorer.unpacked(&token.schedule, token.steps).ok_or_else(other)?;
-    let told = machine.tell(&steps).map_err(|_| other())?;
+    let told = machine.tell_of(token.event, &steps).map_err(|_| other())?;
     let file = ScheduleFile {
         litmus: litmus.clone(),
         policy: policy.clone(),

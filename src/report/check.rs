@@ -174,6 +174,9 @@ impl Text {
         }
         let searched = match report.bound {
             None if report.switches.as_ref().is_some_and(|s| !s.all) => "all within the switches".to_owned(),
+            None if report.verdict == Verdict::Violated && !report.whole => {
+                "then each event that is asked about was met".to_owned()
+            }
             None => "all there are".to_owned(),
             Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
         };
@@ -187,7 +190,11 @@ impl Text {
                 report.depth
             ));
             if report.verdict == Verdict::Holds && !report.asked_ends {
-                say("whether each task can always end was not asked: not all states are in memory");
+                say(if report.switches.is_some() {
+                    "whether each task can always end is not asked where switches are limited"
+                } else {
+                    "whether each task can always end was not asked: not all states are in memory"
+                });
             }
             if report.permutations > 1 {
                 say(&format!(

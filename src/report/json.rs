@@ -86,6 +86,10 @@ pub(crate) struct Check<'a> {
     states: u32,
     transitions: u64,
     depth: u32,
+    /// Whether these are all states that can be reached.
+    whole: bool,
+    /// Whether it was asked if each task can always end.
+    asked_ends: bool,
     /// States that differ by one of these count as one.
     #[serde(skip_serializing_if = "Option::is_none")]
     permutations: Option<usize>,
@@ -121,7 +125,17 @@ impl<'a> Check<'a> {
     /// A case; with what was expected if it is one of `test`'s.
     pub(crate) fn of(checked: &'a Checked, test: bool) -> Check<'a> {
         let report = &checked.report;
-        let steps = |story: &'a [StoryStep]| story.iter().map(Step::of).collect::<Vec<_>>();
+        let steps = |e: &'a workloads::check::Counterexample| {
+            let mut steps: Vec<Step<'_>> = e.story.iter().map(Step::of).collect();
+            // Of a deadlock and a hung task the state is the event, not a step.
+            if let Some(last) =
+                steps.last_mut().filter(|s| s.events.iter().all(|s| s.event != e.event.name()))
+            {
+                let (event, victim) = (e.event.name(), e.victim.name());
+                last.events.push(StepEvent { event, victim, text: e.event.meaning() });
+            }
+            steps
+        };
         Check {
             schema: "sevsim.check/1",
             litmus: &checked.litmus,
@@ -133,10 +147,12 @@ impl<'a> Check<'a> {
             met: test.then(|| checked.met()),
             events: report.events.iter().map(|e| e.event.name()).collect(),
             victims: report.events.iter().map(|e| (e.event.name(), e.victim.name())).collect(),
-            stories: report.events.iter().map(|e| (e.event.name(), steps(&e.story))).collect(),
+            stories: report.events.iter().map(|e| (e.event.name(), steps(e))).collect(),
             states: report.states,
             transitions: report.transitions,
             depth: report.depth,
+            whole: report.whole,
+            asked_ends: report.asked_ends,
             permutations: Some(report.permutations).filter(|n| *n > 1),
             bound: report.bound.map(bound_name),
             sometimes: report.sometimes.iter().map(|(twin, at)| (twin.name(), *at)).collect(),
@@ -151,7 +167,7 @@ impl<'a> Check<'a> {
                 states: &s.states,
                 exhaustive: s.all,
             }),
-            trace: report.events.first().map_or(Vec::new(), |e| steps(&e.story)),
+            trace: report.events.first().map_or(Vec::new(), steps),
         }
     }
 }

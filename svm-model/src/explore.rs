@@ -131,6 +131,12 @@ impl<'a> Explorer<'a> {
         self.switches = Some(Switches { most, cut: false });
     }
 
+    /// Whether searches have a limit of switches.
+    #[must_use]
+    pub fn limits_switches(&self) -> bool {
+        self.switches.is_some()
+    }
+
     /// Whether the limit of switches left out an order of steps in the last search.
     #[must_use]
     pub fn left_out(&self) -> bool {
@@ -326,13 +332,15 @@ impl<'a> Explorer<'a> {
         !progress && !self.student.machine.finished(&store)
     }
 
-    /// Whether steps from the start come back to a state that they passed, though some task has not ended that should.
+    /// Whether steps from the start come back to a state that they passed, though some task has not ended that should, or
+    /// lead to where such a task does not end though each who can goes on in turn.
     pub fn hung_after(&mut self, steps: &[ScheduledStep]) -> bool {
         let start = self.start();
         let Some(mut told) = self.follow(&start, steps) else { return false };
         let Some((mut last, _)) = told.pop() else { return false };
         let passed = last == start || told.iter().any(|(state, _)| *state == last);
-        passed && !self.student.machine.returned(&Packed { words: &mut last, layout: &self.positions })
+        let returned = self.student.machine.returned(&Packed { words: &mut last, layout: &self.positions });
+        !returned && (passed || self.round_and_round(steps).is_some())
     }
 
     /// What goes on for ever after some steps, each who can making one in turn, until a state comes back. None if every

@@ -138,6 +138,23 @@ impl Machine {
         Ok(story)
     }
 
+    /// The same, of a schedule that leads to an event, which may be about where it leads and not about a step.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::tell`].
+    pub fn tell_of(
+        &self,
+        event: EventKind,
+        schedule: &[ScheduledStep],
+    ) -> Result<Vec<StoryStep>, ReplayError> {
+        let mut story = self.tell(schedule)?;
+        if let Some(last) = story.last_mut().filter(|s| s.cause.is_none() && event == EventKind::HungTask) {
+            last.cause = Some("no order of steps leads from here to the end of every task.".to_owned());
+        }
+        Ok(story)
+    }
+
     /// The pCPU that a step of the caches or of a page's next owner is about.
     fn near(&self, what: Option<What>) -> Option<u16> {
         let core_of = &self.spec.core_of;

@@ -119,6 +119,8 @@ pub struct CheckReport {
     pub state_bytes: usize,
     /// States that differ by one of so many permutations of things treated alike count as one; 1: each counts.
     pub permutations: usize,
+    /// Whether the search went to the end of the space; else it ended once each event asked about was met, or at a bound.
+    pub whole: bool,
     /// Whether it was asked if a task can end up hung, which takes all states in memory, and no other event.
     pub asked_ends: bool,
     /// What should happen on some way, lest the verdict say nothing; and after how many steps it first did.
@@ -157,6 +159,7 @@ impl CheckReport {
             bound: None,
             state_bytes: 0,
             permutations: 1,
+            whole: false,
             asked_ends: false,
             sometimes: Vec::new(),
             assumptions: Vec::new(),
@@ -376,7 +379,7 @@ impl CheckCase<'_> {
     }
 
     /// Whether an error says only that this test, policy, kernel and part do not belong together, and not that a text is
-    /// wrong: the kernel does not ask the policy, it or the part has no such guests, or the test sets a `#define` of
+    /// wrong: the kernel does not ask the policy, does not have what the actors call, it or the part has no such guests, or the test sets a `#define` of
     /// another policy than this.
     #[must_use]
     pub fn refused_by(&self, error: &CheckError) -> bool {
@@ -386,6 +389,7 @@ impl CheckCase<'_> {
             d.refuses_policy()
                 || d.message.contains(NO_GUESTS)
                 || d.message.contains(NO_RMP)
+                || d.lacks_function()
                 || other && d.lacks_define().is_some_and(|name| !self.given(name))
         })
     }
@@ -514,7 +518,9 @@ impl CheckCase<'_> {
         let every = EventKind::ALL.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e));
         let stop_at_any = if any { every } else { 0 };
         let dir = search.disk.as_ref().map(|disk| disk.dir.clone());
+        // What a limit of switches leaves out may be the way to an end.
         let ends = Some(Ends { goal: goal_of(EventKind::HungTask), unless: every });
+        let ends = ends.filter(|_| !explorer.limits_switches());
         let mut search = Search { stop_at, stop_at_any, ends, ..search };
         let reductions = self.litmus.reductions();
         explorer.reduce(reductions);
@@ -559,6 +565,7 @@ impl CheckCase<'_> {
             bound: explored.bound,
             state_bytes: explorer.state_bytes(),
             permutations: explorer.permutations(),
+            whole: explored.whole,
             asked_ends: explored.asked_ends,
             sometimes,
             assumptions: machine.spec().assumptions.names(),
@@ -608,6 +615,7 @@ impl CheckCase<'_> {
             }),
             state_bytes: explorer.state_bytes(),
             permutations: 1,
+            whole: false,
             asked_ends: false,
             sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
             assumptions: machine.spec().assumptions.names(),
@@ -643,7 +651,7 @@ impl CheckCase<'_> {
             let ended = || CheckError::Story(steps_before, "a task that can never end does end".to_owned());
             schedule.extend(explorer.round_and_round(&schedule).ok_or_else(ended)?);
         }
-        let story = machine.tell(&schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
+        let story = machine.tell_of(event, &schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
         let last = story.last().map_or(&[][..], |step| &step.events[..]);
         let victim = last.iter().find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);
         Ok(Counterexample { event, victim, schedule, story })

@@ -177,6 +177,8 @@ pub struct Explored {
     pub memory: u64,
     /// Each goal's first time.
     pub reached: Vec<Reached>,
+    /// Whether every reachable state was expanded.
+    pub whole: bool,
     /// Whether [`Search::ends`] was asked: not if the search ended early, and not if states are on the disk.
     pub asked_ends: bool,
     /// What the disk said, if it failed.
@@ -210,6 +212,7 @@ impl Explored {
             bound: Some(Bound::Disk),
             memory: 0,
             reached: Vec::new(),
+            whole: false,
             asked_ends: false,
             error: Some(error),
         }

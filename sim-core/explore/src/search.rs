@@ -205,7 +205,17 @@ impl Search<'_> {
             goals.reached.extend(first_without(&mut workers, &space, goal));
         }
         let (asked_ends, reached) = (ends.is_some(), goals.reached);
-        Explored { states: Box::new(space), transitions, depth, bound, memory, reached, asked_ends, error }
+        Explored {
+            states: Box::new(space),
+            transitions,
+            depth,
+            bound,
+            memory,
+            reached,
+            whole,
+            asked_ends,
+            error,
+        }
     }
 
     /// What of the memory is for the states and the lists.

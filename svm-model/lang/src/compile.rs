@@ -6,7 +6,7 @@ use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 use crate::ast::Span;
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
-use crate::diag::{Diag, Fault, nearest, resolve};
+use crate::diag::{Diag, Fault, NO_FUNCTION, nearest, resolve};
 use crate::include::{self, Find, Texts};
 use crate::ir::{Calc, Class, End, Flow, Inst, LocalMask, Slot, V, Val};
 use crate::live;
@@ -180,14 +180,13 @@ fn not_in_this_kernel(
     let mut told = Vec::new();
     for unit in units {
         for (inst, _) in unit.flow.blocks.iter().flat_map(|b| &b.insts) {
-            let Inst::Prim { prim: Prim::Warn, args: [_, Val::Const(number @ 1..), ..], .. } = inst else {
+            let Inst::Prim { prim: Prim::Warn, args: [_, _, Val::Const(number @ 1..), _], .. } = inst else {
                 continue;
             };
             let found = usize::try_from(*number - 1).ok().and_then(|i| build_bugs.get(i));
             if let Some((func, span)) = found.filter(|(_, span)| !told.contains(span)) {
                 told.push(*span);
-                let message =
-                    format!("this kernel has no `{}`, which `{}` calls", name(*func), name(unit.func));
+                let message = format!("{NO_FUNCTION}{}`, which `{}` calls", name(*func), name(unit.func));
                 faults.push(
                     Fault::at(*span, message).expected("not to be reached").help("take another kernel"),
                 );

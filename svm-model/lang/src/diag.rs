@@ -30,6 +30,9 @@ pub struct Diag {
     pub help: Option<String>,
 }
 
+/// How it is said that a kernel does not have what an actor calls.
+pub(crate) const NO_FUNCTION: &str = "this kernel has no `";
+
 /// What is said of a policy's function that the kernel defines itself.
 pub(crate) const NO_HOOK: &str = "is no hook of this kernel";
 
@@ -41,6 +44,12 @@ impl Diag {
     #[must_use]
     pub fn lacks_define(&self) -> Option<&str> {
         self.message.split_once(NO_DEFINE)?.1.strip_suffix('`')
+    }
+
+    /// Whether it says that a kernel does not have a function that an actor calls, rather than that a text is wrong.
+    #[must_use]
+    pub fn lacks_function(&self) -> bool {
+        self.message.starts_with(NO_FUNCTION)
     }
 
     /// Whether it says that the policy has no place in the kernel, rather than that a text is wrong.

@@ -97,4 +97,18 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "host-reads-old-line",
     "received-over-clean-lines",
     "kexec-leaves-lines",
+    "trylock-spun-for",
 );
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_file_of_the_corpus_is_built_in() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("litmus");
+        let names =
+            std::fs::read_dir(folder).expect("the corpus").map(|entry| entry.expect("a file").file_name());
+        let names = names.map(|name| name.to_string_lossy().trim_end_matches(".litmus").to_owned());
+        let missing: Vec<String> = names.filter(|name| !super::BUILTIN.iter().any(|b| b.0 == name)).collect();
+        assert!(missing.is_empty(), "not in the list: {missing:?}");
+    }
+}

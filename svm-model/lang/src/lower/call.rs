@@ -480,7 +480,7 @@ impl<'p> Lower<'p, '_, '_> {
                 let func = self.frames.last().map_or(0, |f| f.func);
                 self.s.build_bugs.push((func, span));
                 let number = i64::try_from(self.s.build_bugs.len()).unwrap_or(i64::MAX);
-                let args = [Val::Const(1), Val::Const(number), Val::Const(0), Val::Const(0)];
+                let args = [Val::Const(1), Val::Const(0), Val::Const(number), Val::Const(0)];
                 self.prim(Prim::Warn, args, None, span);
                 Value::Nothing
             }
