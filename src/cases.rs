@@ -192,9 +192,21 @@ impl Cases {
         Cases { way, ..self }
     }
 
-    /// The same cases, held to what the tests expect of other kernels and policies.
-    pub(crate) fn expecting_as(mut self, names: &[String]) -> Result<Cases, Failure> {
+    /// The same cases, held to what the tests expect of other kernels and policies. Whether a kernel and a policy are
+    /// named that can be.
+    pub(crate) fn expecting_as(
+        mut self,
+        names: &[String],
+        (kernel, policy): (bool, bool),
+    ) -> Result<Cases, Failure> {
         let expected_as = names::expected_as(names)?;
+        let lacking = [(&expected_as.kernel, kernel, "kernel"), (&expected_as.policy, policy, "policy")];
+        if let Some((name, _, what)) = lacking.iter().find(|(name, named, _)| name.is_some() && !named) {
+            return Err(Failure::input(format!(
+                "--expect-as: `{}` is a {what}, and no --{what} names one that is to be held to what is expected of it",
+                name.as_deref().unwrap_or_default()
+            )));
+        }
         for litmus in &mut self.litmus {
             *litmus = litmus.clone().with_expectations_of(expected_as.clone());
         }

@@ -9,7 +9,8 @@ use crate::report::{json, verdicts};
 /// Does it.
 pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
     let litmus: &[String] = if args.all { &[] } else { &args.litmus };
-    let cases = Cases::read(litmus, &args.cases)?.expecting_as(&args.expect_as)?;
+    let named = (args.cases.search.about.kernel.is_some(), !args.cases.policies.is_empty());
+    let cases = Cases::read(litmus, &args.cases)?.expecting_as(&args.expect_as, named)?;
     let mut exit = Exit::Done;
     let mut all: Vec<Checked> = Vec::new();
     let mut nothing = true;

@@ -265,6 +265,9 @@ fn a_kernel_and_a_policy_of_the_users_are_held_to_what_is_expected_of_built_in_o
     with(&["--expect-as", "all-wbinvd"]).ends(3);
     with(&["--expect-as", "all-wbinvd", "--expect-as", "no-flush"]).ends(2).says(&["are alike"]);
     with(&["--expect-as", "no-flsh"]).ends(2).says(&["--expect-as", "did you mean `no-flush`?"]);
+    for (name, what) in [("linux-6.17", "--kernel"), ("no-flush", "--policy")] {
+        sevsim(&["test", "two-flushers", "--expect-as", name]).ends(2).says(&[name, what]);
+    }
 }
 
 #[test]

@@ -187,6 +187,21 @@ fn random_walks_find_what_a_search_finds_and_never_prove() {
 }
 
 #[test]
+fn a_task_that_can_never_end_is_told_and_replayed() {
+    let base = ["check", "trylock-spun-for:irqs-off", "--policy", "no-flush", "--part", "rome"];
+    let text = sevsim(&base).ends(3).out;
+    assert!(text.contains(">>> hung-task") && text.contains("sleeps and spins can never end"), "{text}");
+    let json = sevsim(&[&base[..], &["--format", "json"]].concat()).ends(3).json();
+    assert_eq!((&json[0]["whole"], &json[0]["asked_ends"]), (&true.into(), &true.into()));
+    let trace = json[0]["trace"].as_array().expect("a list");
+    assert_eq!(trace[trace.len() - 1]["events"][0]["event"], "hung-task");
+    let token = json[0]["token"].as_str().expect("a token");
+    let again = sevsim(&["replay", token]).ends(0).out;
+    assert!(again.contains("sleeps and spins can never end"), "{again}");
+    sevsim(&[&["check", "trylock-spun-for:irqs-on"], &base[2..]].concat()).ends(0);
+}
+
+#[test]
 fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_out() {
     let base = ["check", "two-flushers", "--part", "rome", "--format", "json"];
     let broken = [&base[..], &["--policy", "clear-remark", "--switches", "2"]].concat();
@@ -205,6 +220,10 @@ fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_ou
         (&"not-exhaustive".into(), &false.into())
     );
     assert!(sevsim(&[&base[..4], &safe].concat()).ends(5).out.contains("Not exhaustive"));
+
+    // What is left out may be how a task ends: that is not asked.
+    let ends = ["check", "reclaim-one-vcpu", "--part", "rome", "--policy", "all-wbinvd", "--switches", "3"];
+    sevsim(&ends).ends(5).says(&[]);
 
     // With enough of them nothing is left out, and the answer is the search's.
     let args = ["check", "store-buffering-fenced", "--switches", "60000", "--format", "json"];
