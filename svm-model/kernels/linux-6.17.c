@@ -326,11 +326,11 @@ void vcpu_thread(struct kvm_vcpu *vcpu)
 
 static void kvm_mmu_notifier_start(struct kvm *kvm, struct page *page, int event)
 {
-	bool found;
+	/* The slots are walked under SRCU; mmu_lock is taken at the first one found. */
+	bool found = kvm_memslot_found(kvm, page);
 
 	write_lock(&kvm->mmu_lock);
 	atomic_inc(&kvm->mmu_invalidate_in_progress);
-	found = kvm_memslot_found(kvm, page);
 	if (found && zap_spte(kvm, page))
 		kvm_flush_remote_tlbs(kvm);
 	write_unlock(&kvm->mmu_lock);

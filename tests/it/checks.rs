@@ -100,6 +100,8 @@ fn json_of_a_check_has_the_fixed_fields() {
         "states",
         "transitions",
         "depth",
+        "whole",
+        "asked_ends",
         "assumptions",
         "sometimes",
         "memory_model",

@@ -209,7 +209,7 @@ fn few_switches_find_what_a_search_finds_and_prove_only_when_nothing_was_left_ou
     assert_eq!(json[0]["verdict"], "violated");
     // Without a switch each flusher runs until it waits: five steps more than the shortest story of all.
     assert_eq!(json[0]["switches"]["states"].as_array().expect("a list").len(), 1);
-    assert_eq!(json[0]["trace"].as_array().expect("a list").len(), 38);
+    assert_eq!(json[0]["trace"].as_array().expect("a list").len(), 40);
     let token = json[0]["token"].as_str().expect("a token");
     assert_eq!(sevsim(&["replay", token, "--format", "json"]).ends(0).json()[0]["trace"], json[0]["trace"]);
 

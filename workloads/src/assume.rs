@@ -224,7 +224,8 @@ fn flush_first(text: &str, ast: &Ast) -> Vec<Edit> {
     let mut edits = Vec::new();
     edit::blocks(ast, &mut |within, block| {
         let whole = edit::covered(text, block.span).starts_with('{') && block.stmts.len() > 1;
-        let (Some(first), Some(last)) = (block.stmts.first(), block.stmts.last()) else { return };
+        let first = block.stmts.iter().find(|s| !matches!(s.kind, StmtKind::Decl(_)));
+        let (Some(first), Some(last)) = (first, block.stmts.last()) else { return };
         let StmtKind::If { cond, .. } = &last.kind else { return };
         if within == "kvm_mmu_notifier_start" && whole && edit::covered(text, cond.span).contains("FLUSH_ON")
         {
