@@ -2,7 +2,6 @@
 //! over random programs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 
 use proptest::prelude::*;
 use sim_explore::{Explored, Limits, Search};
@@ -399,32 +398,5 @@ proptest! {
         }
         let machine = machine(&format!("+++\n{front}+++\n{body}"), KERNEL, STICKY);
         compare(&body, &machine, 20_000);
-    }
-}
-
-/// The figure of `docs/EXPLORER.md`, and of any other model: `LITMUS`, `KERNEL` and `POLICY` are files.
-#[test]
-#[ignore = "takes minutes and prints figures"]
-fn figure() {
-    let read = |var: &str| std::env::var(var).ok().map(|file| std::fs::read_to_string(file).unwrap());
-    let litmus = read("LITMUS").unwrap_or_else(|| alike(4, 2, true));
-    let (kernel, policy) = (read("KERNEL"), read("POLICY"));
-    let machine = machine(&litmus, kernel.as_deref().unwrap_or(KERNEL), policy.as_deref().unwrap_or(STICKY));
-    let states = std::env::var("STATES").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000_000);
-    for (name, reductions) in
-        [("both", BOTH), ("symmetry", SYMMETRY), ("partial order", PARTIAL_ORDER), ("none", Reductions::NONE)]
-    {
-        let began = std::time::Instant::now();
-        let (explored, permutations) = searched(&machine, reductions, states);
-        let line = format!(
-            "{name}: {} states, {} transitions, depth {}, {permutations} permutations, bound {:?}, {} MiB, {:.1?}",
-            explored.states(),
-            explored.transitions,
-            explored.depth,
-            explored.bound,
-            explored.memory >> 20,
-            began.elapsed()
-        );
-        writeln!(std::io::stdout(), "{line}").unwrap();
     }
 }
