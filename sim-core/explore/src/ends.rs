@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::expand::Worker;
 use crate::space::{Batch, Space};
 use crate::table::{SHARDS, Shard, id, index_of, shard_of};
-use crate::{Model, Reached};
+use crate::{Bound, Model, Reached};
 
 /// States that a thread takes at a time.
 const PIECE: usize = 1 << 10;
@@ -49,16 +49,21 @@ type Place = (usize, u32);
 type Piece = (usize, Vec<u32>);
 
 /// The first state, in the order of the search, from which no end can be reached; all of whose states are in memory.
+///
+/// # Errors
+///
+/// What `late` says, if it ended the question.
 pub(crate) fn first_without<const W: usize, M: Model<W>>(
     workers: &mut [Worker<'_, M>],
     space: &Space<W>,
     goal: u32,
-) -> Option<Reached> {
+    late: &(impl Fn() -> Result<(), Bound> + Sync),
+) -> Result<Option<Reached>, Bound> {
     let good = Good::new(&space.shards);
     if let (Some(worker), Some(dead_ends)) = (workers.first_mut(), &space.dead_ends)
-        && are_good(worker, space, dead_ends, &good)
+        && are_good(worker, space, dead_ends, &good, late)?
     {
-        return None;
+        return Ok(None);
     }
     let shards: Vec<usize> = (0..SHARDS).collect();
     each(workers, &shards, |worker, shard| {
@@ -70,6 +75,7 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
     });
     let mut left: Vec<(usize, Vec<Piece>)> = Vec::new();
     for level in (0..space.levels.len()).rev() {
+        late()?;
         let open = pieces((0..SHARDS).map(|shard| (shard, space.level_of(level, shard))), &good);
         let open = lead(workers, space, open, &good);
         if !open.is_empty() {
@@ -92,6 +98,7 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
         };
         let before = count(&left);
         for (_, open) in &mut left {
+            late()?;
             *open = lead(workers, space, std::mem::take(open), &good);
         }
         left.retain(|(_, open)| !open.is_empty());
@@ -99,10 +106,12 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
             break;
         }
     }
-    let (level, open) = left.last()?;
-    let (shard, states) = open.first()?;
-    let state = id(u32::try_from(*shard).ok()?, *states.first()?);
-    Some(Reached { goal, state, transition: None, depth: u32::try_from(*level).unwrap_or(u32::MAX) })
+    let first = left.last().and_then(|(level, open)| {
+        let (shard, states) = open.first()?;
+        let state = id(u32::try_from(*shard).ok()?, *states.first()?);
+        Some(Reached { goal, state, transition: None, depth: u32::try_from(*level).unwrap_or(u32::MAX) })
+    });
+    Ok(first)
 }
 
 /// Whether all of the search's dead ends are good, as far as the first ways on from them that are looked at tell.
@@ -111,7 +120,8 @@ fn are_good<const W: usize, M: Model<W>>(
     space: &Space<W>,
     dead_ends: &[u32],
     good: &Good,
-) -> bool {
+    late: &impl Fn() -> Result<(), Bound>,
+) -> Result<bool, Bound> {
     let mut left: Vec<Place> = Vec::new();
     for state in dead_ends {
         let (shard, index) = (shard_of(*state), index_of(*state));
@@ -125,7 +135,12 @@ fn are_good<const W: usize, M: Model<W>>(
     let mut batch = Batch::new();
     loop {
         let before = left.len();
+        let mut in_time = Ok(());
         left.retain(|state| {
+            in_time = in_time.and_then(|()| late());
+            if in_time.is_err() {
+                return true;
+            }
             let next: Vec<Place> = batch.next_of(worker, space, *state, |next| next.collect());
             let found = next.into_iter().any(|next| leads_on(worker, space, &mut batch, next, good));
             if found {
@@ -133,8 +148,9 @@ fn are_good<const W: usize, M: Model<W>>(
             }
             !found
         });
+        in_time?;
         if left.is_empty() || left.len() == before {
-            return left.is_empty();
+            return Ok(left.is_empty());
         }
     }
 }
@@ -209,6 +225,7 @@ fn lead<const W: usize, M: Model<W>>(
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet, VecDeque};
+    use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::*;
 
@@ -327,6 +344,32 @@ mod tests {
             let good = Search { ends, ..Search::default() }.run(&mut [graph]);
             assert!(good.asked_ends && good.reached.is_empty());
         }
+    }
+
+    /// A graph in which somebody interrupts the search once it is asked what an end is.
+    struct Interrupting<'f>(Graph, &'f AtomicBool);
+
+    impl Model<1> for Interrupting<'_> {
+        fn initial(&self) -> [u64; 1] {
+            self.0.initial()
+        }
+        fn expand(&mut self, state: &[u64; 1], emit: impl FnMut(&[u64; 1], u64)) -> u64 {
+            self.0.expand(state, emit)
+        }
+        fn is_end(&self, state: &[u64; 1]) -> bool {
+            self.1.store(true, Ordering::Relaxed);
+            self.0.is_end(state)
+        }
+    }
+
+    #[test]
+    fn the_question_ends_when_it_is_interrupted() {
+        let flag = AtomicBool::new(false);
+        let search =
+            Search { ends: Some(Ends { goal: 7, unless: 0 }), interrupted: Some(&flag), ..Search::default() };
+        let explored = search.run(&mut [Interrupting(line(9, 2, false), &flag)]);
+        assert_eq!((explored.bound, explored.asked_ends), (Some(Bound::Interrupted), false));
+        assert!(explored.whole && explored.reached.is_empty());
     }
 
     #[test]

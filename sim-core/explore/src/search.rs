@@ -192,6 +192,24 @@ impl Search<'_> {
             expanded += u64::from(sizes);
         };
         let memory = in_use(&space, &batches);
+        let ends = self.ends.filter(|ends| goals.seen & ends.unless == 0);
+        let ends = ends.filter(|_| whole && error.is_none() && space.frozen.is_empty());
+        let mut asked_ends = false;
+        if let Some(Ends { goal, .. }) = ends {
+            let interrupted = self.interrupted;
+            let late = || match until {
+                _ if interrupted.is_some_and(|i| i.load(Ordering::Relaxed)) => Err(Bound::Interrupted),
+                Some((end, time)) if Instant::now() >= end => Err(Bound::Time(time)),
+                _ => Ok(()),
+            };
+            match first_without(&mut workers, &space, goal, &late) {
+                Ok(first) => {
+                    asked_ends = true;
+                    goals.reached.extend(first);
+                }
+                Err(met) => bound = Some(met),
+            }
+        }
         if let (Some(disk), None) = (&disk, &error) {
             let place = Place { transitions, expanded, depth, at: cutter.at, reached: goals.reached.clone() };
             error = match bound {
@@ -199,12 +217,7 @@ impl Search<'_> {
                 None => checkpoint::remove(&disk.dir, space.frozen.len()).err(),
             };
         }
-        let ends = self.ends.filter(|ends| goals.seen & ends.unless == 0);
-        let ends = ends.filter(|_| whole && error.is_none() && space.frozen.is_empty());
-        if let Some(Ends { goal, .. }) = ends {
-            goals.reached.extend(first_without(&mut workers, &space, goal));
-        }
-        let (asked_ends, reached) = (ends.is_some(), goals.reached);
+        let reached = goals.reached;
         Explored {
             states: Box::new(space),
             transitions,
