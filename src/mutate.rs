@@ -159,7 +159,7 @@ fn fate(
         match (report.events.first(), report.bound) {
             (Some(first), _) => {
                 let event = first.event.name().to_owned();
-                return Ok(Fate::Killed { by, event, steps: first.story.len() });
+                return Ok(Fate::Killed { by, event, steps: first.schedule.len() });
             }
             (None, Some(bound)) => open = Some(bound_name(bound)),
             (None, None) => {}

@@ -119,10 +119,8 @@ fn show(
     out: &mut Output,
 ) -> Exit {
     let shown = told.iter().any(|s| s.events.iter().any(|e| e.0.kind == file.event))
-        || Explorer::new(machine).is_some_and(|mut explorer| {
-            (file.event == EventKind::Deadlock && explorer.deadlocked_after(steps))
-                || (file.event == EventKind::HungTask && explorer.hung_after(steps))
-        });
+        || (file.event == EventKind::Deadlock
+            && Explorer::new(machine).is_some_and(|mut explorer| explorer.deadlocked_after(steps)));
     match format {
         Format::Table => out.print(&in_words(file, told, shown, out.width())),
         Format::Json => out.print(&json::line(&Replay {

@@ -56,7 +56,7 @@ pub(crate) fn table(found: &Assumed, stories: Stories, width: usize) -> String {
         text.push_str(&styled("It needs each of these:\n", style::strong()));
         let wide = found.necessary.iter().map(|n| columns(&n.guarantee.name())).max().unwrap_or(0);
         for n in &found.necessary {
-            let (name, steps) = (n.guarantee.name(), plural(n.broken.story.len(), "step"));
+            let (name, steps) = (n.guarantee.name(), plural(n.broken.schedule.len(), "step"));
             text.push_str(&format!("  {}  {}\n", pad(&name, wide, false), n.guarantee.meaning()));
             let broken = format!("else {} in {steps}, in {}", n.broken.event.name(), n.litmus);
             text.push_str(&format!("  {}  {broken}\n", " ".repeat(wide)));
@@ -152,7 +152,7 @@ impl<'a> Json<'a> {
                     guarantee: n.guarantee.name(),
                     litmus: &n.litmus,
                     event: n.broken.event.name(),
-                    steps: n.broken.story.len(),
+                    steps: n.broken.schedule.len(),
                     trace: if traces { n.broken.story.iter().map(Step::of).collect() } else { Vec::new() },
                 })
                 .collect(),
@@ -181,7 +181,7 @@ pub(crate) fn csv(found: &Assumed) -> String {
             needed.is_some().to_string(),
             needed.map_or(String::new(), |n| n.litmus.clone()),
             needed.map_or(String::new(), |n| n.broken.event.name().to_owned()),
-            needed.map_or(String::new(), |n| n.broken.story.len().to_string()),
+            needed.map_or(String::new(), |n| n.broken.schedule.len().to_string()),
         ]));
     }
     text

@@ -74,14 +74,14 @@ impl Text {
         let mut text = match after {
             Some(_) => {
                 let name = styled(event.event.name(), style::bad());
-                let steps = plural(event.story.len(), "step");
+                let steps = plural(event.schedule.len(), "step");
                 format!(" {name}, {steps}: {}\n", event.event.meaning())
             }
             None => String::new(),
         };
         text.push_str(&story::tell(&event.story, from, self.width));
-        if event.story.last().is_none_or(|s| s.events.iter().all(|e| e.0.kind != event.event)) {
-            // A state is the event, not a step: a deadlock.
+        if event.story.iter().flat_map(|s| &s.events).all(|e| e.0.kind != event.event) {
+            // A state is the event, not a step: a deadlock, or the start.
             text.push_str(&story::state_event(
                 event.event.name(),
                 event.event.meaning(),
@@ -125,7 +125,7 @@ impl Text {
         say(&checked.description);
         match (report.verdict, report.events.first()) {
             (Verdict::Violated, Some(first)) => {
-                let steps = plural(first.story.len(), "step");
+                let steps = plural(first.schedule.len(), "step");
                 say(&format!("{}: {}", first.event.name(), first.event.meaning()));
                 match (&report.walked, &report.switches) {
                     (Some(_), _) => say(&format!("a way there, perhaps not the shortest: {steps}")),
@@ -138,7 +138,7 @@ impl Text {
                         say(&format!("shortest way there {switches}: {steps}"));
                     }
                     (None, None) if first.event == EventKind::HungTask => {
-                        say(&format!("shortest way to where no end is in reach, and once round: {steps}"));
+                        say(&format!("shortest way to where no end is in reach: {steps}"));
                     }
                     (None, None) => say(&format!("shortest way there: {steps}")),
                 }
@@ -167,7 +167,7 @@ impl Text {
             .events
             .iter()
             .skip(1)
-            .map(|e| format!("{} in {}", e.event.name(), plural(e.story.len(), "step")))
+            .map(|e| format!("{} in {}", e.event.name(), plural(e.schedule.len(), "step")))
             .collect();
         if !others.is_empty() {
             say(&format!("also reachable: {}", others.join(", ")));

@@ -127,10 +127,9 @@ impl<'a> Check<'a> {
         let report = &checked.report;
         let steps = |e: &'a workloads::check::Counterexample| {
             let mut steps: Vec<Step<'_>> = e.story.iter().map(Step::of).collect();
-            // Of a deadlock and a hung task the state is the event, not a step.
-            if let Some(last) =
-                steps.last_mut().filter(|s| s.events.iter().all(|s| s.event != e.event.name()))
-            {
+            // Of a deadlock the state is the event, not a step; and a task may be hung from the start.
+            let told = e.story.iter().flat_map(|s| &s.events).any(|(told, _)| told.kind == e.event);
+            if let Some(last) = steps.last_mut().filter(|_| !told) {
                 let (event, victim) = (e.event.name(), e.victim.name());
                 last.events.push(StepEvent { event, victim, text: e.event.meaning() });
             }

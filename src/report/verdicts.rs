@@ -231,7 +231,7 @@ fn odd(all: &[Checked]) -> Vec<Odd<'_>> {
         };
         let why = match (c.report.verdict, c.report.events.first(), c.report.bound) {
             (Verdict::Violated, Some(first), _) => {
-                let steps = plural(first.story.len(), "step");
+                let steps = plural(first.schedule.len(), "step");
                 format!("violated: {} in {steps}: {}", first.event.name(), first.event.meaning())
             }
             (Verdict::Bounded, _, Some(bound)) => format!("the search met its bound: {}", bound_name(bound)),

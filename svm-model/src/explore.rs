@@ -332,20 +332,9 @@ impl<'a> Explorer<'a> {
         !progress && !self.student.machine.finished(&store)
     }
 
-    /// Whether steps from the start come back to a state that they passed, though some task has not ended that should, or
-    /// lead to where such a task does not end though each who can goes on in turn.
-    pub fn hung_after(&mut self, steps: &[ScheduledStep]) -> bool {
-        let start = self.start();
-        let Some(mut told) = self.follow(&start, steps) else { return false };
-        let Some((mut last, _)) = told.pop() else { return false };
-        let passed = last == start || told.iter().any(|(state, _)| *state == last);
-        let returned = self.student.machine.returned(&Packed { words: &mut last, layout: &self.positions });
-        !returned && (passed || self.round_and_round(steps).is_some())
-    }
-
     /// What goes on for ever after some steps, each who can making one in turn, until a state comes back. None if every
     /// task ends meanwhile, or the steps do not fit.
-    pub fn round_and_round(&mut self, steps: &[ScheduledStep]) -> Option<Vec<ScheduledStep>> {
+    pub(crate) fn round_and_round(&mut self, steps: &[ScheduledStep]) -> Option<Vec<ScheduledStep>> {
         let mut state = self.start();
         if let Some((last, _)) = self.follow(&state, steps)?.pop() {
             state = last;

@@ -8,7 +8,7 @@ use sim_core::state::Plain;
 use svm_lang::Role;
 use svm_policy::Pc;
 
-use crate::explore::ScheduledStep;
+use crate::explore::{Explorer, ScheduledStep};
 use crate::label::{Actor, NewOwner, Notes, What};
 use crate::machine::{Machine, Owner};
 use crate::run::Stepped;
@@ -138,7 +138,8 @@ impl Machine {
         Ok(story)
     }
 
-    /// The same, of a schedule that leads to an event, which may be about where it leads and not about a step.
+    /// The same, of a schedule that leads to an event. Where it leads to a state in which a task can never end any more, the
+    /// last of its steps is marked, and what then goes round and round is told behind it.
     ///
     /// # Errors
     ///
@@ -148,9 +149,16 @@ impl Machine {
         event: EventKind,
         schedule: &[ScheduledStep],
     ) -> Result<Vec<StoryStep>, ReplayError> {
-        let mut story = self.tell(schedule)?;
-        if let Some(last) = story.last_mut().filter(|s| s.cause.is_none() && event == EventKind::HungTask) {
-            last.cause = Some("no order of steps leads from here to the end of every task.".to_owned());
+        let hung = event == EventKind::HungTask;
+        let round = hung.then(|| Explorer::new(self)?.round_and_round(schedule)).flatten();
+        let Some(round) = round else { return self.tell(schedule) };
+        let mut story = self.tell(&[schedule, &round].concat())?;
+        if let Some(moment) = schedule.len().checked_sub(1).and_then(|last| story.get_mut(last)) {
+            let text = "from here no order of steps leads to the end of every task";
+            moment.events.push((Event::plain(event), text.to_owned()));
+        }
+        if let Some(last) = story.last_mut().filter(|s| s.cause.is_none()) {
+            last.cause = Some("no order of steps leads to the end of every task.".to_owned());
         }
         Ok(story)
     }

@@ -645,15 +645,14 @@ impl CheckCase<'_> {
         event: EventKind,
         steps: Vec<ScheduledStep>,
     ) -> Result<Counterexample, CheckError> {
-        let mut schedule = explorer.calm(steps);
-        let steps_before = schedule.len();
-        if event == EventKind::HungTask {
-            let ended = || CheckError::Story(steps_before, "a task that can never end does end".to_owned());
-            schedule.extend(explorer.round_and_round(&schedule).ok_or_else(ended)?);
-        }
+        let schedule = explorer.calm(steps);
         let story = machine.tell_of(event, &schedule).map_err(|e| CheckError::Story(e.step, e.message))?;
-        let last = story.last().map_or(&[][..], |step| &step.events[..]);
-        let victim = last.iter().find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);
+        if event == EventKind::HungTask && story.len() == schedule.len() {
+            let message = "a task that can never end does end";
+            return Err(CheckError::Story(schedule.len(), message.to_owned()));
+        }
+        let mut last_events = story.iter().rev().flat_map(|step| &step.events);
+        let victim = last_events.find(|(e, _)| e.kind == event).map_or(Victim::Host, |(e, _)| e.victim);
         Ok(Counterexample { event, victim, schedule, story })
     }
 }
