@@ -81,6 +81,7 @@ fn head(args: &ExportArgs, case: &CheckCase<'_>, relation: &Relation, given: &[&
          {given}\
          to run it:      {run}\n\
          to count all:   the same with `{all}`: an event is then no error, and every state is reached\n\
+         not asked:      hung-task, which is of cycles, and not of a state or a step\n\
          \n\
          Each rule is what the step function of sevsim did for some values of the slots that it reads. The error `met before`\n\
          says that a state was reached which sevsim's search has not met: a bug of its. What this checks and what it does\n\

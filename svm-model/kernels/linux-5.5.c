@@ -7,6 +7,7 @@
 
 /* SEV-ES came with 5.11. */
 #define KVM_LAST_VM_TYPE KVM_X86_SEV_VM
+#define KVM_CAP_VM_COPY_ENC_CONTEXT_FROM 0
 #define FLUSH_ON_DESTROY 0
 #define FLUSH_ON_UNREGISTER 0
 

@@ -212,18 +212,24 @@ static void ack_kick(void *unused)
 {
 }
 
-/* KVM_REQ_TLB_FLUSH: a vCPU that is in the guest is kicked and waited for; another sees the request at its
+#define KVM_REQ_TLB_FLUSH 0
+/* Nothing to do at the next entry: the kick alone is meant. */
+#define KVM_REQ_OUTSIDE_GUEST_MODE 1
+
+/* Both requests wait: a vCPU that is in the guest is kicked until it has answered; another sees the request at its
  * next entry. */
-static void kvm_flush_remote_tlbs(struct kvm *kvm)
+static bool kvm_make_all_cpus_request(struct kvm *kvm, int req)
 {
 	cpumask_var_t cpus;
 	struct kvm_vcpu *vcpu;
 	int i;
 	int cpu;
 	int me = get_cpu();
+	bool called = false;
 
 	kvm_for_each_vcpu(i, vcpu, kvm) {
-		WRITE_ONCE(vcpu->request_tlb_flush, true);
+		if (req == KVM_REQ_TLB_FLUSH)
+			WRITE_ONCE(vcpu->request_tlb_flush, true);
 		smp_mb__after_atomic();
 		if (cmpxchg(&vcpu->mode, IN_GUEST_MODE, EXITING_GUEST_MODE) != OUTSIDE_GUEST_MODE) {
 			cpu = READ_ONCE(vcpu->cpu);
@@ -231,9 +237,17 @@ static void kvm_flush_remote_tlbs(struct kvm *kvm)
 				__cpumask_set_cpu(cpu, cpus);
 		}
 	}
-	if (!cpumask_empty(cpus))
+	if (!cpumask_empty(cpus)) {
 		smp_call_function_many(cpus, ack_kick, NULL, true);
+		called = true;
+	}
 	put_cpu();
+	return called;
+}
+
+static void kvm_flush_remote_tlbs(struct kvm *kvm)
+{
+	kvm_make_all_cpus_request(kvm, KVM_REQ_TLB_FLUSH);
 }
 
 /* ---- arch/x86/kvm/mmu: the fault path ---- */

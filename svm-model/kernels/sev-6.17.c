@@ -9,6 +9,8 @@
 
 /* The last kind of guest that KVM has: a litmus test with a later one is refused. */
 #define KVM_LAST_VM_TYPE KVM_X86_SNP_VM
+/* Whether a VM can mirror another: one that does from its test's start is refused, too. */
+#define KVM_CAP_VM_COPY_ENC_CONTEXT_FROM 1
 /* kvm_arch_guest_memory_reclaimed(), by who calls it. */
 #define FLUSH_ON_RECLAIM 1
 #define FLUSH_ON_RELEASE 1
@@ -481,13 +483,15 @@ int sev_guest_init(struct kvm *kvm)
 	return ret;
 }
 
+/* A mirror's context was launched by its owner: is_cmd_allowed_from_mirror() knows LAUNCH_UPDATE_VMSA alone of the commands
+ * below. */
+
 /* KVM_SEV_LAUNCH_START: binds the ASID. */
 int sev_launch_start(struct kvm *kvm)
 {
 	struct kvm *handle = sev_handle(kvm);
 	int asid = sev_get_asid(kvm);
 
-	/* A mirror's context was launched by its owner: is_cmd_allowed_from_mirror(). */
 	if (is_mirroring_enc_context(kvm))
 		return -EINVAL;
 	guard(mutex)(&sev_cmd_mutex);
@@ -497,6 +501,8 @@ int sev_launch_start(struct kvm *kvm)
 /* KVM_SEV_LAUNCH_UPDATE_DATA, and KVM_SEV_RECEIVE_UPDATE_DATA: the firmware encrypts in place. */
 int sev_launch_update_data(struct kvm *kvm, struct page *page)
 {
+	if (is_mirroring_enc_context(kvm))
+		return -EINVAL;
 	mutex_lock(&kvm->lock);
 	pin_user_page(page);
 	if (FLUSH_ON_LAUNCH_UPDATE)
@@ -525,6 +531,8 @@ int sev_launch_finish(struct kvm *kvm)
 {
 	struct kvm *handle = sev_handle(kvm);
 
+	if (is_mirroring_enc_context(kvm))
+		return -EINVAL;
 	guard(mutex)(&sev_cmd_mutex);
 	return sev_cmd_launch_finish(handle) ? -EIO : 0;
 }

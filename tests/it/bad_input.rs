@@ -209,6 +209,8 @@ fn guests_that_a_part_or_a_kernel_cannot_have_and_policies_that_nobody_asks() {
     );
     let args = ["check", "mirror.litmus", "--policy", "no-flush", "--part", "rome"];
     sevsim_in(&folder, &args).ends(2).says(&["mirror.litmus:", "mirror_of", "does not know"]);
+    let args = ["check", "mirror-pair", "--policy", "no-flush", "--kernel", "linux-5.5", "--part", "rome"];
+    sevsim(&args).ends(2).says(&["mirror-pair.litmus:", "mirror_of", "linux-5.5 has no mirror VMs"]);
     for (litmus, kernel, function) in [
         ("gmem-freed-without-clflush:kept", "linux-6.1", "kvm_gmem_punch_hole"),
         ("mirror-leaks-mask:fixed", "linux-5.5", "sev_vm_copy_enc_context_from"),

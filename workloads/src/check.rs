@@ -23,6 +23,9 @@ use crate::litmus::{Expectation, Litmus};
 /// What is said of a kind of guest that the kernel is too old for.
 const NO_GUESTS: &str = "has no guests of this kind";
 
+/// What is said of a mirror in a kernel that is too old for any.
+const NO_MIRRORS: &str = "has no mirror VMs";
+
 /// What is said of SEV-SNP on a part that cannot have it.
 const NO_RMP: &str = "has no RMP, and so no SEV-SNP guests";
 
@@ -259,7 +262,7 @@ impl CheckCase<'_> {
             CheckError::Text(diags.into_iter().map(|d| self.litmus.in_front(self.placed(d))).collect())
         };
         let machine = built.map_err(placed)?;
-        if let Some(refusal) = self.no_such_guest(&machine).or_else(|| self.mirror_without_owner(&machine)) {
+        if let Some(refusal) = self.no_such_guest(&machine).or_else(|| self.no_such_mirror(&machine)) {
             return Err(CheckError::Text(vec![refusal]));
         }
         for task in &machine.spec().tasks {
@@ -316,26 +319,30 @@ impl CheckCase<'_> {
         })
     }
 
-    /// Why a mirror cannot be one from the start: the texts ask for its owner, and its reference, which only a copy of the context
-    /// in the texts notes down.
-    fn mirror_without_owner(&self, machine: &Machine) -> Option<Diag> {
+    /// Why a VM cannot be a mirror from the start: the kernel has none; or the texts ask for its owner, and its reference, which
+    /// only a copy of the context in the texts notes down.
+    fn no_such_mirror(&self, machine: &Machine) -> Option<Diag> {
         let asked = |v: &svm_lang::Var| v.used && v.name == "enc_context_owner";
-        if !machine.code().vars.iter().any(asked) {
+        let (message, help) = if machine.code().constant("KVM_CAP_VM_COPY_ENC_CONTEXT_FROM") == Some(0) {
+            let help = "name another kernel with `--kernel`, or in the file's `kernels`";
+            (format!("{} {NO_MIRRORS}", self.kernel.name), help)
+        } else if machine.code().vars.iter().any(asked) {
+            let message = "an actor's calls ask for a mirror's owner, which one from the start does not know";
+            let help = "give the VM `asid = 0`, and let the body call `sev_vm_copy_enc_context_from()`";
+            (message.to_owned(), help)
+        } else {
             return None;
-        }
+        };
         let (line, column, text) = self.litmus.mirror_at()?;
         Some(Diag {
             file: self.litmus.file.clone(),
             line,
             column,
             len: u32::try_from("mirror_of".len()).unwrap_or(1),
-            message: "an actor's calls ask for a mirror's owner, which one from the start does not know"
-                .to_owned(),
+            message,
             source_line: text.to_owned(),
             expected: None,
-            help: Some(
-                "give the VM `asid = 0`, and let the body call `sev_vm_copy_enc_context_from()`".to_owned(),
-            ),
+            help: Some(help.to_owned()),
         })
     }
 
@@ -388,6 +395,7 @@ impl CheckCase<'_> {
         diags.iter().all(|d| {
             d.refuses_policy()
                 || d.message.contains(NO_GUESTS)
+                || d.message.contains(NO_MIRRORS)
                 || d.message.contains(NO_RMP)
                 || d.lacks_function()
                 || other && d.lacks_define().is_some_and(|name| !self.given(name))

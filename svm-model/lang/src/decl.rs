@@ -90,8 +90,8 @@ struct Collector<'p, 'f> {
 pub(crate) const POSSIBLE_MASK: &str = "cpu_possible_mask";
 pub(crate) const ONLINE_MASK: &str = "cpu_online_mask";
 
-/// What a kernel text says to those who choose its VMs: the newest kind that its era knows.
-const LAST_VM_TYPE: &str = "KVM_LAST_VM_TYPE";
+/// What a kernel text says to those who choose its VMs: the newest kind that its era knows, and whether VMs can mirror others.
+const ABOUT_VMS: [&str; 2] = ["KVM_LAST_VM_TYPE", "KVM_CAP_VM_COPY_ENC_CONTEXT_FROM"];
 
 /// Collects the declarations of all texts.
 pub(crate) fn collect<'p>(
@@ -155,7 +155,7 @@ pub(crate) fn collect<'p>(
     }
     let words = texts.words();
     for (name, all) in &defines {
-        if *name == LAST_VM_TYPE || words.get(name).is_some_and(|mentions| *mentions > all.len()) {
+        if ABOUT_VMS.contains(name) || words.get(name).is_some_and(|mentions| *mentions > all.len()) {
             continue;
         }
         // Nobody uses it. That is an error if it looks like another text's, whose switch was meant.
