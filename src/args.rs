@@ -398,6 +398,7 @@ const WALK: u32 = 500;
   sevsim test
   sevsim test two-flushers reclaim-one-vcpu --policy ./mine.c --expect-as sticky-wbnoinvd
   sevsim test --kernel ./linux-6.17.c --expect-as linux-6.17
+  sevsim test --sites --kernel ./linux-6.17.c
 
 Exit codes: 0 as expected, 3 not, 5 a bound ended a search first, 2 bad input; of several
 cases the worst (2, 3, 5, 0).")]
@@ -411,6 +412,9 @@ pub(crate) struct TestArgs {
     /// Hold what --kernel or --policy names to what the tests expect of this built-in one; may be given twice, for both
     #[arg(long, value_name = "NAME")]
     pub(crate) expect_as: Vec<String>,
+    /// May a site drop its flush? Which tests object to the kernel without each of its switches and calls that flush
+    #[arg(long, conflicts_with = "expect_as")]
+    pub(crate) sites: bool,
     #[command(flatten)]
     pub(crate) cases: CaseArgs,
 }

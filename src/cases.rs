@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use cache_model::event::EventKind;
 use cache_model::part::Part;
-use sim_explore::{Bound, Limits};
+use rayon::prelude::*;
+use sim_explore::{Bound, Limits, Search};
 use svm_model::MemoryKind;
 use svm_model::spec::MemoryModel;
 use svm_model::walk::Walks;
+use workloads::assume::check_without;
 use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
 use workloads::litmus::{Expectation, Expected, Litmus};
 
@@ -531,6 +533,37 @@ fn options(args: &AboutArgs) -> String {
         text.push_str(" --partial-order on");
     }
     text
+}
+
+/// Those of the cases that hold, the ones first that are explored soonest. Cases that do not belong together are left out.
+pub(crate) fn holding<'c>(all: &[CheckCase<'c>], limits: Limits) -> Result<Vec<CheckCase<'c>>, Failure> {
+    let progress = Progress::new(all.len(), "states");
+    let reports: Vec<_> = all
+        .par_iter()
+        .enumerate()
+        .map(|(at, case)| {
+            let mut tell = |p: sim_explore::Progress| progress.tell(at, u64::from(p.states), "");
+            let told = Some(&mut tell as &mut dyn FnMut(_));
+            let search =
+                Search { limits, interrupted: Some(interrupt::flag()), progress: told, ..Search::default() };
+            let report = check_without(case, &[], search);
+            progress.done(at);
+            report
+        })
+        .collect();
+    progress.clear();
+    let mut kept = Vec::new();
+    for (case, report) in all.iter().zip(reports) {
+        match report {
+            Err(error) if case.refused_by(&error) => {}
+            Err(error) => return Err(Failure::check(error)),
+            Ok(report) if report.bound == Some(Bound::Interrupted) => return Err(Failure::interrupted()),
+            Ok(report) if report.verdict == Verdict::Holds => kept.push((report.states, case.clone())),
+            Ok(_) => {}
+        }
+    }
+    kept.sort_by_key(|(states, _)| *states);
+    Ok(kept.into_iter().map(|(_, case)| case).collect())
 }
 
 impl Cases {

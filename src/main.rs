@@ -22,6 +22,7 @@ mod replay;
 mod report;
 mod scale;
 mod show;
+mod sites;
 mod spool;
 mod test;
 mod token;

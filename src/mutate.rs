@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 use sim_explore::{Bound, Limits, Search};
 use workloads::assume::check_without;
-use workloads::check::{CheckCase, CheckError, NamedText, Verdict, program_digest};
+use workloads::check::{CheckCase, CheckError, NamedText, program_digest};
 use workloads::mutate::{Mutant, mutants};
 
 use crate::args::{Format, MutateArgs};
-use crate::cases::{Cases, bound_name};
+use crate::cases::{Cases, bound_name, holding};
 use crate::exit::{Exit, Failure};
 use crate::interrupt;
 use crate::output::Output;
@@ -60,7 +60,7 @@ pub(crate) fn mutate(args: &MutateArgs, out: &mut Output) -> Result<Exit, Failur
     };
     let all: Vec<CheckCase<'_>> = cases.each().filter(about).collect();
     let limits = args.search.limits();
-    let corpus = corpus(&all, limits)?;
+    let corpus = holding(&all, limits)?;
     let Some(policy) = all.first().map(|c| c.policy) else {
         return Err(Failure::input("no litmus test is about this policy: name one"));
     };
@@ -93,37 +93,6 @@ pub(crate) fn mutate(args: &MutateArgs, out: &mut Output) -> Result<Exit, Failur
     }
     let open = found.iter().any(|f| matches!(f.1, Fate::Open(_)));
     Ok(if open { Exit::Inconclusive } else { Exit::Done })
-}
-
-/// The cases in which the policy holds, those first that are explored soonest.
-fn corpus<'c>(all: &[CheckCase<'c>], limits: Limits) -> Result<Vec<CheckCase<'c>>, Failure> {
-    let progress = Progress::new(all.len(), "states");
-    let reports: Vec<_> = all
-        .par_iter()
-        .enumerate()
-        .map(|(at, case)| {
-            let mut tell = |p: sim_explore::Progress| progress.tell(at, u64::from(p.states), "");
-            let told = Some(&mut tell as &mut dyn FnMut(_));
-            let search =
-                Search { limits, interrupted: Some(interrupt::flag()), progress: told, ..Search::default() };
-            let report = check_without(case, &[], search);
-            progress.done(at);
-            report
-        })
-        .collect();
-    progress.clear();
-    let mut kept = Vec::new();
-    for (case, report) in all.iter().zip(reports) {
-        match report {
-            Err(error) if error.refuses_policy() => {}
-            Err(error) => return Err(Failure::check(error)),
-            Ok(report) if report.bound == Some(Bound::Interrupted) => return Err(Failure::interrupted()),
-            Ok(report) if report.verdict == Verdict::Holds => kept.push((report.states, case.clone())),
-            Ok(_) => {}
-        }
-    }
-    kept.sort_by_key(|(states, _)| *states);
-    Ok(kept.into_iter().map(|(_, case)| case).collect())
 }
 
 fn fate(

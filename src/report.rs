@@ -9,6 +9,7 @@ pub(crate) mod number;
 pub(crate) mod part;
 pub(crate) mod run;
 pub(crate) mod scale;
+pub(crate) mod sites;
 pub(crate) mod story;
 pub(crate) mod style;
 pub(crate) mod table;

@@ -5,9 +5,13 @@ use crate::cases::{Cases, Checked};
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::report::{json, verdicts};
+use crate::sites;
 
 /// Does it.
 pub(crate) fn test(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> {
+    if args.sites {
+        return sites::sites(args, out);
+    }
     let litmus: &[String] = if args.all { &[] } else { &args.litmus };
     let named = (args.cases.search.about.kernel.is_some(), !args.cases.policies.is_empty());
     let cases = Cases::read(litmus, &args.cases)?.expecting_as(&args.expect_as, named)?;

@@ -149,6 +149,8 @@ pub struct Code {
     pub texts: Vec<String>,
     /// Names of the functions.
     pub functions: Vec<String>,
+    /// Which of them are in the program, as an entry or inlined; parallel to `functions`.
+    pub reached: Vec<bool>,
     /// The variables that the texts declare.
     pub vars: Vec<Var>,
     /// The entries asked for, in that order, and then the further callbacks.

@@ -114,6 +114,7 @@ fn build<'p>(
         let flow = lower::entry(&mut shared, func);
         units.push(Unit { func, flow, callback: None });
     }
+    let in_program = shared.reached.to_vec();
     for func in 0..program.funcs.len() {
         if !shared.reached[func] && shared.work < CHECKED {
             lower::check(&mut shared, func);
@@ -146,6 +147,7 @@ fn build<'p>(
         files: texts.list.iter().map(|t| t.file.clone()).collect(),
         roles: texts.list.iter().map(|t| t.role).collect(),
         functions: program.funcs.iter().map(|f| f.head.name.name.clone()).collect(),
+        reached: in_program,
         ..Code::default()
     };
     for (unit, regs) in units.iter().zip(&ranges.regs) {
