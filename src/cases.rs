@@ -13,8 +13,9 @@ use svm_model::MemoryKind;
 use svm_model::spec::MemoryModel;
 use svm_model::walk::Walks;
 use workloads::assume::check_without;
-use workloads::check::{CheckCase, CheckReport, NamedText, Verdict, schedule_text};
+use workloads::check::{CheckCase, CheckReport, NamedText, Verdict};
 use workloads::litmus::{Expectation, Expected, Litmus};
+use workloads::schedule::schedule_text;
 
 use crate::args::{AboutArgs, CaseArgs};
 use crate::exit::{Exit, Failure};
@@ -166,6 +167,7 @@ pub(crate) fn bound_name(bound: Bound) -> String {
         Bound::Time(time) => format!("{} of time", duration(time)),
         Bound::Interrupted => "interrupted".to_owned(),
         Bound::Disk => "the disk".to_owned(),
+        Bound::Model(what) => what.to_owned(),
     }
 }
 

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 use sim_explore::{Bound, Limits, Search};
 use workloads::assume::check_without;
-use workloads::check::{CheckCase, CheckError, NamedText, program_digest};
+use workloads::check::{CheckCase, CheckError, NamedText};
 use workloads::mutate::{Mutant, mutants};
+use workloads::schedule::program_digest;
 
 use crate::args::{Format, MutateArgs};
 use crate::cases::{Cases, bound_name, holding};

@@ -5,10 +5,11 @@ use std::io::Read as _;
 use cache_model::event::EventKind;
 use owo_colors::Style;
 use serde::Deserialize;
+use svm_model::Machine;
 use svm_model::explore::{Explorer, ScheduledStep};
 use svm_model::story::StoryStep;
-use svm_model::{Machine, MemoryKind};
-use workloads::check::{CheckCase, ScheduleFile, program_digest};
+use workloads::check::CheckCase;
+use workloads::schedule::{ScheduleFile, program_digest};
 
 use crate::args::{Format, ReplayArgs};
 use crate::exit::{Exit, Failure};
@@ -58,7 +59,7 @@ pub(crate) fn replay(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failur
         part: &file.part,
         sme_coherent: part.sme_coherent(),
     };
-    let machine = case.machine(MemoryKind::Shadow).map_err(Failure::check)?;
+    let machine = case.machine_to_replay().map_err(Failure::check)?;
     if file.program.is_some_and(|digest| digest != program_digest(&machine)) {
         out.log(&format!(
             "warning: {name} was made for another text of {}, {} or {}: its steps may mean something else now",
@@ -84,7 +85,7 @@ fn replay_token(args: &ReplayArgs, out: &mut Output) -> Result<Exit, Failure> {
     let (policy_text, kernel_text) = (names::find(Kind::Policy, policy)?, names::find(Kind::Kernel, kernel)?);
     let sme_coherent = names::part(part)?.sme_coherent();
     let case = CheckCase { litmus: &test, policy: &policy_text, kernel: &kernel_text, part, sme_coherent };
-    let machine = case.machine(MemoryKind::Shadow).map_err(Failure::check)?;
+    let machine = case.machine_to_replay().map_err(Failure::check)?;
     let other = || {
         Failure::input(format!(
             "the token was made for another text of {policy}, {kernel} or {litmus} than is here"

@@ -5,11 +5,11 @@
 //! is, and the file must be there.
 
 use cache_model::event::EventKind;
-use svm_model::MemoryKind;
 use svm_model::explore::{Explorer, ScheduledStep};
 use svm_model::spec::MemoryModel;
-use workloads::check::{CheckCase, program_digest};
+use workloads::check::CheckCase;
 use workloads::litmus::Litmus;
+use workloads::schedule::program_digest;
 
 use crate::exit::Failure;
 use crate::names::Kind;
@@ -101,7 +101,7 @@ impl Token {
         if !case.litmus.defined().is_empty() {
             return None;
         }
-        let machine = case.machine(MemoryKind::Shadow).ok()?;
+        let machine = case.machine_to_replay().ok()?;
         let schedule = Explorer::new(&machine)?.packed(steps)?;
         let names: [&str; 4] = [&case.litmus.name, &case.policy.name, &case.kernel.name, case.part];
         Some(Token {

@@ -1,7 +1,7 @@
 //! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
 
 use cache_model::event::EventKind;
-use svm_model::spec::{MemoryModel, STORE_BUFFER};
+use svm_model::spec::MemoryModel;
 use svm_model::walk::{Cut, Walked};
 use workloads::check::{Counterexample, Verdict};
 
@@ -215,7 +215,9 @@ impl Text {
             }
         }
         if report.memory_model == MemoryModel::Tso {
-            say(&format!("memory model: tso, with {STORE_BUFFER} unseen stores a pCPU at most"));
+            let (n, all) = (report.store_buffer, report.verdict == Verdict::Holds);
+            let all = if all { ": no order of steps has more" } else { "" };
+            say(&format!("memory model: tso, with {n} unseen stores a pCPU at most{all}"));
         }
         if !report.assumptions.is_empty() {
             say(&format!("taken as given: {}", report.assumptions.join(", ")));

@@ -99,6 +99,9 @@ pub(crate) struct Check<'a> {
     sometimes: BTreeMap<&'static str, Option<u32>>,
     assumptions: &'a [&'static str],
     memory_model: &'static str,
+    /// Entries of each pCPU's store buffer, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_buffer: Option<u8>,
     /// Values of `#define`s that were given on the command line.
     defines: BTreeMap<&'a str, i64>,
     schedule: Option<&'a str>,
@@ -157,6 +160,7 @@ impl<'a> Check<'a> {
             sometimes: report.sometimes.iter().map(|(twin, at)| (twin.name(), *at)).collect(),
             assumptions: &report.assumptions,
             memory_model: report.memory_model.name(),
+            store_buffer: Some(report.store_buffer).filter(|n| *n > 0),
             defines: checked.defines.iter().map(|(name, value)| (name.as_str(), *value)).collect(),
             schedule: checked.schedules.first().map(String::as_str),
             token: checked.token.as_deref(),

@@ -56,6 +56,8 @@ static void smp_call_function_many_cond(const struct cpumask *mask, smp_call_fun
 	bool local = false;
 	int cpu;
 
+	/* Who waits with interrupts off keeps others' calls waiting: it can deadlock. */
+	WARN_ON(irqs_disabled());
 	if (run_local)
 		local = cpumask_test_cpu(this_cpu, mask);
 	cpumask_and(targets, mask, cpu_online_mask);
@@ -101,6 +103,7 @@ static void smp_call_function_single(int cpu, smp_call_func_t func, void *info, 
 	unsigned long flags;
 	int this_cpu = get_cpu();
 
+	WARN_ON(irqs_disabled());
 	if (cpu == this_cpu) {
 		local_irq_save(flags);
 		func(info);

@@ -37,6 +37,7 @@
 /* sev_hardware_unsetup(): the module goes, and what it knew of used ASIDs with it. */
 #define FLUSH_ON_MODULE_UNLOAD 1
 /* ccp driver: before SNP_INIT, after it, before SNP_SHUTDOWN, and around a live update of the firmware. */
+#define FLUSH_AFTER_SEV_INIT 1
 #define FLUSH_BEFORE_SNP_INIT 1
 #define FLUSH_AFTER_SNP_INIT 1
 #define FLUSH_BEFORE_SNP_SHUTDOWN 1
@@ -230,7 +231,7 @@ static void pin_user_page(struct page *page)
 
 static void unpin_user_page(struct page *page)
 {
-	if (atomic_dec_and_test(&page->pins) && !user_pte_present(page))
+	if (atomic_dec_and_test(&page->pins) && !page_mapped(page))
 		free_page(page);
 }
 
@@ -823,6 +824,23 @@ int sev_vm_move_enc_context_from(struct kvm *kvm, struct kvm *source)
 }
 
 /* ---- drivers/crypto/ccp/sev-dev.c ---- */
+
+/* __sev_platform_init_locked(): INIT, and all made ready for the first guest's ACTIVATE. */
+int sev_platform_init(void)
+{
+	int ret;
+
+	mutex_lock(&sev_cmd_mutex);
+	ret = sev_cmd_init();
+	if (!ret) {
+		/* INIT takes every thread's flag away. */
+		if (FLUSH_AFTER_SEV_INIT)
+			wbinvd_on_all_cpus();
+		ret = sev_cmd_df_flush();
+	}
+	mutex_unlock(&sev_cmd_mutex);
+	return ret ? -EIO : 0;
+}
 
 int sev_snp_init(void)
 {

@@ -95,7 +95,27 @@ struct Student<'a> {
     machine: &'a Machine,
     memory: ShadowMemory,
     notes: Notes,
+    /// What was met in any step.
+    met: Met,
+}
+
+/// What a search says of the model beside its events.
+#[derive(Clone, Copy, Default, Debug)]
+struct Met {
+    /// A text that loops without an access; the first of several.
     runaway: Option<Pc>,
+    /// Whether a store waited for room in a full store buffer.
+    full_buffer: bool,
+}
+
+impl Met {
+    fn and(self, other: Met) -> Met {
+        let first = |a: Option<Pc>, b: Option<Pc>| a.into_iter().chain(b).min();
+        Met {
+            runaway: first(self.runaway, other.runaway),
+            full_buffer: self.full_buffer || other.full_buffer,
+        }
+    }
 }
 
 impl Student<'_> {
@@ -106,11 +126,9 @@ impl Student<'_> {
         actor: Actor,
         within: Option<u32>,
     ) -> Stepped {
-        let Student { machine, memory, notes, runaway } = self;
+        let Student { machine, memory, notes, met } = self;
         let done = machine.step_within(store, memory, actor, within, chooser, notes);
-        if notes.runaway.is_some() {
-            *runaway = notes.runaway;
-        }
+        *met = met.and(Met { runaway: notes.runaway, full_buffer: notes.full_buffer });
         done
     }
 }
@@ -121,7 +139,7 @@ impl<'a> Explorer<'a> {
     pub fn new(machine: &'a Machine) -> Option<Self> {
         let (positions, words) = machine.layout().pack();
         let memory = machine.shadow()?;
-        let student = Student { machine, memory, notes: asked(), runaway: None };
+        let student = Student { machine, memory, notes: asked(), met: Met::default() };
         Some(Explorer { student, positions, words, switches: None, symmetry: None, partial_order: false })
     }
 
@@ -152,7 +170,13 @@ impl<'a> Explorer<'a> {
     /// A text that loops without an access, met while exploring.
     #[must_use]
     pub fn runaway(&self) -> Option<Pc> {
-        self.student.runaway
+        self.student.met.runaway
+    }
+
+    /// Whether a store waited for room in a full store buffer, so that orders of steps with more unseen stores were not tried.
+    #[must_use]
+    pub fn full_buffer(&self) -> bool {
+        self.student.met.full_buffer
     }
 
     /// Runs a search over the machine's states.
@@ -183,13 +207,13 @@ impl<'a> Explorer<'a> {
             let progress = search.progress.as_mut().map(|told| &mut **told as &mut dyn FnMut(_));
             let disk = search.disk.clone();
             let explored = Search { progress, disk, ..search }.run(&mut models);
-            let runaway = models.iter().filter_map(|m| m.student.runaway).min();
+            let met = models.iter().fold(Met::default(), |met, m| met.and(m.student.met));
             drop(models);
             if refuted.into_inner() {
                 self.symmetry = smaller.next();
                 continue;
             }
-            self.student.runaway = self.student.runaway.or(runaway);
+            self.student.met = self.student.met.and(met);
             return explored;
         }
     }
@@ -200,9 +224,9 @@ impl<'a> Explorer<'a> {
         let model = |_| Switching::<'_, W>::new(self.model(None), self.words, rule.clone());
         let mut models: Vec<_> = (0..threads).map(model).collect();
         let explored = search.run(&mut models);
-        let runaway = models.iter().filter_map(|m| m.inner.student.runaway).min();
+        let met = models.iter().fold(Met::default(), |met, m| met.and(m.inner.student.met));
         let cut = models.iter().any(|m| m.cut);
-        self.student.runaway = self.student.runaway.or(runaway);
+        self.student.met = self.student.met.and(met);
         self.switches = Some(Switches { most, cut });
         explored
     }
@@ -215,7 +239,7 @@ impl<'a> Explorer<'a> {
             machine: student.machine,
             memory: student.memory.clone(),
             notes: asked(),
-            runaway: None,
+            met: Met::default(),
         };
         let ground = |actor| Ground::new(student.machine.counter(actor).map(|s| positions[s.0 as usize]));
         let tables: Vec<_> = self.actors().into_iter().map(|who| (who, ground(who.0))).collect();
@@ -271,8 +295,8 @@ impl<'a> Explorer<'a> {
                     model.walk(walks.steps, &mut Draw::new(walks, number, actors, length))
                 })
             });
-            let runaway = models.iter().filter_map(|m| m.student.runaway).min();
-            self.student.runaway = self.student.runaway.or(runaway);
+            let met = models.iter().fold(Met::default(), |met, m| met.and(m.student.met));
+            self.student.met = self.student.met.and(met);
             walked
         })
     }

@@ -171,6 +171,8 @@ pub struct Notes {
     pub status: Option<Status>,
     /// A text that loops without an access: where.
     pub runaway: Option<Pc>,
+    /// Whether a store waits for room in a full store buffer.
+    pub(crate) full_buffer: bool,
 }
 
 impl Notes {
@@ -184,5 +186,6 @@ impl Notes {
         self.writeback = None;
         self.status = None;
         self.runaway = None;
+        self.full_buffer = false;
     }
 }

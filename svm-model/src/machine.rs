@@ -223,6 +223,19 @@ impl Machine {
         Ok(machine)
     }
 
+    /// The same machine with store buffers of `entries`, which has some, over shadow caches.
+    ///
+    /// # Errors
+    ///
+    /// What the litmus test sets at the start does not fit; it did before.
+    pub fn with_store_buffer(&self, entries: u8) -> Result<Machine, Vec<Diag>> {
+        let mut spec = self.spec.clone();
+        spec.assumptions.store_buffer = entries;
+        let mut machine = Machine::lay_out(spec, self.code.clone(), MemoryKind::Shadow);
+        machine.initialise()?;
+        Ok(machine)
+    }
+
     #[expect(
         clippy::too_many_lines,
         reason = "one declaration after another, in the order of the packed state"
@@ -733,7 +746,7 @@ fn declare_vars(layout: &mut Layout, spec: &ModelSpec, code: &Code, holders: i64
         };
         let domain = match var.kind {
             VarKind::Mutex | VarKind::Spin => Domain::Range { lo: 0, hi: holders },
-            VarKind::Rwlock | VarKind::Rwsem => Domain::Range { lo: -holders, hi: holders },
+            VarKind::Rwlock | VarKind::Rwsem => Domain::Range { lo: -holders, hi: 2 * holders + 1 },
             VarKind::Completion => Domain::Range { lo: -1, hi: holders },
             VarKind::Int | VarKind::Bool | VarKind::Ref(_) | VarKind::Mask => var.domain,
         };

@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use super::program::sevsim;
+use super::program::{optimised, sevsim};
 use super::sites::with_each_switch;
 use super::verdicts::with_every_case;
 
@@ -47,7 +47,7 @@ fn made_anew(text: &str) -> (String, usize) {
         let (_, after) = after.split_once("```\n").expect("the block ends");
         let (args, ranges) = said.split_once('|').unwrap_or((said, ""));
         let args: Vec<&str> = args.split_whitespace().collect();
-        let out = sevsim(&args).out;
+        let out = optimised(&args).out;
         let out = if ranges.is_empty() { out } else { excerpt(&out, ranges) };
         new.push_str(&rest[..at]);
         new.push_str(&format!("<!-- sevsim{said} -->\n```text\n{out}```\n"));

@@ -1,4 +1,4 @@
-//! What the whole process takes while a search runs, beside what `--memory` allows.
+//! What the whole process takes while a search runs, beside what `--memory` allows: within 5 % of it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -73,9 +73,12 @@ fn a_search_that_blows_up_takes_the_memory_that_it_may_and_no_more() {
     let folder = Folder::new();
     folder.file("blow-up.c", POLICY);
     folder.file("blow-up.litmus", LITMUS);
-    // It is over so soon that the last look at it may come too early: the most of some runs.
+    // A debug build takes more without a search than the 13 MiB that the program counts with. It is over so soon that the last look at
+    // it may come too early: the most of some runs.
     let idle = (0..8).map(|_| most_memory(&folder, ["--states", "1"])).max().unwrap_or(0);
-    let may = 100 * MIB;
-    let taken = most_memory(&folder, ["--memory", "100MiB"]) - idle;
-    assert!(taken.abs_diff(may) <= may / 20, "{} of {} KiB", taken >> 10, may >> 10);
+    let larger = idle.saturating_sub(13 * MIB);
+    for (may, bound) in [(64 * MIB, "64MiB"), (160 * MIB, "160MiB")] {
+        let taken = most_memory(&folder, ["--memory", bound]) - larger;
+        assert!(taken.abs_diff(may) <= may / 20, "{} of {} KiB", taken >> 10, may >> 10);
+    }
 }

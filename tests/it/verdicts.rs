@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::program::sevsim;
+use super::program::optimised;
 
 /// Policies of one row up to which each is named.
 const NAMED: usize = 8;
@@ -124,6 +124,6 @@ fn table(cases: &[Value], root: &Path) -> String {
 /// The text of `docs/VERDICTS.md` with its table made anew.
 pub(crate) fn with_every_case(text: &str, root: &Path) -> String {
     let (above, _) = text.split_once(MARK).expect("a mark above the table");
-    let cases = sevsim(&["test", "--all", "--format", "json"]).json();
+    let cases = optimised(&["test", "--all", "--format", "json"]).json();
     format!("{above}{MARK}{}", table(&cases, root))
 }

@@ -12,8 +12,9 @@ use svm_lang::ast::{Ast, Infix, StmtKind};
 use svm_model::spec::ModelSpec;
 use svm_model::{Machine, MemoryKind};
 
-use crate::check::{Changes, CheckCase, CheckError, CheckReport, NamedText, program_digest};
+use crate::check::{Changes, CheckCase, CheckError, CheckReport, NamedText};
 use crate::edit::{self, Edit};
+use crate::schedule::program_digest;
 
 /// Something that a policy may lean on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

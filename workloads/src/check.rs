@@ -1,7 +1,5 @@
 //! Checks: a litmus test under a policy, a kernel and a part, explored; and what came out.
 
-use std::iter::Peekable;
-use std::ops::RangeFrom;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -12,16 +10,20 @@ use sim_explore::{Bound, Disk, Ends, Explored, Limits, Progress, Search};
 use svm_model::explore::{Explorer, Reductions, ScheduledStep, goal_of, goal_of_twin};
 use svm_model::lang::{Diag, Included, Role, Source};
 use svm_model::machine::KERNEL_ENTRIES;
-use svm_model::spec::{Guest, MemoryModel, ModelSpec, TaskKind, VmKind};
+use svm_model::spec::{Guest, MemoryModel, ModelSpec, STORE_BUFFERS, TaskKind, VmKind};
 use svm_model::story::StoryStep;
 use svm_model::twin::Twin;
 use svm_model::walk::{Cut, Walked, Walks};
 use svm_model::{Machine, MemoryKind};
 
 use crate::litmus::{Expectation, Litmus};
+use crate::schedule::program_digest;
 
 /// What is said of a kind of guest that the kernel is too old for.
 const NO_GUESTS: &str = "has no guests of this kind";
+
+/// The bound of a search in which a store found its pCPU's buffer full.
+const FULL_BUFFER: Bound = Bound::Model("unseen stores of a pCPU");
 
 /// What is said of a mirror in a kernel that is too old for any.
 const NO_MIRRORS: &str = "has no mirror VMs";
@@ -132,6 +134,8 @@ pub struct CheckReport {
     pub assumptions: Vec<&'static str>,
     /// The order in which accesses were seen.
     pub memory_model: MemoryModel,
+    /// Entries of each pCPU's store buffer; 0 where stores are seen at once.
+    pub store_buffer: u8,
     /// The random walks that were made in the place of a search.
     pub walked: Option<Walked>,
     /// The limits of switches that the search was made within.
@@ -167,6 +171,7 @@ impl CheckReport {
             sometimes: Vec::new(),
             assumptions: Vec::new(),
             memory_model: model,
+            store_buffer: 0,
             walked: None,
             switches: None,
         }
@@ -240,6 +245,19 @@ impl CheckCase<'_> {
     }
 
     /// The same, changed.
+    /// The machine in which each schedule of the case can be followed: with the largest store buffers, if it has some.
+    ///
+    /// # Errors
+    ///
+    /// What the compiler says.
+    pub fn machine_to_replay(&self) -> Result<Machine, CheckError> {
+        let machine = self.machine(MemoryKind::Shadow)?;
+        match (machine.spec().assumptions.memory_model(), STORE_BUFFERS.last()) {
+            (MemoryModel::Tso, Some(most)) => machine.with_store_buffer(*most).map_err(CheckError::Text),
+            _ => Ok(machine),
+        }
+    }
+
     pub(crate) fn machine_with(
         &self,
         memory: MemoryKind,
@@ -465,6 +483,32 @@ impl CheckCase<'_> {
         search: Search<'_>,
         any: bool,
     ) -> Result<CheckReport, CheckError> {
+        let mut search = search;
+        let (limits, begun, on_disk) = (search.limits, Instant::now(), search.disk.is_some());
+        let mut report = self.explore_in(machine, again(&mut search), any)?;
+        // What did not fit into the store buffers is tried with larger ones; a search on disk is of one size.
+        let larger = STORE_BUFFERS.iter().filter(|n| **n > machine.spec().assumptions.store_buffer);
+        for entries in larger {
+            if on_disk || report.bound != Some(FULL_BUFFER) {
+                break;
+            }
+            let machine = machine.with_store_buffer(*entries).map_err(CheckError::Text)?;
+            search.limits.time = limits.time.map(|time| time.saturating_sub(begun.elapsed()));
+            report = self.explore_in(&machine, again(&mut search), any)?;
+            report.bound = report.bound.map(|bound| match (bound, limits.time) {
+                (Bound::Time(_), Some(time)) => Bound::Time(time),
+                _ => bound,
+            });
+        }
+        Ok(report)
+    }
+
+    fn explore_in(
+        &self,
+        machine: &Machine,
+        search: Search<'_>,
+        any: bool,
+    ) -> Result<CheckReport, CheckError> {
         let Some(mut explorer) = Explorer::new(machine) else {
             return Err(CheckError::Story(0, "no shadow caches".to_owned()));
         };
@@ -558,7 +602,8 @@ impl CheckCase<'_> {
         let first =
             |twin: &Twin| explored.reached.iter().find(|r| r.goal == goal_of_twin(*twin)).map(|r| r.depth);
         let sometimes: Vec<_> = machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect();
-        let verdict = match (events.is_empty(), explored.bound) {
+        let bound = explored.bound.or((events.is_empty() && explorer.full_buffer()).then_some(FULL_BUFFER));
+        let verdict = match (events.is_empty(), bound) {
             (false, _) => Verdict::Violated,
             (true, Some(_)) => Verdict::Bounded,
             (true, None) if self.vacuous(&sometimes) => Verdict::Vacuous,
@@ -570,7 +615,7 @@ impl CheckCase<'_> {
             states: explored.states(),
             transitions: explored.transitions,
             depth: explored.depth,
-            bound: explored.bound,
+            bound,
             state_bytes: explorer.state_bytes(),
             permutations: explorer.permutations(),
             whole: explored.whole,
@@ -578,6 +623,7 @@ impl CheckCase<'_> {
             sometimes,
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
+            store_buffer: machine.spec().assumptions.store_buffer,
             walked: None,
             switches: None,
         })
@@ -628,6 +674,7 @@ impl CheckCase<'_> {
             sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
             assumptions: machine.spec().assumptions.names(),
             memory_model: machine.spec().assumptions.memory_model(),
+            store_buffer: machine.spec().assumptions.store_buffer,
             walked: Some(walked),
             switches: None,
         })
@@ -669,146 +716,4 @@ impl CheckCase<'_> {
 fn again<'s>(search: &'s mut Search<'_>) -> Search<'s> {
     let progress = search.progress.as_mut().map(|told| &mut **told as &mut dyn FnMut(Progress));
     Search { progress, disk: search.disk.clone(), ..*search }
-}
-
-/// Writes a schedule as text, to be replayed: a header, then one step a line.
-#[must_use]
-pub fn schedule_text(
-    case: &CheckCase<'_>,
-    machine: &Machine,
-    event: EventKind,
-    steps: &[ScheduledStep],
-) -> String {
-    let defines: Vec<String> =
-        case.litmus.defined().iter().map(|(name, value)| format!("define {name} {value}\n")).collect();
-    let mut text = format!(
-        "sevsim-schedule 1\nlitmus {}\npolicy {}\nkernel {}\npart {}\n{}{}program {:016x}\nevent {}\nsteps\n",
-        case.litmus.name,
-        case.policy.name,
-        case.kernel.name,
-        case.part,
-        match case.litmus.memory_model() {
-            MemoryModel::Sc => "",
-            MemoryModel::Tso => "memory-model tso\n",
-        },
-        defines.concat(),
-        program_digest(machine),
-        event.name()
-    );
-    for step in steps {
-        text.push_str(&machine.actor_name(step.actor));
-        for answer in &step.answers {
-            text.push_str(&format!(" {answer}"));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// A digest of what the texts were compiled to: a schedule made for another program says so.
-#[must_use]
-pub fn program_digest(machine: &Machine) -> u64 {
-    let mix = |digest: u64, byte: u8| (digest ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let ops = machine.code().ops.iter().map(|op| format!("{op:?}\n"));
-    ops.fold(0xcbf2_9ce4_8422_2325, |digest, op| op.bytes().fold(digest, mix))
-}
-
-/// A schedule as read from a file, before its model is built.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScheduleFile {
-    /// Litmus test: a built-in name, or a path.
-    pub litmus: String,
-    /// Policy.
-    pub policy: String,
-    /// Kernel.
-    pub kernel: String,
-    /// Part.
-    pub part: String,
-    /// The order in which accesses are seen: a line `memory-model tso`, or none.
-    pub memory_model: MemoryModel,
-    /// Values of `#define`s that the check was given: lines `define NAME NUMBER`.
-    pub defines: Vec<(String, i64)>,
-    /// [`program_digest`] of the program that it was made for; none in older files.
-    pub program: Option<u64>,
-    /// Event that it shows.
-    pub event: EventKind,
-    /// Line of the file, actor and answers of each step.
-    pub steps: Vec<(usize, String, Vec<u32>)>,
-}
-
-/// The lines of a schedule, numbered from 1.
-type Lines<'t> = Peekable<std::iter::Zip<RangeFrom<usize>, std::str::Lines<'t>>>;
-
-impl ScheduleFile {
-    /// Reads a schedule.
-    ///
-    /// # Errors
-    ///
-    /// Line and message.
-    pub fn parse(text: &str) -> Result<ScheduleFile, (usize, String)> {
-        let mut lines = (1usize..).zip(text.lines()).peekable();
-        match lines.next() {
-            Some((_, "sevsim-schedule 1")) => {}
-            _ => return Err((1, "expected `sevsim-schedule 1` on the first line".to_owned())),
-        }
-        let field = |lines: &mut Lines<'_>, name: &str| match lines.next() {
-            Some((n, line)) => match line.strip_prefix(name).and_then(|r| r.strip_prefix(' ')) {
-                Some(value) => Ok((n, value.to_owned())),
-                None => Err((n, format!("expected `{name} NAME`, found `{line}`"))),
-            },
-            None => Err((0, format!("the file ends where `{name} NAME` should be"))),
-        };
-        let (litmus, policy) = (field(&mut lines, "litmus")?.1, field(&mut lines, "policy")?.1);
-        let (kernel, part) = (field(&mut lines, "kernel")?.1, field(&mut lines, "part")?.1);
-        let mut memory_model = MemoryModel::Sc;
-        if lines.peek().is_some_and(|(_, line)| line.starts_with("memory-model ")) {
-            let (n, name) = field(&mut lines, "memory-model")?;
-            memory_model = MemoryModel::from_name(&name)
-                .ok_or((n, format!("unknown memory model `{name}`: known are sc, tso")))?;
-        }
-        let mut defines = Vec::new();
-        while lines.peek().is_some_and(|(_, line)| line.starts_with("define ")) {
-            let (n, define) = field(&mut lines, "define")?;
-            let value = define.split_once(' ').and_then(|(name, v)| Some((name.to_owned(), v.parse().ok()?)));
-            defines
-                .push(value.ok_or((n, format!("expected `define NAME NUMBER`, found `define {define}`")))?);
-        }
-        let mut program = None;
-        if lines.peek().is_some_and(|(_, line)| line.starts_with("program ")) {
-            let (n, digest) = field(&mut lines, "program")?;
-            let number = u64::from_str_radix(&digest, 16);
-            program = Some(number.map_err(|e| (n, format!("`{digest}` is no digest in hexadecimal: {e}")))?);
-        }
-        let (n, event) = field(&mut lines, "event")?;
-        let event = EventKind::from_name(&event).ok_or((n, format!("unknown event `{event}`")))?;
-        match lines.next() {
-            Some((_, "steps")) => {}
-            Some((n, line)) => return Err((n, format!("expected `steps`, found `{line}`"))),
-            None => return Err((0, "the file ends where `steps` should be".to_owned())),
-        }
-        let mut steps = Vec::new();
-        for (n, line) in lines {
-            let mut words = line.split_whitespace();
-            let Some(actor) = words.next() else { continue };
-            let answers: Result<Vec<u32>, _> = words.map(str::parse).collect();
-            let answers = answers.map_err(|e| (n, format!("a choice is not a number: {e}")))?;
-            steps.push((n, actor.to_owned(), answers));
-        }
-        Ok(ScheduleFile { litmus, policy, kernel, part, memory_model, defines, program, event, steps })
-    }
-
-    /// The steps for a machine.
-    ///
-    /// # Errors
-    ///
-    /// Line and name of an actor that the machine does not have.
-    pub fn steps_for(&self, machine: &Machine) -> Result<Vec<ScheduledStep>, (usize, String)> {
-        self.steps
-            .iter()
-            .map(|(n, actor, answers)| match machine.actor_named(actor) {
-                Some(actor) => Ok(ScheduledStep { actor, answers: answers.clone() }),
-                None => Err((*n, format!("no actor `{actor}` in this model"))),
-            })
-            .collect()
-    }
 }

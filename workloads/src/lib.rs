@@ -10,6 +10,7 @@ pub mod litmus;
 pub mod mutate;
 mod near;
 pub mod scenario;
+pub mod schedule;
 pub mod sites;
 pub mod validate;
 

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sim_explore::Search;
 use svm_model::MemoryKind;
 
-use crate::check::{Changes, CheckCase, CheckError, CheckReport, NamedText, Verdict, program_digest};
+use crate::check::{Changes, CheckCase, CheckError, CheckReport, NamedText, Verdict};
 use crate::include;
+use crate::schedule::program_digest;
 
 /// What flushes caches, takes translations away or flushes them, or has others do so. The calls that hand `__wbinvd()` to
 /// pCPUs are those of its callers.
@@ -69,7 +70,7 @@ pub struct Without {
     /// What it is without.
     pub flush: Flush,
     /// One of its texts, and what becomes of it; a switch changes none.
-    text: Option<(String, String)>,
+    pub text: Option<(String, String)>,
     /// The kernel's functions that it is in; `None` if not only in functions.
     functions: Option<BTreeSet<String>>,
 }

@@ -493,3 +493,34 @@ fn leftovers_of_the_language() {
     );
     assert_eq!(r("BUG_ON(vm0->n == 0);"), ["tracking"]);
 }
+
+#[test]
+fn a_writer_that_waits_keeps_new_readers_out_but_no_handler() {
+    let again = |read: &str, unlock: &str| format!("{read} {read} {unlock} {unlock}");
+    let write = "down_write(&vm0->rw); up_write(&vm0->rw);";
+    let sem = again("down_read(&vm0->rw);", "up_read(&vm0->rw);");
+    assert_eq!(two(&sem, write), ["deadlock"], "a reader that reads again, behind a writer");
+    assert_eq!(two(&sem, "down_read(&vm0->rw); up_read(&vm0->rw);"), NONE, "behind a reader");
+    // It has to be the writer that waits: one that comes later is kept out itself.
+    assert_eq!(two("down_read(&vm0->rw); up_read(&vm0->rw);", write), NONE);
+
+    let lock = "DEFINE_RWLOCK(q); bool failed; \
+                static void reads(void *info) { read_lock(&q); read_unlock(&q); }\n";
+    let locks = |a: &str, b: &str| events(&format!("{lock}void a(void) {{ {a} }}\nvoid b(void) {{ {b} }}"));
+    let write = "write_lock(&q); write_unlock(&q);";
+    assert_eq!(locks(&again("read_lock(&q);", "read_unlock(&q);"), write), ["deadlock"]);
+    // The reader of pCPU 0 is interrupted while the writer of pCPU 2 waits for it.
+    let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 3\nevents = [\"rmp-fault\"]\npages = [{ name = \"P\" }]\n";
+    let task = |name: &str, pcpu: u8| format!("[[task]]\nrun = \"{name}\"\npcpus = [{pcpu}]\n");
+    let tasks = task("a", 0) + &task("b", 1) + &task("c", 2);
+    let expect = "[[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\n";
+    let bodies = format!(
+        "void a(void) {{ read_lock(&q); read_unlock(&q); }}\n\
+         void b(void) {{ smp_call_function_single(0, reads, NULL, true); }}\nvoid c(void) {{ {write} }}\n"
+    );
+    assert_eq!(checked(&format!("{front}{tasks}{expect}{lock}{bodies}")), NONE, "a handler overtakes");
+    let tries = "read_lock(&q); if (read_trylock(&q)) read_unlock(&q); else failed = true; read_unlock(&q); \
+                 WARN_ON(READ_ONCE(failed));";
+    assert_eq!(locks(tries, write), ["tracking"], "the second is not to be had once a writer waits");
+    assert_eq!(locks(tries, "read_lock(&q); read_unlock(&q);"), NONE);
+}

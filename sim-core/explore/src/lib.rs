@@ -112,15 +112,17 @@ pub struct Limits {
     pub states: u32,
     /// Levels expanded.
     pub depth: u32,
-    /// Bytes of the table and the states.
+    /// Bytes of the table and the states, and of what is beside them.
     pub memory: u64,
+    /// Bytes that the process takes without a search. At most a quarter of the memory is set aside for it.
+    pub beside: u64,
     /// How long it may take; where such a search ends depends on the machine.
     pub time: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { states: 100_000_000, depth: u32::MAX, memory: 8 << 30, time: None }
+        Limits { states: 100_000_000, depth: u32::MAX, memory: 8 << 30, beside: 0, time: None }
     }
 }
 
@@ -139,6 +141,8 @@ pub enum Bound {
     Interrupted,
     /// The disk failed ([`Explored::error`]).
     Disk,
+    /// A bound of the model's own: what there is no more of in it.
+    Model(&'static str),
 }
 
 /// The first time a goal was reached.

@@ -88,7 +88,7 @@ impl Search<'_> {
     ///
     /// If there is no model.
     pub fn run<'m, const W: usize, M: Model<W>>(mut self, models: &'m mut [M]) -> Explored {
-        let tables = (self.limits.memory / TABLES / models.len() as u64).max(LEAST_TABLES);
+        let tables = (self.allowed() / TABLES / models.len() as u64).max(LEAST_TABLES);
         let work = |model: &'m mut M| {
             model.keep_within(tables / 2);
             Worker { model, decisions: Decisions::new(tables / 2), found: Found::default() }
@@ -233,7 +233,12 @@ impl Search<'_> {
 
     /// What of the memory is for the states and the lists.
     fn memory(&self) -> u64 {
-        self.limits.memory - self.limits.memory / TABLES - self.limits.memory / SLACK
+        self.allowed() - self.allowed() / TABLES - self.allowed() / SLACK
+    }
+
+    /// What the search may take of the memory.
+    fn allowed(&self) -> u64 {
+        self.limits.memory - self.limits.beside.min(self.limits.memory / 4)
     }
 
     /// How many states the next round may expand, at most `most`, so that what it finds keeps within the memory;
@@ -248,7 +253,7 @@ impl Search<'_> {
         let lists: u64 = batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum();
         // What is found lies in lists first, which should be small beside what is stored.
         let found_bytes = Batch::<W>::bytes_of(space.plan.words);
-        let successors = self.limits.memory / LISTS / found_bytes;
+        let successors = self.allowed() / LISTS / found_bytes;
         let fewest = u64::from(most.min(FEWEST));
         let mut most = u64::from(most).min(successors / fan).max(fewest);
         while most >= fewest {

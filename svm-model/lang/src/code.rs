@@ -379,6 +379,7 @@ fn arity(prim: Prim) -> usize {
         | Prim::VcpuFlushTlb
         | Prim::FaultPage
         | Prim::UserPtePresent
+        | Prim::PageMapped
         | Prim::ZapUserPte
         | Prim::FreePage
         | Prim::HostRead

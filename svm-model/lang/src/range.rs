@@ -241,6 +241,7 @@ impl Solver<'_, '_> {
             Prim::GetAsid => (0, (self.program.machine.asids - 1).max(0)),
             Prim::ZapSpte
             | Prim::UserPtePresent
+            | Prim::PageMapped
             | Prim::IrqsDisabled
             | Prim::InAtomic
             | Prim::InInterrupt

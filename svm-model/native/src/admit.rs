@@ -193,6 +193,7 @@ fn primitive(prim: Prim, args: [Operand; 4], atomic: bool) -> Option<String> {
         Prim::ZapSpte
         | Prim::InstallSpte
         | Prim::UserPtePresent
+        | Prim::PageMapped
         | Prim::ZapUserPte
         | Prim::FreePage
         | Prim::AllocPage

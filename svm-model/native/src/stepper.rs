@@ -421,6 +421,7 @@ impl Platform for Actor<'_, '_> {
             | Prim::ZapSpte
             | Prim::InstallSpte
             | Prim::UserPtePresent
+            | Prim::PageMapped
             | Prim::ZapUserPte
             | Prim::FreePage
             | Prim::AllocPage

@@ -260,6 +260,8 @@ pub enum Prim {
     InstallSpte,
     /// `user_pte_present(page)`: whether the VMM's own mapping still has the page (`hva_to_pfn` succeeds).
     UserPtePresent,
+    /// `page_mapped(page)`: whether any user space maps the page.
+    PageMapped,
     /// `zap_user_pte(page)`: the mm core clears the VMM's own mapping.
     ZapUserPte,
     /// `free_page(page)`: back to the allocator; anybody may own it next.
@@ -381,6 +383,7 @@ impl Prim {
                     | Prim::GuestWriteShared
                     | Prim::VcpuFlushTlb
                     | Prim::UserPtePresent
+                    | Prim::PageMapped
                     | Prim::MaskAvailable
                     | Prim::HostRead
                     | Prim::FlushShared

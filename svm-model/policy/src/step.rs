@@ -96,6 +96,10 @@ pub trait Platform {
     fn slot(&self, place: Place, instance: i64, word: i64) -> SlotId;
     /// Who runs: what an exclusive lock's slot holds, from 1.
     fn holder(&self) -> i64;
+    /// Whether this is a handler of an interrupt.
+    fn in_handler(&self) -> bool {
+        false
+    }
     /// Something happened to a lock that may be against the rules.
     fn lock_event(&mut self, kind: Lock, event: LockEvent);
     /// Whether this context would wait for ever for what that holder has: it is the holder itself, or a handler
@@ -205,11 +209,13 @@ fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
     }
 }
 
-/// Whether a lock can be taken, and what its slot then holds.
-fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
+/// Whether a lock can be taken, and what its slot then holds. That of a lock for readers and writers is -`me` while a writer has
+/// it, else twice the number of its readers, and one more once a writer waits for these: then no further reader gets it, but a
+/// handler of an interrupt, which overtakes (`queued_read_lock_slowpath()`, `rwsem_down_read_slowpath()`).
+fn take(kind: Lock, held: i64, me: i64, overtakes: bool) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == 0).then_some(me),
-        Lock::Read | Lock::DownRead => (held >= 0).then_some(held + 1),
+        Lock::Read | Lock::DownRead => (held >= 0 && (held % 2 == 0 || overtakes)).then_some(held + 2),
         Lock::Write | Lock::DownWrite | Lock::Downgrade => (held == 0).then_some(-me),
         Lock::Completion | Lock::CompleteAll => match held {
             0 => None,
@@ -217,6 +223,11 @@ fn take(kind: Lock, held: i64, me: i64) -> Option<i64> {
             _ => Some(held),
         },
     }
+}
+
+/// What a lock's slot holds once a writer waits for its readers, if that is news.
+fn queue(kind: Lock, held: i64) -> Option<i64> {
+    (matches!(kind, Lock::Write | Lock::DownWrite) && held > 0 && held % 2 == 0).then_some(held + 1)
 }
 
 /// Who has a lock that cannot be taken; 0 if that is not known.
@@ -232,9 +243,10 @@ fn holder(kind: Lock, held: i64) -> i64 {
 fn give(kind: Lock, held: i64, me: i64) -> Option<i64> {
     match kind {
         Lock::Mutex | Lock::Spin => (held == me).then_some(0),
-        Lock::Read | Lock::DownRead => (held > 0).then(|| held - 1),
+        // Once no reader is left, whoever comes first may have it.
+        Lock::Read | Lock::DownRead => (held > 0).then(|| if held < 4 { 0 } else { held - 2 }),
         Lock::Write | Lock::DownWrite => (held == -me).then_some(0),
-        Lock::Downgrade => (held == -me).then_some(1),
+        Lock::Downgrade => (held == -me).then_some(2),
         Lock::Completion => Some(if held < 0 { held } else { held + 1 }),
         Lock::CompleteAll => Some(-1),
     }
@@ -259,7 +271,9 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                 // These look first, and are no locked operations if they do not get it.
                 let old = platform.load_plain(place, i, w);
                 let refused = match op {
-                    RmwOp::TryLock(kind) => take(kind, old, platform.holder()).is_none(),
+                    RmwOp::TryLock(kind) => {
+                        take(kind, old, platform.holder(), platform.in_handler()).is_none()
+                    }
                     RmwOp::AddUnless => old == value(regs, expected),
                     RmwOp::Or | RmwOp::AndNot | RmwOp::And | RmwOp::Add | RmwOp::Xchg | RmwOp::CmpXchg => {
                         false
@@ -288,7 +302,9 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                     }
                     RmwOp::AddUnless if old == value(regs, expected) => old,
                     RmwOp::AddUnless => old.wrapping_add(s),
-                    RmwOp::TryLock(kind) => take(kind, old, platform.holder()).unwrap_or(old),
+                    RmwOp::TryLock(kind) => {
+                        take(kind, old, platform.holder(), platform.in_handler()).unwrap_or(old)
+                    }
                 };
                 if platform.replace(place, i, w, old, new) {
                     break old;
@@ -302,7 +318,7 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
             let (i, w) = (value(regs, place.instance), value(regs, place.word));
             loop {
                 let held = platform.load(place, i, w);
-                match take(kind, held, platform.holder()) {
+                match take(kind, held, platform.holder(), platform.in_handler()) {
                     Some(new) => {
                         if platform.replace(place, i, w, held, new) {
                             platform.lock_event(kind, LockEvent::Taken);
@@ -313,7 +329,14 @@ fn shared<P: Platform>(op: Op, regs: &mut [i64; REGS], platform: &mut P) -> Answ
                         platform.lock_event(kind, LockEvent::Vain);
                         break;
                     }
-                    None => return Answer::Blocked(platform.slot(place, i, w)),
+                    None => match queue(kind, held) {
+                        Some(new) => {
+                            if platform.replace(place, i, w, held, new) {
+                                return Answer::Stay;
+                            }
+                        }
+                        None => return Answer::Blocked(platform.slot(place, i, w)),
+                    },
                 }
             }
         }

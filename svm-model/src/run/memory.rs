@@ -1,7 +1,7 @@
 //! What touches lines and pages: caches that move them, the open world, accesses, owners, flushes.
 
 use cache_model::event::{Event, EventKind, Victim};
-use sev_arch::{Access, FlushOp, Tag};
+use sev_arch::{Access, FlushOp, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
 use svm_policy::{Answer, Prim};
@@ -10,6 +10,7 @@ use super::{Runner, Stepped};
 use crate::label::{Broken, NewOwner, What};
 use crate::machine::Owner;
 use crate::memory::{Effects, Memory};
+use crate::spec::VmKind;
 
 impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
     pub(super) fn cache_step(&mut self) -> Stepped {
@@ -93,10 +94,15 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
             return Answer::Done(0);
         }
         let owner = machine.owner(self.store, page);
-        // A VMM and its devices own what their guest shares with them.
+        // A VMM and its devices own what their guest shares with them, and so does the host what the RMP assigns to no guest any more.
+        let shared_again =
+            |vm: VmId| machine.spec.vm(vm).kind == VmKind::SevSnp && machine.rmp_asid(self.store, page) == 0;
         let owns = match owner {
             Owner::Host | Owner::Device | Owner::User(_) => true,
-            Owner::Vm(vm) => machine.guest_tag(self.store, vm, page) == Tag::HOST,
+            Owner::Vm(vm) => {
+                machine.guest_tag(self.store, vm, page) == Tag::HOST
+                    || access == Access::Write && shared_again(vm)
+            }
             Owner::Free => false,
         };
         let core = self.core();

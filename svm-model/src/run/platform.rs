@@ -38,7 +38,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
         match self.put_off(slot, value) {
             None => self.store.set(slot, value),
             Some(Ok(())) => {}
-            Some(Err(full)) => return Some(full),
+            Some(Err(full)) => {
+                self.notes.full_buffer = true;
+                return Some(full);
+            }
         }
         None
     }
@@ -63,6 +66,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Who::Task | Who::Sched | Who::Guest => self.task,
         };
         i64::try_from(holder).unwrap_or(0) + 1
+    }
+
+    fn in_handler(&self) -> bool {
+        self.who == Who::Handler
     }
 
     fn lock_event(&mut self, kind: Lock, event: LockEvent) {
@@ -203,6 +210,11 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 };
                 Answer::Done(i64::from(present))
             }
+            Prim::PageMapped => {
+                let mapped =
+                    self.page(args[0]).is_some_and(|p| self.store.get(machine.user_ptes[p as usize]) != 0);
+                Answer::Done(i64::from(mapped))
+            }
             Prim::ZapUserPte => {
                 if let Some(page) = self.page(args[0]) {
                     self.store.set(machine.user_ptes[page as usize], 0);
@@ -266,7 +278,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             }
             Prim::IrqsDisabled => Answer::Own(i64::from(self.irq_off != 0 || self.who == Who::Handler)),
             Prim::InAtomic => Answer::Own(i64::from(self.preempt > 0 || self.who == Who::Handler)),
-            Prim::InInterrupt => Answer::Own(i64::from(self.who == Who::Handler)),
+            Prim::InInterrupt => Answer::Own(i64::from(self.in_handler())),
             Prim::TraceWriteback => {
                 self.notes.writeback = Some(args[0] != 0);
                 if args[0] != 0 {

@@ -140,6 +140,9 @@ impl Machine {
         match op {
             Op::Lock { kind: Lock::Read | Lock::DownRead, .. } => format!("{name}: taken to read"),
             Op::Unlock { kind: Lock::Downgrade, .. } => format!("{name}: kept to read"),
+            Op::Lock { kind: Lock::Write | Lock::DownWrite, .. } if new > 0 => {
+                format!("{name}: waits for its readers; new ones wait behind")
+            }
             Op::Lock { kind: Lock::Write | Lock::DownWrite | Lock::Downgrade, .. } => {
                 format!("{name}: taken to write")
             }
@@ -357,6 +360,17 @@ impl Machine {
         format!("{} off{}", off.join(" and "), waits.unwrap_or_default())
     }
 
+    /// Whether a vCPU's thread asked for a page that user space maps, but not for this VM.
+    fn mapped_by_another(&self, seen: &Seen<'_>) -> bool {
+        let Actor::Task(task) = seen.actor else { return false };
+        let Some(vcpu) = &self.tasks[usize::from(task)].vcpu else { return false };
+        let page = seen.touched.iter().find_map(|slot| self.user_ptes.iter().position(|pte| pte == slot));
+        let Some(page) = page.and_then(|p| u32::try_from(p).ok()) else { return false };
+        let mut words = seen.after.to_vec();
+        let store = Plain { words: &mut words };
+        store.get(self.user_ptes[page as usize]) != 0 && !self.user_maps(&store, vcpu.vm, page)
+    }
+
     /// What is worth saying of a step that changed nothing that others share.
     fn nothing_changed(&self, seen: &Seen<'_>, op: Option<Op>) -> Option<String> {
         let prim = match (seen.what, op) {
@@ -372,7 +386,10 @@ impl Machine {
         };
         match prim {
             Prim::VmRun => Some("enters the guest".to_owned()),
-            Prim::UserPtePresent | Prim::ZapUserPte => read(&self.user_ptes),
+            Prim::UserPtePresent if self.mapped_by_another(seen) => {
+                Some("the page is another VM's by now".to_owned())
+            }
+            Prim::UserPtePresent | Prim::PageMapped | Prim::ZapUserPte => read(&self.user_ptes),
             Prim::ZapSpte | Prim::InstallSpte => read(&self.sptes),
             Prim::SendCall => {
                 let sent = |p: &&crate::machine::PcpuSlots| {

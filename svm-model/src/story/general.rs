@@ -213,8 +213,17 @@ impl Causes {
     fn overwritten(&self, machine: &Machine, line: u32, tag: Tag, end: usize) -> Option<String> {
         let name = machine.line_name(line);
         let newer = self.last(end, |m| m.stored.iter().any(|s| s.0 == line && s.1 != tag))?;
-        let wrote = self.last(newer, |m| m.stores(line, tag))?;
         let owner = if tag == Tag::HOST { "the host's mapping" } else { "its guest's key" };
+        let Some(wrote) = self.last(newer, |m| m.stores(line, tag)) else {
+            let wrote = self.last(end, |m| m.stores(line, tag))?;
+            return Some(format!(
+                "{} stored to {name} under {owner} {}, though the page was another's: what {} had written {} is lost",
+                self.who(machine, wrote),
+                at(wrote),
+                self.who(machine, newer),
+                at(newer)
+            ));
+        };
         Some(format!(
             "no flush came between two writers of {name}: {} dirtied it under {owner} {}, {} stored newer data past that \
              line {}, and the line was written back over it afterwards {}",

@@ -84,6 +84,7 @@ pub(crate) fn of_args(prim: Prim) -> [Kind; 4] {
         | Prim::GuestReadShared
         | Prim::GuestWriteShared
         | Prim::UserPtePresent
+        | Prim::PageMapped
         | Prim::ZapUserPte
         | Prim::FreePage
         | Prim::HostRead

@@ -4,8 +4,9 @@
 use sim_explore::Limits;
 use svm_model::MemoryKind;
 
-use crate::check::{CheckCase, CheckError, NamedText, program_digest};
+use crate::check::{CheckCase, CheckError, NamedText};
 use crate::litmus::Litmus;
+use crate::schedule::program_digest;
 
 /// Places that write caches back, and their switches.
 pub const SITES: [(&str, &str); 5] = [

@@ -117,12 +117,19 @@ impl<'p> Lower<'p, '_, '_> {
         let was = self.new_reg();
         let (src, expected) = (Val::Const(0), Val::Const(0));
         self.push(Inst::Rmw { dst: was, slot, op: RmwOp::TryLock(kind), src, expected }, span);
-        let free = match kind {
-            Lock::Mutex | Lock::Spin | Lock::Write | Lock::DownWrite | Lock::Downgrade => BinOp::Eq,
-            Lock::Read | Lock::DownRead => BinOp::Ge,
-            Lock::Completion | Lock::CompleteAll => BinOp::Ne,
+        let was = Val::Reg(was);
+        let took = match kind {
+            Lock::Mutex | Lock::Spin | Lock::Write | Lock::DownWrite | Lock::Downgrade => {
+                self.bin(BinOp::Eq, was, Val::Const(0), span)
+            }
+            // Not where a writer waits for the readers, which makes the number odd.
+            Lock::Read | Lock::DownRead => {
+                let read = self.bin(BinOp::Ge, was, Val::Const(0), span);
+                let queued = self.bin(BinOp::And, was, Val::Const(1), span);
+                self.bin(BinOp::Gt, read, queued, span)
+            }
+            Lock::Completion | Lock::CompleteAll => self.bin(BinOp::Ne, was, Val::Const(0), span),
         };
-        let took = self.bin(free, Val::Reg(was), Val::Const(0), span);
         if !kind.sleeps() {
             let (refused, after) = (self.new_block(), self.new_block());
             self.branch(took, after, refused, refused, span);

@@ -211,7 +211,7 @@ impl Platform for Mock<'_> {
             shown = regs[base..base + usize::try_from(args[1]).expect("words")].to_vec();
         }
         self.run.log.push(format!("{prim:?}{shown:?}"));
-        let result = if matches!(prim, Prim::ZapSpte | Prim::UserPtePresent) {
+        let result = if matches!(prim, Prim::ZapSpte | Prim::UserPtePresent | Prim::PageMapped) {
             1
         } else if prim == Prim::FaultPage {
             args[0] - crate::EXIT_NPF
