@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::entries::Counter;
-use crate::guest::{self, Guest};
+use crate::guest::Guest;
 use crate::helper::{Helper, Instruction, Reclaim};
 use crate::os::{self, CpuSet, Pinned};
 use crate::program::{Program, Shape};
@@ -216,7 +216,7 @@ fn be_vcpu(
     tell_thread: &Sender<i32>,
 ) -> Result<(), String> {
     let _pinned = Pinned::to(first).map_err(|e| format!("sched_setaffinity to pCPU {first}: {e}"))?;
-    let mut guest = Guest::new(&guest::open()?, lines)?;
+    let mut guest = Guest::new(&crate::vm::open()?, lines)?;
     guest.set_lines(lines)?;
     helper.bind(u32::from(vm), vcpu).map_err(|e| format!("the module does not take the thread: {e}"))?;
     if tell_thread.send(os::thread_id()).is_err() {
