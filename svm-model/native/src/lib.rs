@@ -17,6 +17,7 @@ pub mod allocator;
 pub mod calibrate;
 pub mod cpuid;
 pub mod noise;
+pub mod primitive;
 pub mod probe;
 pub mod profile;
 pub mod program;
