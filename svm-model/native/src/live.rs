@@ -401,7 +401,7 @@ fn held(vm: u16, entered: Vec<usize>, reclaim: &Reclaim, predicted: Option<Vec<F
         instruction: instruction.unwrap_or(Instruction::Nop),
         keeps: predicted.iter().flatten().any(|f| f.keeps),
         predicted: predicted.as_ref().map(set),
-        missed: reclaim.where_(|p| p.missed(reclaim.end)),
+        missed: reclaim.where_(|p| p.missed()),
         cycles: reclaim.end - reclaim.begin,
     }
 }
@@ -419,7 +419,7 @@ fn moving(
     let failed: Mutex<Option<String>> = Mutex::new(None);
     let lock = |m: &mut Moving, r: &Reclaim| {
         m.reclaims += 1;
-        m.missed += u64::from(r.pcpus.iter().any(|p| p.missed(r.end)));
+        m.missed += u64::from(r.pcpus.iter().any(|p| p.missed()));
         m.refused += u64::from(r.refused);
         m.cycles.add(r.end - r.begin, false);
         for p in r.pcpus.iter().filter(|p| p.flushed > 0) {
