@@ -203,7 +203,7 @@ fn the_emulated_run() {
         "wbinvd_refill_line = {",
         "ipi_round_trip_all = {",
         "under_hypervisor = \"TCGTCGTCGTCG\"",
-        "IN A VM (TCGTCGTCGTCG)",
+        "EMULATED (TCGTCGTCGTCG): this processor is software; its times mean nothing",
     ]);
 
     // Killed and interrupted in the middle: the module is free again, does its work, and can be unloaded.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use svm_native::helper::{Helper, Instruction, Loaded};
 use svm_native::live::{self, Held, Live, Plan};
-use svm_native::probe::Place;
+use svm_native::probe::{Place, caveat, emulated};
 use svm_native::program::Shape;
 use svm_native::safety::other_vms;
 use svm_native::stats::{Samples, Spread};
@@ -53,12 +53,11 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
             policies.push(policy(&text, &shape)?);
         }
     }
-    let emulated = place.host().hypervisor.is_some_and(|name| name.contains("TCG"));
-    if emulated {
-        out.log("EMULATED: this processor is software; its times mean nothing");
-    } else if let Some(name) = place.host().hypervisor {
-        out.log(&format!("IN A VM ({name}): a hypervisor may make a write-back into nothing"));
+    let hypervisor = place.host().hypervisor;
+    if let Some(name) = &hypervisor {
+        out.log(&format!("{}; a hypervisor may make a write-back into nothing", caveat(name)));
     }
+    let emulated = hypervisor.is_some_and(|name| emulated(&name));
     if args.format.format == Format::Csv {
         out.print(CSV);
     }
