@@ -67,7 +67,9 @@ impl Guest {
     pub fn run(&mut self) -> Result<(), String> {
         match self.vm.run().map_err(said)? {
             Exit::Own(Leaves::ByPort) => Ok(()),
-            other => Err(format!("the guest did not reach its port write: {other:?}")),
+            other @ (Exit::Own(Leaves::ByRequest) | Exit::Other(_)) => {
+                Err(format!("the guest did not reach its port write: {other:?}"))
+            }
         }
     }
 

@@ -160,3 +160,16 @@ fn together(
     }
     Ok((samples, rounds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn pcpus_grow_by_half_up_to_all_of_them() {
+        let of = |all| counts(all).collect::<Vec<_>>();
+        assert_eq!((of(1), of(2)), (vec![1], vec![1, 2]));
+        assert_eq!(of(8), [1, 2, 3, 4, 6, 8]);
+        assert_eq!(of(13), [1, 2, 3, 4, 6, 9, 13]);
+    }
+}

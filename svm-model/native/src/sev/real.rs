@@ -50,13 +50,14 @@ fn impossible(call: &Call, why: impl Into<String>) -> Refusal {
     Refusal { call: call.to_string(), errno: 0, firmware: None, why: why.into() }
 }
 
+/// Of a call that is one of KVM's.
 fn failed(call: &Call, failed: Failed) -> Refusal {
-    Refusal {
-        call: call.to_string(),
-        errno: failed.error.errno(),
-        firmware: None,
-        why: failed.call.to_owned(),
-    }
+    refused(call, failed.error)
+}
+
+/// Of one that is several: which.
+fn failed_in(call: &Call, failed: Failed) -> Refusal {
+    Refusal { why: failed.call.to_owned(), ..refused(call, failed.error) }
 }
 
 /// Whether guests of this kind must ask to leave.
@@ -100,20 +101,20 @@ impl Real {
         let bytes = bytes as usize;
         let memory = Buffer::untouched(bytes).map_err(|e| impossible(call, e.to_string()))?;
         let encrypted = if *kind == Kind::Plain { 0 } else { 1_u64 << (c_bit & 63) };
-        vm.fill(memory, leaves(*kind), encrypted).map_err(|f| failed(call, f))?;
+        vm.fill(memory, leaves(*kind), encrypted).map_err(|f| failed_in(call, f))?;
         let begin = cpu::begin();
         let attached = if *kind == Kind::SevSnp { vm.attach_private(bytes) } else { vm.attach(bytes) };
         let took = cpu::end() - begin;
-        attached.map(|()| took).map_err(|f| failed(call, f))
+        attached.map(|()| took).map_err(|f| failed_in(call, f))
     }
 
     fn vcpu(&mut self, call: &Call, vm: Vm) -> Result<u64, Refusal> {
-        let supported = vm::supported(&self.kvm).map_err(|f| failed(call, f))?;
+        let supported = vm::supported(&self.kvm).map_err(|f| failed_in(call, f))?;
         let Held { kind, vm } = self.held(call, vm)?;
         let begin = cpu::begin();
         let added = vm.add_vcpu();
         let took = cpu::end() - begin;
-        added.and_then(|()| vm.start(&supported, leaves(*kind), LINES)).map_err(|f| failed(call, f))?;
+        added.and_then(|()| vm.start(&supported, leaves(*kind), LINES)).map_err(|f| failed_in(call, f))?;
         Ok(took)
     }
 
@@ -245,7 +246,7 @@ impl Real {
         let begin = cpu::begin();
         let left = vm.run();
         let took = cpu::end() - begin;
-        let exit = match left.map_err(|f| failed(call, f))? {
+        let exit = match left.map_err(|f| failed_in(call, f))? {
             Exit::Own(_) => 0,
             Exit::Other(_) => 1,
         };
