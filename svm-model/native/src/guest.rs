@@ -4,7 +4,7 @@ use kvm_bindings::{KVM_CAP_VM_TYPES, kvm_sev_cmd, sev_cmd_id_KVM_SEV_GUEST_STATU
 use kvm_ioctls::Kvm;
 
 use crate::buffer::{Buffer, LINE};
-use crate::vm::{DATA_AT, Exit, Failed, Leaves, MOST, PAGE, Vm, open, supported};
+use crate::vm::{DATA_AT, Exit, Failed, Leaves, MOST, Vm, open, supported};
 
 /// A VM of one vCPU with its memory.
 #[derive(Debug)]
@@ -78,8 +78,8 @@ impl Guest {
     /// # Errors
     /// The kernel's.
     pub fn drop_page(&mut self, at: usize) -> Result<(), String> {
-        let memory = self.vm.memory().ok_or("the guest has no memory")?;
-        memory.discard(at, PAGE).map_err(|e| format!("madvise: {e}"))
+        let done = self.vm.discard(at).ok_or("the guest has no such page")?;
+        done.map_err(|e| format!("madvise: {e}"))
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         guest.run().unwrap();
         guest.set_lines(5).unwrap();
         guest.run().unwrap();
-        let memory = guest.vm.memory().unwrap().bytes();
+        let memory = guest.vm.bytes();
         let dirtied = memory[DATA_AT..].chunks(LINE).take(64).take_while(|line| line[0] != 0).count();
         assert_eq!(dirtied, 5);
     }

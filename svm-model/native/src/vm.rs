@@ -174,9 +174,15 @@ impl Vm {
         Ok(())
     }
 
-    /// The guest's memory, if it has any.
-    pub fn memory(&mut self) -> Option<&mut Buffer> {
-        self.memory.as_mut()
+    /// The guest's memory; empty if it has none.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.memory.as_ref().map_or(&[], Buffer::bytes)
+    }
+
+    /// Gives the page at `at` of the memory back to the kernel, as reclaim does; `None` if there is none.
+    pub fn discard(&mut self, at: usize) -> Option<io::Result<()>> {
+        self.memory.as_mut().filter(|m| at + PAGE <= m.bytes().len()).map(|m| m.discard(at, PAGE))
     }
 
     /// Where the memory lies in this process, and how many of `bytes` there are of it; zeros if there is none.

@@ -217,12 +217,9 @@ impl Real {
     /// Gives a page back, of the slot or of the memory that the VM keeps for itself.
     fn page(&mut self, call: &Call, vm: Vm, punch: bool) -> Result<u64, Refusal> {
         let Held { vm, .. } = self.held(call, vm)?;
+        let last = vm.bytes().len().saturating_sub(PAGE);
         let begin = cpu::begin();
-        let done = if punch {
-            vm.punch(LAUNCHED as usize - PAGE)
-        } else {
-            vm.memory().map(|m| m.discard(m.bytes().len() - PAGE, PAGE))
-        };
+        let done = if punch { vm.punch(LAUNCHED as usize - PAGE) } else { vm.discard(last) };
         let took = cpu::end() - begin;
         match done {
             None => Err(impossible(call, "this VM has no such memory")),
