@@ -230,6 +230,12 @@ fn predictions_are_compared_with_what_was_held_out() {
     assert!(out.contains("MISSED") && out.contains("too noisy to say"), "{out}");
     assert_eq!(sevsim_in(&folder, &["validate", "p.toml", "--format", "csv"]).ends(3).out.lines().count(), 4);
 
+    // A host that was not quiet says nothing of a miss.
+    let noise = "\n[noise]\nquiet = false\nsaid = \"NOT QUIET, others\"\n";
+    folder.file("noisy.toml", format!("{PROFILE}{noise}{HELD_OUT}"));
+    let ran = sevsim_in(&folder, &["validate", "noisy.toml"]).ends(0);
+    assert!(!ran.out.contains("MISSED") && ran.out.contains("The host was NOT QUIET, others"), "{}", ran.out);
+
     folder.file("none.toml", PROFILE);
     sevsim_in(&folder, &["validate", "none.toml"]).ends(2).says(&["no held-out measurements"]);
     for (bad, said) in [
