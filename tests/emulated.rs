@@ -186,6 +186,18 @@ fn the_emulated_run() {
     case("selftest")
         .says(&["what_makes_no_sense_is_refused ... ok", "exactly_the_pcpus_asked_for_execute ... ok"]);
 
+    // So do those of encrypted guests: nothing of them is skipped here, where there are KVM, tracefs and kprobes.
+    let sev = case("selftest-sev");
+    assert_eq!(sev.exit, 0, "{sev:#?}");
+    assert!(!sev.err.contains("skipped") && !sev.out.contains("skipped"), "{sev:#?}");
+    sev.says(&[
+        "wbinvd_on_all_cpus: watched",
+        "__wbinvd: watched",
+        "sev_guest_memory_reclaimed: watched",
+        "wbnoinvd_on_cpus_mask: not watched: this kernel has no such function",
+        "__wbnoinvd: not watched: this kernel has no such function",
+    ]);
+
     // The calibration measures write-backs, and says what they are worth. On a slow machine its time runs out: then it is
     // interrupted, and keeps what it has.
     let complete = match case("calibrate").exit {

@@ -67,6 +67,8 @@ cases_of_all() {
 
 	# What the module itself refuses, and that it does no more than it is asked for.
 	[ ! -e /bin/selftest ] || SEVSIM_MODULE=1 case_of selftest selftest --test-threads 1 helper::
+	# The kernel's own flush sites under kprobes, with a plain guest, and SEV's calls up to the refusal.
+	[ ! -e /bin/selftest ] || case_of selftest-sev selftest --test-threads 1 --nocapture sev::real:: perf:: guest::
 
 	# Not root: neither where the device is root's, nor where it is everybody's.
 	case_of not-root su -s /bin/sh nobody -c 'sevsim native --policy sticky-wbnoinvd --yes-flush-this-host'

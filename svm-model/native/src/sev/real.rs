@@ -316,11 +316,12 @@ mod tests {
         };
         match traced {
             Ok((at, mut traced)) => {
+                traced.said.iter().for_each(|said| eprintln!("tracefs: {said}"));
                 go(&mut traced);
                 root = Some(at);
             }
             Err(why) => {
-                eprintln!("not watched: {why}");
+                eprintln!("skipped: nothing is watched: {why}");
                 go(&mut blind);
             }
         }
