@@ -1,13 +1,14 @@
 //! The stepper's own cost on real memory: the hooks of policies over atomics. The goal is below 100 ns an operation.
 //!
-//! It is the thread's own time that is measured, so that other programs on the machine do not count.
+//! It is the thread's own time that is measured, not what others took of the machine meanwhile.
+
+mod clock;
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use rustix::time::{ClockId, clock_gettime};
 use svm_model::lang::{Config, Features, Role, Source, VmTables, compile};
 use svm_model::text;
 use svm_native::program::{Program, Shape};
@@ -24,12 +25,11 @@ impl Measurement for OwnTime {
     type Value = Duration;
 
     fn start(&self) -> Duration {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).unwrap_or(0))
+        clock::now()
     }
 
     fn end(&self, begin: Duration) -> Duration {
-        self.start().saturating_sub(begin)
+        clock::now().saturating_sub(begin)
     }
 
     fn add(&self, a: &Duration, b: &Duration) -> Duration {
