@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use svm_native::calibrate::{Options, calibrate as measure, plan};
 use svm_native::noise;
+use svm_native::probe::caveat;
 use svm_native::profile::{Profile, Reading};
 
 use crate::args::{CalibrateArgs, Format};
@@ -90,7 +91,7 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
     }
     out.log(&noise::sum(&profile.noise).said());
     if let Some(name) = &profile.host.hypervisor {
-        out.log(&format!("IN A VM ({name}): these are a guest's numbers, not the processor's"));
+        out.log(&caveat(name));
     }
     if profile.complete {
         return Ok(Exit::Done);

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::output::Output;
+
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// What a second signal deletes before it ends the program.
 static LEFT: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -27,8 +29,10 @@ pub(crate) fn install() {
 
 #[expect(clippy::exit, reason = "whoever asks twice does not want to wait for anything")]
 fn leave() -> ! {
-    // What a calibration has changed on the host. Nobody who leaves like this reads what could not be put back.
-    drop(svm_native::safety::undo_all());
+    // What a calibration has changed on the host.
+    for left in svm_native::safety::undo_all() {
+        Output::new().log(&format!("could not be put back: {left}"));
+    }
     if let Ok(left) = LEFT.lock()
         && let Some(path) = left.as_ref()
     {

@@ -48,7 +48,7 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
     }
     let measured = names::measured_part(&args.part, Some(&args.profile))?;
     let text = names::read(&args.profile).map_err(Failure::input)?;
-    let Validation { predictions: all, with } =
+    let Validation { predictions: all, with, noise } =
         predictions(&measured, &args.profile, &text).map_err(Failure::input)?;
     if all.is_empty() {
         return Err(Failure::input(format!(
@@ -63,6 +63,9 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
                 "{}\n",
                 wrap(&format!("Simulated with {}.", with.join("; ")), out.width(), 0)
             ));
+            if let Some(said) = noise {
+                out.print(&format!("{}\n", wrap(&format!("The host was {said}"), out.width(), 0)));
+            }
             if let Some(m) = measured.measured() {
                 out.print(&format!(
                     "{}\n",
@@ -155,7 +158,8 @@ fn in_words(all: &[Prediction], width: usize) -> String {
         .collect();
     let mut text = table(&heads, &rows, width);
     let said = format!(
-        "met: within {BOUND_PERCENT} % of the median; too noisy to say: more than {NOISY_PERCENT} % of it between p10 and p90; \
+        "met: within {BOUND_PERCENT} % of the median; too noisy to say: more than {NOISY_PERCENT} % of it between p10 and p90, \
+         or the host was not quiet and more than {BOUND_PERCENT} % off; \
          profile too unsure to say: within {BOUND_PERCENT} % of what the low and high values of the profile give"
     );
     text.push_str(&format!("{}\n", wrap(&said, width, 0)));

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use svm_native::helper::{Helper, Instruction, Loaded};
 use svm_native::live::{self, Held, Live, Plan};
-use svm_native::probe::Place;
+use svm_native::probe::{Place, caveat, emulated};
 use svm_native::program::Shape;
 use svm_native::safety::other_vms;
 use svm_native::stats::{Samples, Spread};
@@ -34,7 +34,7 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
         if args.policies.is_empty() { Vec::new() } else { names::policies(&args.policies)? };
     let mut policies = named.iter().map(|text| policy(text, &shape)).collect::<Result<Vec<_>, _>>()?;
     if args.dry_run {
-        out.print(&plan_text(args, &shape));
+        out.print(&plan_text(args, &shape, &place));
         return Ok(Exit::Done);
     }
     other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host).map_err(unable)?;
@@ -53,12 +53,11 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
             policies.push(policy(&text, &shape)?);
         }
     }
-    let emulated = place.host().hypervisor.is_some_and(|name| name.contains("TCG"));
-    if emulated {
-        out.log("EMULATED: this processor is software; its times mean nothing");
-    } else if let Some(name) = place.host().hypervisor {
-        out.log(&format!("IN A VM ({name}): a hypervisor may make a write-back into nothing"));
+    let hypervisor = place.host().hypervisor;
+    if let Some(name) = &hypervisor {
+        out.log(&format!("{}; a hypervisor may make a write-back into nothing", caveat(name)));
     }
+    let emulated = hypervisor.is_some_and(|name| emulated(&name));
     if args.format.format == Format::Csv {
         out.print(CSV);
     }
@@ -112,7 +111,17 @@ fn shape(topology: &Topology, args: &NativeArgs) -> Result<Shape, String> {
     })
 }
 
-fn plan_text(args: &NativeArgs, shape: &Shape) -> String {
+/// What would be done, and what of it this host cannot, or may not.
+fn plan_text(args: &NativeArgs, shape: &Shape, place: &Place) -> String {
+    let mut cannot = String::new();
+    for level in place.probe().levels.iter().filter(|l| !l.have) {
+        if level.level == 1 || level.level == 2 && args.load_module.is_none() {
+            cannot.push_str(&format!("HERE NOT: {}; to get it: {}\n", level.why, level.how));
+        }
+    }
+    if let Err(why) = other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host) {
+        cannot.push_str(&format!("REFUSED: {why}\n"));
+    }
     let module = match &args.load_module {
         Some(path) => format!("loads {} into the kernel, and unloads it at the end\n", path.display()),
         None => "uses the helper module that is loaded\n".to_owned(),
@@ -126,7 +135,7 @@ fn plan_text(args: &NativeArgs, shape: &Shape) -> String {
         "{module}for {policies}: makes {} VMs of {} vCPUs on {} pCPUs, each dirtying {} lines a run;\n  {} reclaims while all \
          stand still, {} while all run and move, by {} threads;\n  each executes WBINVD or WBNOINVD on the pCPUs that the \
          policy asks for, which stop for milliseconds\nthreads' affinity is their own and ends with them; nothing else is \
-         changed\n",
+         changed\n{cannot}",
         args.vms,
         args.vcpus,
         shape.pcpus(),

@@ -127,7 +127,7 @@ fn decimal(thousandths: u64) -> String {
 pub(crate) fn measured(m: &Measured) -> String {
     let names: Vec<&str> = m.params.iter().map(|p| p.name()).collect();
     let guest = match &m.hypervisor {
-        Some(name) => format!(" IN A VM ({name}): these are a guest's numbers, not the processor's."),
+        Some(name) => format!(" {}.", svm_native::probe::caveat(name)),
         None => String::new(),
     };
     format!(

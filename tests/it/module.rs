@@ -88,4 +88,11 @@ fn a_host_without_the_module_is_told_how_to_get_it() {
     sevsim(&["native", "--policy", "nonsense"]).ends(2).says(&["there is no policy `nonsense`"]);
     let dry = sevsim(&["native", "--dry-run", "--load-module", "x.ko"]).ends(0);
     assert!(dry.out.contains("loads x.ko into the kernel, and unloads it at the end"), "{}", dry.out);
+    assert!(!dry.out.contains("the module is not loaded"), "{}", dry.out);
+    let dry = sevsim(&["native", "--dry-run"]).ends(0);
+    assert!(
+        dry.out.contains("HERE NOT: there is no /dev/sevsim_flush: the module is not loaded"),
+        "{}",
+        dry.out
+    );
 }

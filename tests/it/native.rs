@@ -145,6 +145,19 @@ fn a_profile_takes_the_place_of_a_parts_numbers() {
     assert_eq!(json[0]["measured"]["hypervisor"], serde_json::Value::Null);
     assert!(sevsim(&[&args[..], &["--format", "json"]].concat()).json()[0].get("measured").is_none());
 
+    // It is calculated with them: an IPI that takes 100 us makes a flush of all pCPUs take longer.
+    let slow = "\n[ipi]\nsame_socket = { value = 100000, low = 100000, high = 100000, unit = \"ns\", samples = 1, tagged = 0, \
+                method = \"a loop\" }\n";
+    folder.file("slow.toml", format!("{PROFILE}{slow}"));
+    let run = "run numa-churn --policy all-wbinvd --part genoa --accesses 100000 --format json --profile";
+    let latency = |profile: &str| {
+        let args: Vec<&str> = run.split(' ').chain([profile]).collect();
+        let json = sevsim_in(&folder, &args).ends(0).json();
+        json[0]["cost"]["flush_latency_ns"]["p50"].as_u64().expect("a time")
+    };
+    let (quick, slow) = (latency("p.toml"), latency("slow.toml"));
+    assert!(quick > 0 && slow > quick + 90_000, "{quick} {slow}");
+
     folder.file("vm.toml", PROFILE.replace("\"none\"", "\"KVMKVMKVM\""));
     let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "vm.toml"]).ends(0).out;
     assert!(sheet.contains("IN A VM (KVMKVMKVM)"), "{sheet}");
@@ -216,6 +229,12 @@ fn predictions_are_compared_with_what_was_held_out() {
     let out = sevsim_in(&folder, &["validate", "p.toml"]).ends(3).out;
     assert!(out.contains("MISSED") && out.contains("too noisy to say"), "{out}");
     assert_eq!(sevsim_in(&folder, &["validate", "p.toml", "--format", "csv"]).ends(3).out.lines().count(), 4);
+
+    // A host that was not quiet says nothing of a miss.
+    let noise = "\n[noise]\nquiet = false\nsaid = \"NOT QUIET, others\"\n";
+    folder.file("noisy.toml", format!("{PROFILE}{noise}{HELD_OUT}"));
+    let ran = sevsim_in(&folder, &["validate", "noisy.toml"]).ends(0);
+    assert!(!ran.out.contains("MISSED") && ran.out.contains("The host was NOT QUIET, others"), "{}", ran.out);
 
     folder.file("none.toml", PROFILE);
     sevsim_in(&folder, &["validate", "none.toml"]).ends(2).says(&["no held-out measurements"]);
@@ -331,6 +350,52 @@ fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
     sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0);
 }
 
+#[test]
+fn a_second_interrupt_does_not_wait_for_a_calibration_that_is_stuck() {
+    if sevsim(&["probe", "--format", "json"]).ends(0).json()[0]["levels"][0]["have"] == false {
+        return;
+    }
+    let folder = Folder::new();
+    // Standard error is a pipe that is full, and that nobody reads: the calibration waits at its first word.
+    let script = "mkfifo pipe && exec 3<>pipe && head -c 65536 /dev/zero >&3 && exec \"$@\" 2>pipe";
+    let mut stuck = Command::new("bash");
+    stuck.args([
+        "-c",
+        script,
+        "bash",
+        env!("CARGO_BIN_EXE_sevsim"),
+        "calibrate",
+        "--quick",
+        "--out",
+        "p.toml",
+    ]);
+    let mut child = stuck.current_dir(&folder.path).stdout(Stdio::null()).spawn().expect("bash starts");
+    let wait = |ms: u64| std::thread::sleep(std::time::Duration::from_millis(ms));
+    let runs = format!("/proc/{}/comm", child.id());
+    while std::fs::read_to_string(&runs).is_ok_and(|comm| comm.trim() != "sevsim") {
+        wait(10);
+    }
+    wait(500);
+    let interrupt = |child: &std::process::Child| {
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    };
+    interrupt(&child);
+    wait(500);
+    assert_eq!(child.try_wait().expect("can be asked"), None, "the first is a wish");
+    interrupt(&child);
+    for _ in 0..100 {
+        if child.try_wait().expect("can be asked").is_some() {
+            break;
+        }
+        wait(100);
+    }
+    let ended = child.try_wait().expect("can be asked");
+    drop(child.kill());
+    assert_eq!(ended.and_then(|status| status.code()), Some(130));
+    assert!(!folder.path.join("p.toml").exists() && !folder.path.join("p.toml.part").exists());
+}
+
 /// A program that stands for sevsim: `calibrate` writes a profile to `--out` and ends with $CODE.
 const STAND_IN: &str = r#"#!/bin/sh
 echo "ran $*"
@@ -343,17 +408,26 @@ done
 exit "${CODE:-0}"
 "#;
 
+/// A file that can be run.
+fn program(folder: &Folder, name: &str, text: &str) -> std::path::PathBuf {
+    folder.file(name, text);
+    let path = folder.path.join(name);
+    assert!(Command::new("chmod").arg("+x").arg(&path).status().expect("chmod runs").success());
+    path
+}
+
+/// Where the jobs are.
+const JOBS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/jobs");
+
 #[test]
 fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
     let folder = Folder::new();
-    folder.file("sevsim", STAND_IN);
-    let stand_in = folder.path.join("sevsim");
-    assert!(Command::new("chmod").arg("+x").arg(&stand_in).status().expect("chmod runs").success());
-    let job = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/jobs/calibrate-host.sh");
+    let stand_in = program(&folder, "sevsim", STAND_IN);
+    let job = format!("{JOBS}/calibrate-host.sh");
     let host = |into: &str, code: &str| {
         let mut command = Command::new("bash");
         command
-            .args([job, into, "--quick"])
+            .args([&job, into, "--quick"])
             .current_dir(&folder.path)
             .env("SEVSIM", &stand_in)
             .env("CODE", code);
@@ -382,4 +456,41 @@ fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
     let (ran, kinds) = host("none", "0");
     ran.ends(2).says(&["usage"]);
     assert!(kinds.is_empty());
+}
+
+/// A program that stands for srun: runs the command once for each of two nodes, and ends as the worst of them. The options are those
+/// that the job gives.
+const SRUN: &str = r#"#!/bin/sh
+[ "$1 $2" = "--kill-on-bad-exit=0 --wait=0" ] || exit 99
+shift 2
+worst=0
+for node in node7 node8; do
+    NODE=$node CODE=$(if [ $node = node8 ]; then echo "$OF_NODE8"; fi) "$@" || worst=$?
+done
+exit $worst
+"#;
+
+#[test]
+fn the_job_of_a_rack_collects_what_each_node_delivers() {
+    let folder = Folder::new();
+    program(&folder, "sevsim", STAND_IN);
+    program(&folder, "srun", SRUN);
+    program(&folder, "uname", "#!/bin/sh\necho \"$NODE\"\n");
+    let path = format!("{}:{}", folder.path.display(), std::env::var("PATH").expect("there is one"));
+    let rack = |args: &[&str], of_node8: &str| {
+        let mut job = Command::new("bash");
+        job.arg(format!("{JOBS}/sevsim-calibrate.slurm")).args(args).current_dir(&folder.path);
+        job.env("PATH", &path).env("CALIBRATE_HOST", format!("{JOBS}/calibrate-host.sh"));
+        ran(job.env("OF_NODE8", of_node8).output().expect("bash runs"))
+    };
+    let both = rack(&["shared/all", "--quick"], "0").ends(0).out;
+    let named = |out: &str, node: &str| {
+        out.lines().any(|l| l.starts_with(&format!("  {node}-")) && l.ends_with("complete true, quiet true"))
+    };
+    assert!(named(&both, "node7") && named(&both, "node8"), "{both}");
+    assert_eq!(both.lines().count(), 3, "those of the second round are not listed: {both}");
+    // A node that cannot does not keep the other from being collected.
+    let one = rack(&["shared/one"], "6").ends(6).out;
+    assert!(named(&one, "node7"), "{one}");
+    rack(&[], "0").ends(2).says(&["usage: sbatch"]);
 }

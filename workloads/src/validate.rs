@@ -32,6 +32,14 @@ struct File {
     #[serde(default)]
     experiment: Vec<Experiment>,
     translation: Option<Translation>,
+    noise: Option<Noise>,
+}
+
+/// How quiet the host was while it was measured.
+#[derive(Deserialize)]
+struct Noise {
+    quiet: bool,
+    said: String,
 }
 
 /// A series of measurements.
@@ -104,6 +112,8 @@ pub struct Prediction {
     pub measured: u64,
     /// Percentiles 10 and 90.
     pub spread: (u64, u64),
+    /// Whether the host was quiet.
+    pub quiet: bool,
 }
 
 impl Prediction {
@@ -126,8 +136,11 @@ impl Prediction {
             Outcome::Met
         } else if (low..=high).contains(&self.measured) {
             Outcome::Unsure
-        } else {
+        } else if self.quiet {
             Outcome::Missed
+        } else {
+            // What others on the host do shifts a median as well as it spreads the samples.
+            Outcome::Noisy
         }
     }
 }
@@ -139,6 +152,8 @@ pub struct Validation {
     pub predictions: Vec<Prediction>,
     /// What the caches are simulated with that no part's number says: pages, TLB, the L2's replacement.
     pub with: Vec<String>,
+    /// How noisy the host was, if it was not quiet.
+    pub noise: Option<String>,
 }
 
 /// Predicts each held-out measurement of a profile with the caches of `part`, which has the profile's numbers.
@@ -162,9 +177,10 @@ pub fn validate(part: &Part, file: &str, text: &str) -> Result<Validation, Strin
     let predictions = file
         .held_out
         .iter()
-        .map(|held| predict(&one, &tlb, held).map_err(wrong))
+        .map(|held| predict(&one, &tlb, held, file.noise.as_ref().is_none_or(|n| n.quiet)).map_err(wrong))
         .collect::<Result<_, _>>()?;
-    Ok(Validation { predictions, with })
+    let noise = file.noise.filter(|n| !n.quiet).map(|n| n.said);
+    Ok(Validation { predictions, with, noise })
 }
 
 /// A time in nanoseconds, with at most three decimals, in picoseconds.
@@ -182,7 +198,7 @@ fn picoseconds(ns: f64) -> Result<u64, String> {
     }
 }
 
-fn predict(part: &Part, tlb: &Tlb, held: &HeldOut) -> Result<Prediction, String> {
+fn predict(part: &Part, tlb: &Tlb, held: &HeldOut, quiet: bool) -> Result<Prediction, String> {
     if held.unit != "ns" {
         return Err(format!("unit = \"{}\": expected \"ns\"", held.unit));
     }
@@ -217,7 +233,7 @@ fn predict(part: &Part, tlb: &Tlb, held: &HeldOut) -> Result<Prediction, String>
     };
     let [low, predicted, high] = predicted;
     let range = (low.min(predicted), high.max(predicted));
-    Ok(Prediction { what, is_chase: held.chase_kib.is_some(), predicted, range, measured, spread })
+    Ok(Prediction { what, is_chase: held.chase_kib.is_some(), predicted, range, measured, spread, quiet })
 }
 
 /// Picoseconds that CLFLUSH of lines takes, dirty, clean and absent ones by turns, and its fence.
@@ -250,8 +266,12 @@ mod tests {
     use super::*;
 
     fn prediction(predicted: u64, range: (u64, u64), spread: (u64, u64)) -> Outcome {
+        on(true, predicted, range, spread)
+    }
+
+    fn on(quiet: bool, predicted: u64, range: (u64, u64), spread: (u64, u64)) -> Outcome {
         let what = String::new();
-        Prediction { what, is_chase: false, predicted, range, measured: 1000, spread }.outcome()
+        Prediction { what, is_chase: false, predicted, range, measured: 1000, spread, quiet }.outcome()
     }
 
     #[test]
@@ -265,5 +285,7 @@ mod tests {
         assert_eq!(prediction(1300, (1300, 1300), (1000, 1150)), Outcome::Missed);
         assert_eq!(prediction(1300, (900, 1400), (1000, 1150)), Outcome::Unsure);
         assert_eq!(prediction(1000, (1000, 1000), (1000, 1151)), Outcome::Noisy);
+        assert_eq!(on(false, 1300, (1300, 1300), (1000, 1150)), Outcome::Noisy, "the host was not quiet");
+        assert_eq!(on(false, 1150, (1150, 1150), (1000, 1150)), Outcome::Met);
     }
 }

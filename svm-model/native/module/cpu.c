@@ -15,10 +15,9 @@
  */
 #define WORST_MB_S 4000
 
-/* The latest write-back of a pCPU, and how many there were. */
+/* The latest write-back of a pCPU that is over: when it began; and how many there were. */
 struct done {
 	u64 in;
-	u64 out;
 	u64 count;
 };
 
@@ -78,7 +77,6 @@ u32 sevsim_execute(u32 op, u64 *in, u64 *out)
 		return op;
 	done = this_cpu_ptr(&sevsim_done);
 	WRITE_ONCE(done->in, *in);
-	WRITE_ONCE(done->out, *out);
 	WRITE_ONCE(done->count, done->count + 1);
 	/* A lost update of two at once only keeps the second longest. */
 	if (*out - *in > READ_ONCE(longest))
@@ -106,10 +104,9 @@ u64 sevsim_flushes(void)
 	return sum;
 }
 
-void sevsim_last_flush(int cpu, u64 *in, u64 *out)
+u64 sevsim_last_flush(int cpu)
 {
-	*in = READ_ONCE(per_cpu(sevsim_done, cpu).in);
-	*out = READ_ONCE(per_cpu(sevsim_done, cpu).out);
+	return READ_ONCE(per_cpu(sevsim_done, cpu).in);
 }
 
 const struct cpumask *sevsim_llc_mask(int cpu)

@@ -43,7 +43,7 @@ u32 sevsim_execute(u32 op, u64 *in, u64 *out);
 u64 sevsim_stall_us(void);
 u64 sevsim_stall_seen_us(void);
 u64 sevsim_flushes(void);
-void sevsim_last_flush(int cpu, u64 *in, u64 *out);
+u64 sevsim_last_flush(int cpu);
 const struct cpumask *sevsim_llc_mask(int cpu);
 void sevsim_set_llc(const u32 *llc, u32 len);
 int sevsim_cpu_init(void);

@@ -9,7 +9,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define SEVSIM_ABI 1
+#define SEVSIM_ABI 2
 
 /* The largest pCPU that a mask can name is 8191. */
 #define SEVSIM_MASK_WORDS 128
@@ -116,8 +116,7 @@ struct sevsim_reclaimed {
 	__u64 entries_after;	/* the same when it had answered */
 	__u64 loads_before;	/* times that a vCPU of the VM was loaded here before the policy was asked */
 	__u64 loads_after;
-	__u64 flush_in;		/* the pCPU's latest write-back at the end, whoever asked for it */
-	__u64 flush_out;
+	__u64 flush_in;		/* before the latest write-back that was over when the policy had answered, whoever asked for it */
 };
 
 struct sevsim_reclaim {

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use svm_policy::{Lock, Op, Operand, Pc, Prim};
 
+use crate::primitive::{Does, does};
 use crate::program::Program;
 
 /// Where a function runs.
@@ -138,71 +139,29 @@ fn refusal(op: Op, place: Where, own: bool) -> Option<String> {
 }
 
 fn primitive(prim: Prim, args: [Operand; 4], atomic: bool) -> Option<String> {
-    let why = match prim {
-        Prim::SendCall if args[3] == Operand::Const(0) => {
+    let why = match does(prim) {
+        Err(why) | Ok(Does::KernelsNote(why)) => why,
+        Ok(Does::Call) if args[3] == Operand::Const(0) => {
             "a call that is not waited for: the helper module waits for every call, since it must say what was flushed"
         }
-        Prim::SendCall | Prim::WaitCalls if atomic => {
+        Ok(Does::Call | Does::Wait) if atomic => {
             "it waits for other pCPUs here, where interrupts are off: two that do so wait for each other for ever"
         }
-        Prim::ZallocMask if atomic => "it may sleep here, where interrupts are off",
-        Prim::SendCall
-        | Prim::WaitCalls
-        | Prim::FlushBegin
-        | Prim::FlushPrivate
-        | Prim::FlushShared
-        | Prim::FlushEnd
-        | Prim::ZallocMask
-        | Prim::FreeMask
-        | Prim::MaskAvailable
-        | Prim::MightSleep
-        | Prim::IrqsDisabled
-        | Prim::InAtomic
-        | Prim::InInterrupt
-        | Prim::TraceWriteback
-        | Prim::Fence
-        | Prim::LockHeld
-        | Prim::Warn => return None,
-        Prim::OracleUpdate => "it asks for the set of dirty lines, which no hardware tells",
-        Prim::Invd => "INVD throws away what is dirty: other programs' and the kernel's data with it",
-        Prim::ClflushPage | Prim::VmPageFlush => {
-            "it flushes a page: the helper module flushes caches, and does not know the page's address"
-        }
-        Prim::Firmware(_) | Prim::PspWrite | Prim::PspRead => {
-            "it gives commands to the firmware, which is KVM's"
-        }
-        Prim::GetAsid | Prim::SetAsid => "ASIDs are KVM's, which does not tell",
-        Prim::AllocObject | Prim::FreeObject => {
-            "objects of its own (DEFINE_OBJECTS): not offered in the module"
-        }
-        Prim::RmpMakePrivate | Prim::RmpMakeShared | Prim::RmpAssigned => "the RMP is KVM's",
-        Prim::NonBlock => "non_block_start() is the mm core's",
-        Prim::VmRun
-        | Prim::GuestRead
-        | Prim::GuestWrite
-        | Prim::GuestReadShared
-        | Prim::GuestWriteShared
-        | Prim::GuestEvict
-        | Prim::VcpuFlushTlb
-        | Prim::FaultPage
-        | Prim::SchedPark
-        | Prim::SetLoaded
-        | Prim::JoinVcpu
-        | Prim::FreeVm
-        | Prim::FreeVcpu => "guests, threads and their lives are KVM's, not a policy's",
-        Prim::ZapSpte
-        | Prim::InstallSpte
-        | Prim::UserPtePresent
-        | Prim::PageMapped
-        | Prim::ZapUserPte
-        | Prim::FreePage
-        | Prim::AllocPage
-        | Prim::HostRead
-        | Prim::HostWrite
-        | Prim::DmaRead
-        | Prim::DmaWrite
-        | Prim::MovePages
-        | Prim::UserReuse => "pages are the kernel's, not a policy's",
+        Ok(Does::AllocMask) if atomic => "it may sleep here, where interrupts are off",
+        Ok(
+            Does::WriteBack
+            | Does::Nothing
+            | Does::Call
+            | Does::Wait
+            | Does::AllocMask
+            | Does::MaskAvailable
+            | Does::IrqsDisabled
+            | Does::InAtomic
+            | Does::InInterrupt
+            | Does::Fence
+            | Does::Warn
+            | Does::Note,
+        ) => return None,
     };
     Some(why.to_owned())
 }

@@ -99,6 +99,19 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts_mut(self.map.as_ptr().add(self.offset), self.bytes) }
     }
 
+    /// Gives `bytes` at `at`, whole pages, back to the kernel, as reclaim does; they read as zeros then.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn discard(&mut self, at: usize, bytes: usize) -> io::Result<()> {
+        let pages = &mut self.bytes_mut()[at..at + bytes];
+        // SAFETY: the range lies in the own mapping and is borrowed mutably; zeros are valid bytes.
+        match unsafe { libc::madvise(pages.as_mut_ptr().cast(), pages.len(), libc::MADV_DONTNEED) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Writes one byte of each line of the first `bytes`, and waits until all are written.
     pub fn dirty(&mut self, bytes: usize, value: u8) {
         for line in self.bytes_mut()[..bytes].chunks_mut(LINE) {

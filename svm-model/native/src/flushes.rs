@@ -7,10 +7,10 @@
 use std::collections::BTreeSet;
 
 use crate::helper::{Ask, Flushed, Helper, Instruction};
-use crate::measure::Bench;
+use crate::measure::{Bench, counts, per_line};
 use crate::os::Pinned;
-use crate::profile::Unit;
-use crate::stats::{Samples, fit};
+use crate::profile::{Experiment, Reading, Unit};
+use crate::stats::Samples;
 use crate::topology::Distance;
 
 /// Dirty lines of a sample, in eighths of the L2 and of the L3.
@@ -93,15 +93,17 @@ pub fn measure(bench: &mut Bench<'_>) -> Result<(), String> {
                     .to_owned(),
             ));
         }
-        found.others(&module, home)?;
+        found.others(&module, home);
         found
     };
     let known: BTreeSet<String> =
         found.readings.iter().map(|r| r.0.clone()).chain(found.missing.iter().map(|m| m.0.clone())).collect();
     bench.missing.retain(|(name, _)| !known.contains(name));
     bench.missing.extend(found.missing);
+    bench.experiments.extend(found.experiments);
+    bench.readings.extend(found.fitted);
     for (name, unit, samples, method) in found.readings {
-        bench.readings.extend(crate::profile::Reading::of(&name, unit, &samples, method));
+        bench.readings.extend(Reading::of(&name, unit, &samples, method));
     }
     Ok(())
 }
@@ -110,6 +112,8 @@ pub fn measure(bench: &mut Bench<'_>) -> Result<(), String> {
 #[derive(Default)]
 struct Found {
     readings: Vec<(String, Unit, Samples, String)>,
+    fitted: Vec<Reading>,
+    experiments: Vec<Experiment>,
     missing: Vec<(String, String)>,
     /// Of clean caches, by instruction.
     clean: Vec<(Instruction, Samples)>,
@@ -164,7 +168,7 @@ impl Found {
         if op == Instruction::Wbinvd {
             self.walk(&clean, capacity(module.bench));
         }
-        let mut points: Vec<(u64, u64)> = clean.spread().map(|s| (0, s.p50)).into_iter().collect();
+        let mut points = vec![(0, clean.clone())];
         self.clean.push((op, clean));
         let mut refill = Samples::default();
         for lines in sizes(module.bench) {
@@ -178,7 +182,7 @@ impl Found {
             });
             match samples {
                 Ok(samples) => {
-                    points.extend(samples.spread().map(|s| (lines, s.p50)));
+                    points.push((lines, samples.clone()));
                     refill = again.into_inner();
                     self.keep(
                         &format!("other.{name}_dirty_{lines}"),
@@ -189,19 +193,10 @@ impl Found {
                 Err(why) => self.missing.push((format!("other.{name}_dirty_{lines}"), why)),
             }
         }
-        if let Some(line) = fit(&points) {
-            let mut slope = Samples::default();
-            slope.add(u64::try_from(line.slope_milli / 1000).unwrap_or(0), false);
-            let method = format!(
-                "slope of {} against dirty lines, {} sizes; standard error {}.{:03} ps; at none {} ps",
-                op.name(),
-                points.len(),
-                line.slope_error_milli / 1000,
-                line.slope_error_milli % 1000,
-                line.fixed
-            );
-            self.keep(&format!("other.{name}_dirty_line"), slope, method);
-        }
+        let method = format!("{} on one pCPU, with lines of its own dirty", op.name());
+        let experiment = Experiment::of(&format!("{name}-dirty"), method, "lines", &points);
+        self.fitted.extend(per_line(&format!("other.{name}_dirty_line"), &experiment));
+        self.experiments.push(experiment);
         if !refill.is_empty() {
             let method = format!("reading a line again after {}, the largest set, in order", op.name());
             self.keep(&format!("other.{name}_refill_line"), refill, method);
@@ -249,44 +244,81 @@ impl Found {
         self.readings.push(("flush.wbnoinvd_factor".to_owned(), Unit::Percent, factor, method));
     }
 
-    /// All pCPUs of one L3 at once, one of each L3 at once, another core's lines, lines of another node.
-    fn others(&mut self, module: &Module<'_, '_>, home: usize) -> Result<(), String> {
-        let pcpus = &module.bench.topology.pcpus;
-        let Some(here) = pcpus.iter().find(|p| p.id == home) else { return Ok(()) };
+    /// More and more pCPUs of one L3 at once, and of one a L3; another core's lines; lines of another socket.
+    fn others(&mut self, module: &Module<'_, '_>, home: usize) {
+        let topology = &module.bench.topology;
+        let Some(here) = topology.pcpu(home) else { return };
         let lines = sizes(module.bench).first().copied().unwrap_or(64);
         let base = Ask { prewarm: true, dirty_lines: lines, ..Ask::of(Instruction::Wbinvd, &[home]) };
-        let mut series = Vec::new();
-        if here.l3.len() > 1 {
-            let all: Vec<usize> = here.l3.iter().copied().collect();
-            series.push(("other.wbinvd_ccx_at_once", Ask { pcpus: all, ..base.clone() }));
+        let firsts: BTreeSet<usize> = topology.pcpus.iter().filter_map(|p| p.l3.first().copied()).collect();
+        let near = here.l3.iter().find(|p| !here.core.contains(p)).copied();
+        let far = topology.remote_node(home);
+        for (name, said, pcpus) in [
+            ("ccx", "pCPUs of one CCX", here.l3.iter().copied().collect::<Vec<_>>()),
+            ("one_per_ccx", "CCXs, one pCPU of each", firsts.into_iter().collect()),
+        ] {
+            let what = format!("WBINVD on x {said}, each with {lines} dirty lines of its own");
+            self.together(module, &format!("wbinvd_{name}_at_once"), &what, &pcpus, &base);
         }
-        let firsts: BTreeSet<usize> = pcpus.iter().filter_map(|p| p.l3.first().copied()).collect();
-        if firsts.len() > 1 {
-            let pcpus = firsts.into_iter().collect();
-            series.push(("other.wbinvd_one_per_ccx_at_once", Ask { pcpus, ..base.clone() }));
-        }
-        let near = pcpus.iter().find(|p| here.l3.contains(&p.id) && !here.core.contains(&p.id));
-        if let Some(near) = near {
-            series.push(("other.wbinvd_other_cores_lines", Ask { dirty_by: Some(near.id), ..base.clone() }));
-        }
-        if pcpus.iter().any(|p| p.package != here.package) {
-            // Node 0 or 1, whichever is not the pCPU's: with two sockets these are the sockets', or parts of them.
-            let node = usize::from(here.package == 0);
-            series.push(("other.wbinvd_remote_lines", Ask { dirty_node: Some(node), ..base }));
-        }
-        for (name, ask) in series {
-            match module.sample(&ask, 10, instruction) {
-                Ok(samples) => {
-                    let method = format!(
-                        "WBINVD on {} pCPUs, each with {lines} dirty lines: each pCPU's own time",
-                        ask.pcpus.len()
-                    );
-                    self.keep(name, samples, method);
-                }
-                Err(why) => self.missing.push((name.to_owned(), why)),
+        let what = format!("WBINVD on one pCPU after {lines} lines were dirtied");
+        match near {
+            None => self.lacks("other.wbinvd_other_cores_lines", "another core of the L3"),
+            Some(near) => {
+                let ask = Ask { dirty_by: Some(near), ..base.clone() };
+                self.one(module, "other.wbinvd_other_cores_lines", &ask, format!("{what} by pCPU {near}"));
             }
         }
-        Ok(())
+        match far {
+            None => self.lacks("other.wbinvd_remote_lines", "a NUMA node on another socket"),
+            Some(node) => {
+                let ask = Ask { dirty_node: Some(node), ..base };
+                self.one(
+                    module,
+                    "other.wbinvd_remote_lines",
+                    &ask,
+                    format!("{what}, homed on NUMA node {node}"),
+                );
+            }
+        }
+    }
+
+    fn lacks(&mut self, name: &str, what: &str) {
+        self.missing.push((name.to_owned(), format!("needs {what}, and this host shows none")));
+    }
+
+    fn one(&mut self, module: &Module<'_, '_>, name: &str, ask: &Ask, method: String) {
+        match module.sample(ask, 10, instruction) {
+            Ok(samples) => self.keep(name, samples, method),
+            Err(why) => self.missing.push((name.to_owned(), why)),
+        }
+    }
+
+    /// More and more of these pCPUs, up to all of them; all are a reading, too.
+    fn together(&mut self, module: &Module<'_, '_>, name: &str, what: &str, pcpus: &[usize], base: &Ask) {
+        let reading = format!("other.{name}");
+        if pcpus.len() < 2 {
+            self.lacks(&reading, "two of them");
+            return;
+        }
+        let (mut points, mut all) = (Vec::new(), Samples::default());
+        for k in counts(pcpus.len()) {
+            let ask = Ask { pcpus: pcpus[..k].to_vec(), ..base.clone() };
+            match module.sample(&ask, 10, instruction) {
+                Ok(samples) => {
+                    points.push((k as u64, samples.clone()));
+                    all = samples;
+                }
+                Err(why) => {
+                    self.missing.push((reading.clone(), why));
+                    break;
+                }
+            }
+        }
+        if points.last().is_some_and(|p| p.0 == pcpus.len() as u64) {
+            self.keep(&reading, all, format!("{what}, x being {}: each pCPU's own time", pcpus.len()));
+        }
+        let method = format!("{what}, at once: each pCPU's own time");
+        self.experiments.push(Experiment::of(&name.replace('_', "-"), method, "pCPUs", &points));
     }
 }
 

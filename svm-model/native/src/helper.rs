@@ -11,7 +11,7 @@ mod load;
 
 pub use load::{Loaded, loaded};
 
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 const MASK_WORDS: usize = 128;
 /// The largest pCPU that a request can name, and one.
 pub const PCPUS: usize = MASK_WORDS * 64;
@@ -180,10 +180,8 @@ pub struct Reclaimed {
     pub loads_before: u64,
     /// The same when it had answered.
     pub loads_after: u64,
-    /// The pCPU's latest write-back at the end, whoever asked for it.
+    /// When the latest write-back began that was over when the policy had answered, whoever asked for it.
     pub flush_in: u64,
-    /// Its end.
-    pub flush_out: u64,
 }
 
 impl Reclaimed {
@@ -193,11 +191,11 @@ impl Reclaimed {
         Instruction::of(self.op)
     }
 
-    /// Whether the VM was entered here before this reclaim, and no write-back came after that entry and before `end`:
+    /// Whether the VM was entered here before this reclaim, and no write-back came after that entry that was over in the end:
     /// what it left dirty can be in a cache still.
     #[must_use]
-    pub const fn missed(&self, end: u64) -> bool {
-        self.last_entry != 0 && (self.flush_in < self.last_entry || self.flush_out > end)
+    pub const fn missed(&self) -> bool {
+        self.last_entry != 0 && self.flush_in < self.last_entry
     }
 }
 

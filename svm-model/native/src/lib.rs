@@ -6,9 +6,10 @@
 //!
 //! *Not here*: printing, and reading profiles (`cache-model/src/part/profile.rs`).
 //!
-//! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), counters (`perf`), mapped memory
-//! (`buffer`), guests' memory (`guest`, `sev::real`) and the allocator's setting ([`allocator`]), each in its module and nowhere
-//! else. Elsewhere than on x86-64 Linux these modules are missing, or do nothing, and probe and calibration say so.
+//! The only crate with `unsafe`: instructions (`cpu`, [`cpuid`]), system calls (`os`), counters (`perf`, `entries`), mapped memory
+//! (`buffer`), VMs and their memory (`vm`), requests to the helper module (`helper`) and the allocator's setting
+//! ([`allocator`]), each in its module and nowhere else. Elsewhere than on x86-64 Linux these modules are missing, or do nothing,
+//! and probe and calibration say so.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 pub mod admit;
@@ -16,6 +17,7 @@ pub mod allocator;
 pub mod calibrate;
 pub mod cpuid;
 pub mod noise;
+pub mod primitive;
 pub mod probe;
 pub mod profile;
 pub mod program;
@@ -46,6 +48,8 @@ pub mod measure;
 pub mod os;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod perf;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod vm;
 
 /// Whether this build can measure at all.
 pub const SUPPORTED: bool = cfg!(all(target_arch = "x86_64", target_os = "linux"));

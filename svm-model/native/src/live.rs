@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::entries::Counter;
-use crate::guest::{self, Guest};
+use crate::guest::Guest;
 use crate::helper::{Helper, Instruction, Reclaim};
 use crate::os::{self, CpuSet, Pinned};
 use crate::program::{Program, Shape};
@@ -216,7 +216,7 @@ fn be_vcpu(
     tell_thread: &Sender<i32>,
 ) -> Result<(), String> {
     let _pinned = Pinned::to(first).map_err(|e| format!("sched_setaffinity to pCPU {first}: {e}"))?;
-    let mut guest = Guest::new(&guest::open()?, lines)?;
+    let mut guest = Guest::new(&crate::vm::open()?, lines)?;
     guest.set_lines(lines)?;
     helper.bind(u32::from(vm), vcpu).map_err(|e| format!("the module does not take the thread: {e}"))?;
     if tell_thread.send(os::thread_id()).is_err() {
@@ -401,7 +401,7 @@ fn held(vm: u16, entered: Vec<usize>, reclaim: &Reclaim, predicted: Option<Vec<F
         instruction: instruction.unwrap_or(Instruction::Nop),
         keeps: predicted.iter().flatten().any(|f| f.keeps),
         predicted: predicted.as_ref().map(set),
-        missed: reclaim.where_(|p| p.missed(reclaim.end)),
+        missed: reclaim.where_(|p| p.missed()),
         cycles: reclaim.end - reclaim.begin,
     }
 }
@@ -419,7 +419,7 @@ fn moving(
     let failed: Mutex<Option<String>> = Mutex::new(None);
     let lock = |m: &mut Moving, r: &Reclaim| {
         m.reclaims += 1;
-        m.missed += u64::from(r.pcpus.iter().any(|p| p.missed(r.end)));
+        m.missed += u64::from(r.pcpus.iter().any(|p| p.missed()));
         m.refused += u64::from(r.refused);
         m.cycles.add(r.end - r.begin, false);
         for p in r.pcpus.iter().filter(|p| p.flushed > 0) {

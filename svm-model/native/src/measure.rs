@@ -26,10 +26,10 @@ pub use self::core::{atomics, clock, clock_now};
 pub use dirty::dirty;
 pub use guests::guests;
 pub use latency::{core_to_core, ladder};
-pub use lines::flush;
+pub use lines::{flush, per_line};
 pub use sev::sev;
 pub use system::{ipi, locks, syscall};
-pub use write_back::write_back;
+pub use write_back::{counts, write_back};
 
 /// A word on a line of its own.
 #[repr(align(128))]

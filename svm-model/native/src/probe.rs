@@ -60,6 +60,22 @@ pub struct Host {
     pub hypervisor: Option<String>,
 }
 
+/// What must be said of numbers that were measured under this hypervisor.
+#[must_use]
+pub fn caveat(hypervisor: &str) -> String {
+    if emulated(hypervisor) {
+        format!("EMULATED ({hypervisor}): this processor is software; its times mean nothing")
+    } else {
+        format!("IN A VM ({hypervisor}): these are a guest's numbers, not the processor's")
+    }
+}
+
+/// Whether this is the signature of QEMU's emulation.
+#[must_use]
+pub fn emulated(hypervisor: &str) -> bool {
+    hypervisor.contains("TCG")
+}
+
 /// Where a probe looks.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -173,7 +189,7 @@ impl Place {
         }
         let topology = self.topology();
         // QEMU's emulation does not say so, but its TSC is the clock of the machine below.
-        let emulated = self.cpuid.hypervisor().is_some_and(|name| name.contains("TCG"));
+        let emulated = self.cpuid.hypervisor().is_some_and(|name| emulated(&name));
         if !self.cpuid.invariant_tsc() && !emulated {
             let why = "the TSC does not run at one rate (CPUID 8000_0007 EDX[8] is 0)".to_owned();
             return level(false, why, "a host, or a VM type, with an invariant TSC");

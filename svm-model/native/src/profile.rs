@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::noise::{self, Noise};
-use crate::probe::{Host, Level};
+use crate::probe::{Host, Level, caveat};
 use crate::stats::{Fit, Samples, Spread, fit};
 
 /// The unit of a reading; values are in thousandths of it.
@@ -219,7 +219,7 @@ impl std::fmt::Display for Profile {
         let host = &self.host;
         writeln!(out, "# Measured by sevsim calibrate; give it to --profile.")?;
         if let Some(name) = &host.hypervisor {
-            writeln!(out, "# IN A VM ({name}): these are a guest's numbers, not the processor's.")?;
+            writeln!(out, "# {}.", caveat(name))?;
         }
         writeln!(
             out,

@@ -13,6 +13,7 @@ use svm_policy::{
     Answer, Context, Lock, LockEvent, Op, Outcome, Place, Platform, Prim, REGS, Shared, Window, step,
 };
 
+use crate::primitive::{Does, does};
 use crate::program::{Entry, Program, Shape};
 
 /// How a call reaches another pCPU.
@@ -46,17 +47,18 @@ pub enum Wrong {
     Runaway,
 }
 
-#[derive(Debug)]
+/// A function that is to run on another pCPU.
+#[derive(Clone, Copy, Debug)]
 struct Call {
     callback: i64,
     info: i64,
-    done: Arc<AtomicBool>,
 }
 
+/// Calls that were sent to a pCPU, each with what tells its sender that it is done.
 #[derive(Debug, Default)]
 struct Mailbox {
     any: AtomicBool,
-    calls: Mutex<VecDeque<Call>>,
+    calls: Mutex<VecDeque<(Call, Arc<AtomicBool>)>>,
 }
 
 /// A store over atomics. Each access is sequentially consistent, as the texts have it.
@@ -133,13 +135,10 @@ impl<'p> Host<'p> {
     /// Somebody who runs programs on a pCPU. `name` tells contexts apart that may hold locks: no two at a time share one.
     #[must_use]
     pub fn actor(&self, pcpu: usize, name: u16) -> Actor<'_, 'p> {
+        let name = i64::from(name) + 1;
         Actor {
             host: self,
-            pcpu,
-            name: i64::from(name) + 1,
-            handler: false,
-            irq_off: false,
-            preempt: 0,
+            at: At { pcpu, name, handler: false, irq_off: false, preempt: 0 },
             sent: Vec::new(),
             flushes: Vec::new(),
             wrong: Vec::new(),
@@ -147,15 +146,21 @@ impl<'p> Host<'p> {
     }
 }
 
-/// A context that runs programs on one pCPU.
-#[derive(Debug)]
-pub struct Actor<'h, 'p> {
-    host: &'h Host<'p>,
+/// Where a context runs, and how.
+#[derive(Clone, Copy, Debug)]
+struct At {
     pcpu: usize,
     name: i64,
     handler: bool,
     irq_off: bool,
     preempt: u32,
+}
+
+/// A context that runs programs on one pCPU.
+#[derive(Debug)]
+pub struct Actor<'h, 'p> {
+    host: &'h Host<'p>,
+    at: At,
     sent: Vec<(usize, Arc<AtomicBool>)>,
     flushes: Vec<Flush>,
     wrong: Vec<Wrong>,
@@ -173,7 +178,7 @@ impl Actor<'_, '_> {
         }
         let ops = &self.host.program.ops;
         loop {
-            if !self.handler && !self.irq_off {
+            if !self.at.handler && !self.at.irq_off {
                 self.serve();
             }
             match step(ops, &mut context, self) {
@@ -195,7 +200,7 @@ impl Actor<'_, '_> {
 
     /// Runs what other pCPUs have sent here.
     pub fn serve(&mut self) {
-        let inbox = &self.host.boxes[self.pcpu];
+        let inbox = &self.host.boxes[self.at.pcpu];
         if !inbox.any.load(Ordering::Acquire) {
             return;
         }
@@ -208,22 +213,23 @@ impl Actor<'_, '_> {
                 }
                 next
             };
-            let Some(call) = next else { return };
-            self.handle(self.pcpu, &call);
-            call.done.store(true, Ordering::Release);
+            let Some((call, done)) = next else { return };
+            self.handle(self.at.pcpu, call);
+            done.store(true, Ordering::Release);
         }
     }
 
-    fn handle(&mut self, pcpu: usize, call: &Call) {
+    /// Interrupts itself by the handler of a call, on this pCPU or in another's place.
+    fn handle(&mut self, pcpu: usize, call: Call) {
         let Some(entry) = self.host.program.callback(call.callback) else {
             self.wrong.push(Wrong::NotReal);
             return;
         };
         let name = HANDLERS + i64::try_from(pcpu).unwrap_or(0);
-        let mut handler = Actor { name, handler: true, ..self.host.actor(pcpu, 0) };
-        handler.call(entry, &[call.info]);
-        self.flushes.append(&mut handler.flushes);
-        self.wrong.append(&mut handler.wrong);
+        let handler = At { pcpu, name, handler: true, irq_off: false, preempt: 0 };
+        let task = (std::mem::replace(&mut self.at, handler), std::mem::take(&mut self.sent));
+        self.call(entry, &[call.info]);
+        (self.at, self.sent) = task;
     }
 
     /// The write-backs asked for since this was last called, in order.
@@ -241,16 +247,17 @@ impl Actor<'_, '_> {
             self.wrong.push(Wrong::Tracking);
             return;
         };
-        let call = Call { callback: args[1], info: args[2], done: Arc::new(AtomicBool::new(false)) };
+        let call = Call { callback: args[1], info: args[2] };
         match self.host.delivery {
-            Delivery::Inline => self.handle(target, &call),
+            Delivery::Inline => self.handle(target, call),
             Delivery::Threads => {
+                let done = Arc::new(AtomicBool::new(false));
                 if args[3] != 0 {
-                    self.sent.push((target, Arc::clone(&call.done)));
+                    self.sent.push((target, Arc::clone(&done)));
                 }
                 let inbox = &self.host.boxes[target];
                 let mut calls = inbox.calls.lock().unwrap_or_else(PoisonError::into_inner);
-                calls.push_back(call);
+                calls.push_back((call, done));
                 inbox.any.store(true, Ordering::Release);
             }
         }
@@ -303,7 +310,7 @@ impl Platform for Actor<'_, '_> {
     }
 
     fn holder(&self) -> i64 {
-        self.name
+        self.at.name
     }
 
     fn lock_event(&mut self, _kind: Lock, event: LockEvent) {
@@ -315,11 +322,11 @@ impl Platform for Actor<'_, '_> {
     }
 
     fn waits_in_vain(&self, holder: i64) -> bool {
-        holder == self.name
+        holder == self.at.name
     }
 
     fn this_cpu(&self) -> i64 {
-        i64::try_from(self.pcpu).unwrap_or(-1)
+        i64::try_from(self.at.pcpu).unwrap_or(-1)
     }
 
     fn vm_of(&self, vcpu: i64) -> i64 {
@@ -348,10 +355,10 @@ impl Platform for Actor<'_, '_> {
 
     fn window(&mut self, window: Window) {
         match window {
-            Window::IrqDisable => self.irq_off = true,
-            Window::IrqEnable => self.irq_off = false,
-            Window::PreemptDisable => self.preempt += 1,
-            Window::PreemptEnable => self.preempt = self.preempt.saturating_sub(1),
+            Window::IrqDisable => self.at.irq_off = true,
+            Window::IrqEnable => self.at.irq_off = false,
+            Window::PreemptDisable => self.at.preempt += 1,
+            Window::PreemptEnable => self.at.preempt = self.at.preempt.saturating_sub(1),
         }
     }
 
@@ -362,16 +369,20 @@ impl Platform for Actor<'_, '_> {
 
     fn primitive(&mut self, prim: Prim, args: [i64; 4], regs: &[i64; REGS]) -> Answer {
         let flag = |b: bool| Answer::Own(i64::from(b));
-        match prim {
-            Prim::FlushBegin => {
-                self.flushes.push(Flush { pcpu: self.pcpu, keeps: args[0] == 1 });
+        let Ok(does) = does(prim) else {
+            self.wrong.push(Wrong::NotReal);
+            return Answer::Done(0);
+        };
+        match does {
+            Does::WriteBack => {
+                self.flushes.push(Flush { pcpu: self.at.pcpu, keeps: args[0] == 1 });
                 Answer::Own(0)
             }
-            Prim::SendCall => {
+            Does::Call => {
                 self.send(args);
                 Answer::Done(0)
             }
-            Prim::WaitCalls => {
+            Does::Wait => {
                 let (first, words) = (usize::try_from(args[0]).unwrap_or(0), args[1]);
                 let asked = |pcpu: usize| {
                     let word = pcpu / 64;
@@ -386,70 +397,25 @@ impl Platform for Actor<'_, '_> {
                 self.sent.retain(|(pcpu, _)| !asked(*pcpu));
                 Answer::Done(0)
             }
-            Prim::ZallocMask => {
+            Does::AllocMask => {
                 self.empty_mask(args[0], args[1]);
                 Answer::Done(1)
             }
-            Prim::MaskAvailable => Answer::Done(1),
-            Prim::FlushPrivate | Prim::FlushShared | Prim::FlushEnd | Prim::FreeMask | Prim::SchedPark => {
-                Answer::Done(0)
-            }
-            Prim::IrqsDisabled => flag(self.irq_off || self.handler),
-            Prim::InAtomic => flag(self.preempt > 0 || self.handler),
-            Prim::InInterrupt => flag(self.handler),
-            Prim::SetLoaded | Prim::MightSleep | Prim::TraceWriteback | Prim::LockHeld | Prim::NonBlock => {
-                Answer::Own(0)
-            }
-            Prim::Fence => {
+            Does::MaskAvailable => Answer::Done(1),
+            Does::Nothing => Answer::Done(0),
+            Does::IrqsDisabled => flag(self.at.irq_off || self.at.handler),
+            Does::InAtomic => flag(self.at.preempt > 0 || self.at.handler),
+            Does::InInterrupt => flag(self.at.handler),
+            Does::Note | Does::KernelsNote(_) => Answer::Own(0),
+            Does::Fence => {
                 std::sync::atomic::fence(Ordering::SeqCst);
                 Answer::Own(0)
             }
-            Prim::Warn => {
+            Does::Warn => {
                 if args[0] != 0 {
                     self.wrong.push(Wrong::Tracking);
                 }
                 Answer::Own(0)
-            }
-            Prim::VmRun
-            | Prim::GuestRead
-            | Prim::GuestWrite
-            | Prim::GuestReadShared
-            | Prim::GuestWriteShared
-            | Prim::GuestEvict
-            | Prim::VcpuFlushTlb
-            | Prim::FaultPage
-            | Prim::ZapSpte
-            | Prim::InstallSpte
-            | Prim::UserPtePresent
-            | Prim::PageMapped
-            | Prim::ZapUserPte
-            | Prim::FreePage
-            | Prim::AllocPage
-            | Prim::HostRead
-            | Prim::HostWrite
-            | Prim::DmaRead
-            | Prim::DmaWrite
-            | Prim::MovePages
-            | Prim::UserReuse
-            | Prim::ClflushPage
-            | Prim::VmPageFlush
-            | Prim::Invd
-            | Prim::OracleUpdate
-            | Prim::GetAsid
-            | Prim::SetAsid
-            | Prim::JoinVcpu
-            | Prim::FreeVm
-            | Prim::FreeVcpu
-            | Prim::AllocObject
-            | Prim::FreeObject
-            | Prim::RmpMakePrivate
-            | Prim::RmpMakeShared
-            | Prim::RmpAssigned
-            | Prim::PspWrite
-            | Prim::PspRead
-            | Prim::Firmware(_) => {
-                self.wrong.push(Wrong::NotReal);
-                Answer::Done(0)
             }
         }
     }

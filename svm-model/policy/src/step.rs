@@ -182,6 +182,22 @@ fn mask_test(regs: &[i64; REGS], base: Reg, words: u8, bit: i64, word_bits: i64)
     regs[reg] & bit != 0
 }
 
+/// The first pCPU of a local mask after `after` and before `end`; `end`, or what comes after `after` if that is beyond.
+fn mask_next(regs: &[i64; REGS], base: Reg, words: u8, after: i64, end: i64, word_bits: i64) -> i64 {
+    let first = after.saturating_add(1);
+    let used = u64::MAX >> (64 - word_bits.clamp(1, 64));
+    let (mut word, mut from) = (first.max(0) / word_bits, first.max(0) % word_bits);
+    while word < i64::from(words) {
+        let (reg, _) = mask_place(base, word * word_bits, word_bits);
+        let left = regs[reg].cast_unsigned() & used & (u64::MAX << from);
+        if left != 0 {
+            return (word * word_bits + i64::from(left.trailing_zeros())).min(end.max(first));
+        }
+        (word, from) = (word + 1, 0);
+    }
+    end.max(first)
+}
+
 fn mask_weight(regs: &[i64; REGS], base: Reg, words: u8) -> i64 {
     (0..words).map(|w| i64::from(regs[usize::from(base + w)].count_ones())).sum()
 }
@@ -198,12 +214,7 @@ fn eval<P: Platform>(platform: &P, regs: &[i64; REGS], rhs: Expr) -> i64 {
             i64::from(mask_test(regs, base, words, value(regs, bit), platform.word_bits()))
         }
         Expr::MaskNext { base, words, after } => {
-            let end = platform.pcpus();
-            let mut bit = value(regs, after) + 1;
-            while bit < end && !mask_test(regs, base, words, bit, platform.word_bits()) {
-                bit += 1;
-            }
-            bit
+            mask_next(regs, base, words, value(regs, after), platform.pcpus(), platform.word_bits())
         }
         Expr::MaskWeight { base, words } => mask_weight(regs, base, words),
     }
@@ -490,4 +501,46 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
         }
     }
     Outcome::Runaway { at: context.pc }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the kernel's cpumask_next() says it: bit by bit.
+    fn next(regs: &[i64; REGS], words: u8, after: i64, end: i64, word_bits: i64) -> i64 {
+        let mut bit = after + 1;
+        while bit < end && !mask_test(regs, 2, words, bit, word_bits) {
+            bit += 1;
+        }
+        bit
+    }
+
+    #[test]
+    fn the_next_pcpu_of_a_mask_is_what_a_walk_over_its_bits_finds() {
+        let mut regs = [0; REGS];
+        let mut random = 1_u64;
+        for word_bits in [1, 3, 64] {
+            for words in [1, 2, 3] {
+                for fill in 0..40 {
+                    for reg in &mut regs {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        // From full to nearly empty, with bits above the used ones.
+                        *reg =
+                            (0..fill / 8).fold(-1, |word, n| word & random.rotate_left(13 * n).cast_signed());
+                    }
+                    let bits = i64::from(words) * word_bits;
+                    for end in [bits - word_bits, bits - 1, bits, bits + 2] {
+                        for after in -1..bits + 4 {
+                            assert_eq!(
+                                mask_next(&regs, 2, words, after, end, word_bits),
+                                next(&regs, words, after, end, word_bits),
+                                "after {after} of {end} by {word_bits}, {words} words"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -59,6 +59,12 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let tag = self.machine.tag_of_vm(self.store, vm);
         match self.machine.rmp_slot(page) {
             Some(slot) if tag.is_guest() => {
+                // What the host has written is no truth of the guest's: it validates the page, and writes it first.
+                if self.store.get(slot) == 0 {
+                    for line in self.lines_of(page) {
+                        self.memory.change_owner(self.store, line);
+                    }
+                }
                 self.store.set(slot, i64::from(tag.0));
                 Answer::Done(0)
             }

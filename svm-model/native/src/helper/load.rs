@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::probe::HELPER_DEVICE;
+use crate::safety::{Undo, undo_later};
 
 /// The module's name, as /proc/modules has it.
 const MODULE: &str = "sevsim_flush";
@@ -19,10 +20,10 @@ pub fn loaded() -> bool {
     modules.lines().any(|l| l.split(' ').next() == Some(MODULE))
 }
 
-/// The module, if this program loaded it; unloaded at the end of this value.
+/// The module, if this program loaded it; unloaded at the end of this value, and by [`crate::safety::undo_all`].
 #[derive(Debug)]
 pub struct Loaded {
-    ours: bool,
+    ours: Option<Undo>,
 }
 
 impl Loaded {
@@ -32,7 +33,7 @@ impl Loaded {
     /// The kernel's, with what it may mean.
     pub fn load(path: &Path) -> Result<Loaded, String> {
         if loaded() {
-            return Ok(Loaded { ours: false });
+            return Ok(Loaded { ours: None });
         }
         let said = |e: io::Error| {
             let hint = match e.raw_os_error() {
@@ -54,7 +55,8 @@ impl Loaded {
         if done != 0 {
             return Err(said(io::Error::last_os_error()));
         }
-        let loaded = Loaded { ours: true };
+        let what = "the module sevsim_flush stays loaded (rmmod sevsim_flush)";
+        let loaded = Loaded { ours: Some(undo_later(what.to_owned(), unload)) };
         // The device appears when devtmpfs, or udev, comes to it.
         let begin = Instant::now();
         while !Path::new("/").join(HELPER_DEVICE).exists() && begin.elapsed() < Duration::from_secs(2) {
@@ -66,16 +68,12 @@ impl Loaded {
     /// Whether this program loaded it.
     #[must_use]
     pub fn ours(&self) -> bool {
-        self.ours
+        self.ours.is_some()
     }
 }
 
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        if !self.ours {
-            return;
-        }
-        // SAFETY: a C string that lives through the call, and a flag: the kernel refuses while the module is in use.
-        unsafe { libc::syscall(libc::SYS_delete_module, c"sevsim_flush".as_ptr(), libc::O_NONBLOCK) };
-    }
+fn unload() -> Result<(), String> {
+    // SAFETY: a C string that lives through the call, and a flag: the kernel refuses while the module is in use.
+    let done = unsafe { libc::syscall(libc::SYS_delete_module, c"sevsim_flush".as_ptr(), libc::O_NONBLOCK) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error().to_string()) }
 }

@@ -1,10 +1,11 @@
 //! Real guests: what leaving one costs, what moving one costs, what taking its memory costs.
 
 use super::{Bench, pin};
-use crate::guest::{DATA_AT, Guest, open};
+use crate::guest::Guest;
 use crate::profile::Unit;
 use crate::stats::Samples;
 use crate::topology::Distance;
+use crate::vm::{DATA_AT, PAGE, open};
 use crate::{cpu, os};
 
 /// `other.kvm_*`; a host without KVM says so.
@@ -76,7 +77,7 @@ fn reclaim(bench: &mut Bench<'_>, guest: &mut Guest) -> Result<(), String> {
     let _pinned = bench.home()?;
     let mut failed = Ok(());
     let mut note = |result: Result<(), String>| failed = std::mem::replace(&mut failed, Ok(())).and(result);
-    let page = DATA_AT + (1 << 20) - 4096;
+    let page = DATA_AT + (1 << 20) - PAGE;
     let advised = bench.sample(500, 1, || {
         let begin = cpu::begin();
         let result = guest.drop_page(page);

@@ -134,7 +134,7 @@ fn settled(
 }
 
 /// What each line adds. Low and high: the percentiles of a line at the largest number of them.
-pub(super) fn per_line(name: &str, experiment: &Experiment) -> Option<Reading> {
+pub fn per_line(name: &str, experiment: &Experiment) -> Option<Reading> {
     let fit = experiment.fit?;
     let (lines, spread, ..) = *experiment.points.last()?;
     let slope = u64::try_from(fit.slope_milli / 1000).unwrap_or(0);

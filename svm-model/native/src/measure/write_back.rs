@@ -73,21 +73,20 @@ pub fn write_back(bench: &mut Bench<'_>) -> Result<(), String> {
             continue;
         }
         let mut points = Vec::new();
-        let mut k = 1;
-        loop {
+        for k in counts(cores.len()) {
             let (times, _) = together(bench, &cores[..k], op, bench.count(30))?;
             points.push((k as u64, times));
-            if k == cores.len() {
-                break;
-            }
-            // 1, 2, 3, 4, 6, 8, 12, ...
-            k = (k + (k / 2).max(1)).min(cores.len());
         }
         let method =
             format!("{what} of its own on each of x {said}, at once: the time until the last is done");
         bench.experiments.push(Experiment::of(name, method, "pCPUs", &points));
     }
     Ok(())
+}
+
+/// 1, 2, 3, 4, 6, 9, 13, ... up to all of them.
+pub fn counts(all: usize) -> impl Iterator<Item = usize> {
+    std::iter::successors(Some(1), move |k| (*k < all).then(|| (k + (k / 2).max(1)).min(all)))
 }
 
 /// Begin, end, and whether the thread was switched away.
@@ -160,4 +159,17 @@ fn together(
         }
     }
     Ok((samples, rounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counts;
+
+    #[test]
+    fn pcpus_grow_by_half_up_to_all_of_them() {
+        let of = |all| counts(all).collect::<Vec<_>>();
+        assert_eq!((of(1), of(2)), (vec![1], vec![1, 2]));
+        assert_eq!(of(8), [1, 2, 3, 4, 6, 8]);
+        assert_eq!(of(13), [1, 2, 3, 4, 6, 9, 13]);
+    }
 }

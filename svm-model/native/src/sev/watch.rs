@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::safety::{Undo, undo_later};
@@ -199,9 +199,24 @@ pub struct Tracefs {
     _undo: Vec<Undo>,
 }
 
-fn put(path: &Path, text: &str) -> Result<(), String> {
-    let opened = fs::OpenOptions::new().append(true).open(path);
-    opened.and_then(|mut f| f.write_all(text.as_bytes())).map_err(|e| format!("{}: {e}", path.display()))
+fn put(path: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn said(path: &Path) -> impl Fn(io::Error) -> String {
+    move |error| format!("{}: {error}", path.display())
+}
+
+/// Where functions of a name begin in the kernel itself: some names are several functions'.
+fn addresses(symbols: &str, function: &str) -> Vec<String> {
+    let address = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (address, _kind, name) = (words.next()?, words.next()?, words.next()?);
+        // A module's name follows. Zeros are what somebody gets who may not know.
+        let wanted = name == function && words.next().is_none() && address.bytes().any(|b| b != b'0');
+        wanted.then(|| format!("0x{address}"))
+    };
+    symbols.lines().filter_map(address).collect()
 }
 
 impl Tracefs {
@@ -226,38 +241,65 @@ impl Tracefs {
         let remove = undo_later(format!("remove {}", instance.display()), move || {
             fs::remove_dir(&gone).map_err(|e| e.to_string())
         });
-        put(&instance.join("trace_clock"), "x86-tsc")?;
+        let clock = instance.join("trace_clock");
+        put(&clock, "x86-tsc").map_err(self::said(&clock))?;
         let (mut said, mut undo, mut enabled) = (Vec::new(), Vec::new(), 0);
         let mut enable = |event: &str, undo: &mut Vec<Undo>| {
             let switch = instance.join("events").join(event).join("enable");
-            put(&switch, "1").map(|()| {
-                enabled += 1;
-                undo.push(undo_later(format!("disable {event}"), move || put(&switch, "0")));
-            })
+            put(&switch, "1")?;
+            enabled += 1;
+            undo.push(undo_later(format!("disable {event}"), move || {
+                put(&switch, "0").map_err(|e| e.to_string())
+            }));
+            Ok(())
         };
         for event in TRACEPOINTS {
-            match enable(event, &mut undo) {
-                Ok(()) => said.push(format!("{event}: watched")),
-                Err(why) => said.push(format!("{event}: not watched: {why}")),
-            }
+            let done: io::Result<()> = enable(event, &mut undo);
+            said.push(match done {
+                Ok(()) => format!("{event}: watched"),
+                Err(_) if !instance.join("events").join(event).exists() => {
+                    format!("{event}: not watched: this kernel has no such tracepoint")
+                }
+                Err(why) => format!("{event}: not watched: {why}"),
+            });
         }
         let events = root.join("kprobe_events");
-        for (probe, function, entry, exit) in PROBES {
-            let both = [("p", "in", entry), ("r", "out", exit)].map(|(kind, end, arguments)| {
-                let name = format!("{own}/{probe}_{end}");
-                put(&events, &format!("{kind}:{name} {function}{arguments}\n"))?;
+        let mut attach = |group: &str, (probe, entry, exit): (&str, &str, &str), place: &str| {
+            for (kind, end, arguments) in [("p", "in", entry), ("r", "out", exit)] {
+                let name = format!("{group}/{probe}_{end}");
+                put(&events, &format!("{kind}:{name} {place}{arguments}\n"))?;
                 let (events, gone) = (events.clone(), name.clone());
-                let remove =
-                    undo_later(format!("remove probe {name}"), move || put(&events, &format!("-:{gone}\n")));
+                let remove = undo_later(format!("remove probe {name}"), move || {
+                    put(&events, &format!("-:{gone}\n")).map_err(|e| e.to_string())
+                });
                 let switched = enable(&name, &mut undo);
                 // Disabled first, then removed.
                 undo.push(remove);
-                switched
-            });
-            match both.into_iter().find_map(Result::err) {
-                None => said.push(format!("{function}: watched")),
-                Some(why) => said.push(format!("{function}: not watched: {why}")),
+                switched?;
             }
+            io::Result::Ok(())
+        };
+        for (probe, function, entry, exit) in PROBES {
+            let probe = (probe, entry, exit);
+            let mut done = attach(&own, probe, function);
+            if done.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AddrNotAvailable) {
+                // The name is several functions' (the helper module's policies have such names): the kernel's own, each in a group
+                // of its own, since events have the probe's name.
+                let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+                let places = addresses(&symbols, function);
+                let mut each = places.iter().enumerate();
+                done = match places.len() {
+                    0 => Err(io::ErrorKind::NotFound.into()),
+                    _ => each.try_for_each(|(n, place)| attach(&format!("{own}_{n}"), probe, place)),
+                };
+            }
+            said.push(match done {
+                Ok(()) => format!("{function}: watched"),
+                Err(e) if e.kind() == io::ErrorKind::NotFound && events.exists() => {
+                    format!("{function}: not watched: this kernel has no such function")
+                }
+                Err(e) => format!("{function}: not watched: {}: {e}", events.display()),
+            });
         }
         undo.push(remove);
         if enabled == 0 {
@@ -320,6 +362,13 @@ mod tests {
         let psp: Vec<_> = seen.of("psp").map(|s| (s.what.as_str(), s.took)).collect();
         assert_eq!(psp, [("psp DF_FLUSH", 4000), ("psp ACTIVATE", 400)]);
         assert_eq!(parse("nonsense\n[00 x"), Seen::default());
+    }
+
+    #[test]
+    fn a_name_of_several_functions_has_several_addresses() {
+        let symbols = "ffffffff81000010 t __wbinvd\nffffffff81000020 T wbinvd_on_all_cpus\n\
+                       ffffffff81000030 t __wbinvd\nffffffffc0000000 t __wbinvd\t[module]\n0000000000000000 t __wbinvd\n";
+        assert_eq!(addresses(symbols, "__wbinvd"), ["0xffffffff81000010", "0xffffffff81000030"]);
     }
 
     fn folder(name: &str) -> PathBuf {
