@@ -1,7 +1,8 @@
 //! Whole machines: `cargo bench --bench machines`.
 //!
 //! * The cost of an access on `genoa` and `turin-dense` by the number of pCPUs, in time order: each core makes 90 %
-//!   of its accesses in 16 KiB and 9 % in 256 KiB of its own, 1 % in 64 MiB that all share; 30 % are writes.
+//!   of its accesses in 16 KiB and 9 % in 256 KiB of its own, 1 % in 64 MiB that all share; 30 % are writes. Its own
+//!   lines are in its L2 from the start, so that machines of every size meet the same share of misses.
 //! * Setting up two sockets of Turin Dense, and the memory it takes once every line of memory has been in a cache.
 //! * WBINVD by every pCPU of two sockets of Genoa with full caches: all clean, and with dirty lines.
 //!
@@ -48,8 +49,15 @@ fn local(core: u16, count: usize, random: &mut Random) -> Vec<Step> {
     (0..count).map(step).collect()
 }
 
-/// ns per access.
-fn cost(part: &Part) -> f64 {
+/// A core's own 256 KiB, once.
+fn own(core: u16) -> Vec<Step> {
+    let line = |phys| LineRef { phys, tag: Tag(1) };
+    let first = REGION + u32::from(core) * OWN;
+    (first..first + OWN).rev().map(|phys| Step::new(CoreId(core), line(phys), Access::Read)).collect()
+}
+
+/// ns per access, and the share of accesses that miss their core's L2.
+fn cost(part: &Part) -> (f64, f64) {
     let cores = part.topology().cores();
     let (rounds, total) = if tiny() { (2, 40_000) } else { (9, 4_000_000) };
     let memory = REGION + u32::from(cores) * OWN;
@@ -57,23 +65,36 @@ fn cost(part: &Part) -> f64 {
     let mut clocks = vec![0; usize::from(cores)];
     let mut random = Random(1);
     let each = total / usize::from(cores);
+    let mut run = |programs: Vec<Vec<Step>>| {
+        let programs: Vec<&[Step]> = programs.iter().map(Vec::as_slice).collect();
+        timed(|| caches.in_time_order(&programs, &mut clocks, |_| {})).0
+    };
+    run((0..cores).map(own).collect());
     let mut times = Vec::new();
     for _ in 0..rounds {
-        let programs: Vec<Vec<Step>> = (0..cores).map(|core| local(core, each, &mut random)).collect();
-        let programs: Vec<&[Step]> = programs.iter().map(Vec::as_slice).collect();
-        let (ns, ()) = timed(|| caches.in_time_order(&programs, &mut clocks, |_| {}));
+        let ns = run((0..cores).map(|core| local(core, each, &mut random)).collect());
         times.push(ns / (each * usize::from(cores)) as f64);
     }
-    median(times.split_off(rounds / 3))
+    let accesses = rounds * each * usize::from(cores);
+    let misses = caches.stats().l2_misses() - u64::from(cores) * u64::from(OWN);
+    (median(times.split_off(rounds / 3)), misses as f64 / accesses as f64)
 }
 
 fn costs() {
     for (name, sizes) in [("genoa", [8, 32, 128, 384]), ("turin-dense", [8, 32, 128, 384])] {
         let sockets = |pcpus| if pcpus > 128 { 2 } else { 1 };
-        let costs = sizes.map(|pcpus| cost(&part(name, sockets(pcpus), Some(pcpus))));
-        let list: Vec<String> =
-            sizes.iter().zip(costs).map(|(pcpus, ns)| format!("{pcpus} pCPUs {ns:.1}")).collect();
-        println!("{name}: ns per access: {}; growth {:.2}", list.join(", "), costs[3] / costs[0]);
+        let costs = sizes.map(|pcpus| {
+            let part = part(name, sockets(pcpus), Some(pcpus));
+            (part.topology().cores(), cost(&part))
+        });
+        let list: Vec<String> = sizes
+            .iter()
+            .zip(costs)
+            .map(|(pcpus, (cores, (ns, missed)))| {
+                format!("{pcpus} pCPUs ({cores} cores, {:.2} % missed) {ns:.1}", 100.0 * missed)
+            })
+            .collect();
+        println!("{name}: ns per access: {}; growth {:.2}", list.join(", "), costs[3].1.0 / costs[0].1.0);
     }
 }
 

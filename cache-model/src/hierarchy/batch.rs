@@ -7,6 +7,12 @@ use super::words::Step;
 
 /// Accesses that are looked at before the first of them is carried out.
 const AHEAD: usize = 16;
+/// Accesses of a program that share a line of the host's cache.
+const LINE: usize = 64 / size_of::<Step>();
+/// So many cores have more sets than the host's caches hold from one turn of a core to its next.
+const MANY: usize = 32;
+/// Accesses of a turn without misses, about: the latency of an L3 hit over that of an L1 hit.
+const TURN: usize = 12;
 /// Misses among so many accesses that are few.
 const FEW: usize = 2;
 
@@ -58,9 +64,20 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         }
     }
 
-    /// Reads ahead of the next access of each of these cores.
+    /// Reads ahead of the next access of each of these cores, of its next turn if there are many.
     #[inline(never)]
-    fn look_ahead(&self, unseen: &mut Vec<u16>, runs: &mut [Run<'_>]) {
+    fn look_ahead(&self, unseen: &mut Vec<u16>, runs: &mut [Run<'_>], beyond_l1: &mut Vec<(u16, u32)>) {
+        let mut seen = 0;
+        for core in unseen.iter().copied().map(usize::from) {
+            // as many programs as cores are more than the host notices to be read in order
+            for at in [AHEAD, AHEAD + LINE] {
+                seen ^= runs[core].left.get(at).map_or(0, |step| step.key);
+            }
+        }
+        std::hint::black_box(seen);
+        if runs.len() >= MANY {
+            self.look_at_turns(unseen, runs, beyond_l1);
+        }
         for core in unseen.drain(..).map(usize::from) {
             let run = &mut runs[core];
             run.seen = true;
@@ -72,6 +89,34 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         }
     }
 
+    /// Reads the sets that the next turns of these cores begin with, all of one table before the next table, and with no
+    /// branch that depends on what was read: so many loads overlap as the host can have under way.
+    fn look_at_turns(&self, unseen: &[u16], runs: &mut [Run<'_>], beyond_l1: &mut Vec<(u16, u32)>) {
+        let mut seen = 0;
+        for core in unseen.iter().copied().map(usize::from) {
+            for step in runs[core].unseen() {
+                seen ^= self.l1.glimpse(core, step.key);
+            }
+        }
+        let mut absent = 0;
+        for core in unseen.iter().copied() {
+            let run = &mut runs[usize::from(core)];
+            let next = run.unseen();
+            run.rest = run.rest.min(run.left.len()) - next.len();
+            for step in next {
+                if absent == beyond_l1.len() {
+                    beyond_l1.push((0, 0));
+                }
+                beyond_l1[absent] = (core, step.key);
+                absent += usize::from(!self.l1.peek_key(usize::from(core), step.key));
+            }
+        }
+        for (core, key) in &beyond_l1[..absent] {
+            seen ^= self.l2.glimpse(usize::from(*core), *key);
+        }
+        std::hint::black_box(seen);
+    }
+
     /// A turn for each miss, in order of (time, core); a core's hits run ahead of the others' misses only as far as the
     /// smallest request could not yet have arrived.
     fn each_in_time_order(&mut self, programs: &[&[Step]], clocks: &mut [u64], done: &mut impl FnMut(Step)) {
@@ -81,19 +126,18 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         let mut runs: Vec<Run<'_>> = Vec::with_capacity(programs.len());
         for ((core, program), clock) in (0u16..).zip(programs).zip(clocks.iter()) {
             turns.wait(core, clock - start);
-            runs.push(Run { left: program, seen: true, missed: false });
+            runs.push(Run { left: program, seen: true, missed: false, rest: program.len() });
         }
         let ahead = u64::from(self.timing.l3_hit);
         // cores whose next access nobody has looked at: looked at together, so that the host's misses overlap
         let mut unseen: Vec<u16> = Vec::with_capacity(programs.len());
+        let mut beyond_l1 = Vec::new();
         while let Some((now, core, horizon)) = turns.take() {
             let index = usize::from(core);
             if !runs[index].seen {
-                self.look_ahead(&mut unseen, &mut runs);
+                self.look_ahead(&mut unseen, &mut runs, &mut beyond_l1);
             }
             let run = &mut runs[index];
-            // as many programs as cores are more than the host notices to be read in order
-            std::hint::black_box(run.left.get(AHEAD).map(|step| step.key));
             let mut missed = std::mem::take(&mut run.missed);
             let mut clock = now;
             // whatever comes before others' turns, and the first access, can be carried out; after that only a hit
@@ -136,4 +180,16 @@ struct Run<'a> {
     seen: bool,
     /// Whether the next one is known to miss the private caches, or to lack the right to write.
     missed: bool,
+    /// How many of them, the last ones, nobody has looked at: many cores' turns are looked at as wholes.
+    rest: usize,
+}
+
+impl<'a> Run<'a> {
+    /// What nobody has looked at of the next turn. One that begins with a miss hardly ever has more to it.
+    fn unseen(&self) -> &'a [Step] {
+        let turn = if self.missed { 0 } else { TURN };
+        let next = &self.left[..turn.min(self.left.len())];
+        let looked_at = self.left.len().saturating_sub(self.rest);
+        next.get(looked_at..).unwrap_or_default()
+    }
 }

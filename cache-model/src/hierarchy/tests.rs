@@ -193,6 +193,40 @@ fn a_flush_costs_its_walk_and_its_dirty_lines_behind_the_evictions() {
     assert_eq!(h.flush_cycles(CcxId(1), FlushOp::Wbinvd, &dirty, 0), t.write_back_core_milli);
 }
 
+/// Many cores in order of time, whose turns are looked at ahead as wholes: each core's accesses in their order, and the
+/// same caches and clocks as by single accesses in the order that came out.
+#[test]
+fn many_cores_in_order_of_time_are_their_accesses_one_by_one() {
+    let part = Part::builtin("genoa").and_then(|p| p.with_pcpus(40)).expect("fits");
+    let mut x = 1u64;
+    let mut below = |n: u64| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((x >> 33) % n).expect("small")
+    };
+    let mut step = |core: u16| {
+        // mostly its own lines, sometimes everybody's
+        let phys = if below(8) != 0 { 4096 + 1024 * u32::from(core) + below(600) } else { below(512) };
+        super::Step::new(CoreId(core), line(phys, 0), if below(3) == 0 { WRITE } else { READ })
+    };
+    let programs: Vec<Vec<super::Step>> =
+        (0..40u16).map(|core| (0..700 + core).map(|_| step(core)).collect()).collect();
+    let slices: Vec<&[super::Step]> = programs.iter().map(Vec::as_slice).collect();
+    let (mut ours, mut clocks, mut log) = (hierarchy(&part), [0; 40], Vec::new());
+    ours.in_time_order(&slices, &mut clocks, |step| log.push(step));
+    for (core, program) in (0u16..).zip(&programs) {
+        let own: Vec<_> = log.iter().copied().filter(|step| step.core() == CoreId(core)).collect();
+        assert_eq!(own, *program, "core{core}");
+    }
+    let (mut single, mut times) = (hierarchy(&part), [0u64; 40]);
+    for step in log {
+        let now = &mut times[step.core().index()];
+        *now += u64::from(single.access(step.core(), step.line(), step.access(), *now).cycles);
+    }
+    assert_eq!(clocks, times);
+    assert_eq!(ours.stats(), single.stats());
+    ours.check_invariants();
+}
+
 #[test]
 #[should_panic(expected = "beyond 4 GiB or 64 tags")]
 fn a_line_beyond_the_limits_is_refused() {
