@@ -67,22 +67,26 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
     /// Reads ahead of the next access of each of these cores, of its next turn if there are many.
     #[inline(never)]
     fn look_ahead(&self, unseen: &mut Vec<u16>, runs: &mut [Run<'_>], beyond_l1: &mut Vec<(u16, u32)>) {
+        let many = runs.len() >= MANY;
         let mut seen = 0;
         for core in unseen.iter().copied().map(usize::from) {
             // as many programs as cores are more than the host notices to be read in order
-            for at in [AHEAD, AHEAD + LINE] {
+            for at in (AHEAD..).step_by(LINE).take(1 + usize::from(many)) {
                 seen ^= runs[core].left.get(at).map_or(0, |step| step.key);
             }
         }
         std::hint::black_box(seen);
-        if runs.len() >= MANY {
+        if many {
             self.look_at_turns(unseen, runs, beyond_l1);
         }
         for core in unseen.drain(..).map(usize::from) {
             let run = &mut runs[core];
             run.seen = true;
             match run.left.first() {
-                Some(step) if run.missed => self.read_ahead_of_miss(core, step.key),
+                Some(step) if run.missed => {
+                    self.read_ahead_of_l1_victim(core, step.key);
+                    self.read_ahead_of_miss(core, step.key);
+                }
                 Some(step) => self.read_ahead(core, step.key),
                 None => {}
             }

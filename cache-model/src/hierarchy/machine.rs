@@ -375,6 +375,14 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         std::hint::black_box(seen);
     }
 
+    /// The same for what the L1 is going to push out, which may have to make the L2's copy dirty.
+    #[inline(always)]
+    pub(super) fn read_ahead_of_l1_victim(&self, core: usize, key: u32) {
+        if let Some(old) = self.l1.glimpse_victim(core, key) {
+            std::hint::black_box(self.l2.glimpse(core, old));
+        }
+    }
+
     /// The right to write has been obtained for a line that the L2 holds. The L2 sees the store only if the L1
     /// does not hold the line.
     pub(super) fn grant(&mut self, core: usize, key: u32) {
