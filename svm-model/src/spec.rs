@@ -64,7 +64,7 @@ impl Default for Assumptions {
 
 /// Entries of each pCPU's store buffer that are tried in turn, until no store finds the buffer full: then no order of steps
 /// is left out. (Cores have some 48 to 64: Software Optimization Guides; texts fence sooner.)
-pub const STORE_BUFFERS: [u8; 3] = [2, 4, 8];
+pub const STORE_BUFFERS: [u8; 4] = [2, 4, 8, 16];
 
 /// Entries of a store buffer at first.
 pub const STORE_BUFFER: u8 = STORE_BUFFERS[0];
