@@ -28,6 +28,8 @@ pub use reduce::Reductions;
 /// Evaluates an expression for the least width that takes so many words, or gives the words back.
 macro_rules! in_width {
     ($words:expr, $w:ident => $run:expr) => { in_width!($words, $w => $run; 1 2 3 4 5 6 8 12 16 32 64) };
+    // For what is rare, or not hurried: each width is compiled for itself.
+    (seldom $words:expr, $w:ident => $run:expr) => { in_width!($words, $w => $run; 2 4 8 16 64) };
     ($words:expr, $w:ident => $run:expr; $($width:literal)*) => {
         match $words {
             $(0..=$width => { const $w: usize = $width; Ok($run) })*
@@ -190,7 +192,7 @@ impl<'a> Explorer<'a> {
         match self.switches {
             None => in_width!(self.words, W => self.run_in::<W>(search)),
             Some(Switches { most, .. }) => {
-                in_width!(self.words + 1, W => self.run_within::<W>(search, most))
+                in_width!(seldom self.words + 1, W => self.run_within::<W>(search, most))
             }
         }
     }
@@ -286,7 +288,7 @@ impl<'a> Explorer<'a> {
         stop_at: u64,
         interrupted: Option<&AtomicBool>,
     ) -> Result<Walked, usize> {
-        in_width!(self.words, W => {
+        in_width!(seldom self.words, W => {
             let threads = rayon::current_num_threads();
             let mut models: Vec<GroundModel<'_, W>> = (0..threads).map(|_| self.model(None)).collect();
             let walked = Walked::of(walks, stop_at, interrupted, |numbers, length| {
@@ -398,7 +400,7 @@ impl<'a> Explorer<'a> {
     ///
     /// As [`Explorer::run`].
     pub fn run_without_tables(&mut self, search: Search<'_>) -> Result<Explored, usize> {
-        in_width!(self.words, W => search.run(&mut [Direct::<W>::new(self)]))
+        in_width!(seldom self.words, W => search.run(&mut [Direct::<W>::new(self)]))
     }
 
     /// Reorders a schedule so that actors take turns less often: a step moves ahead where nobody in between can

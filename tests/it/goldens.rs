@@ -31,7 +31,7 @@ fn stories() -> std::path::PathBuf {
 /// Every step has its number once, at the left, and no line is wider than a mail's.
 fn reads_well(story: &str, about: &str) {
     assert!(story.lines().all(|l| l.chars().count() <= 100), "{about}\n{story}");
-    let said = ["shortest way there: ", "and once round: "].iter().find_map(|way| story.split(way).nth(1));
+    let said = ["shortest way there: ", "no end is in reach: "].iter().find_map(|way| story.split(way).nth(1));
     let said = said.and_then(|s| s.split(' ').next());
     let steps: usize = said.and_then(|n| n.parse().ok()).expect("the number of steps");
     let told = story.split("\n\n").nth(1).expect("a story follows");
@@ -39,7 +39,9 @@ fn reads_well(story: &str, about: &str) {
         .lines()
         .filter_map(|l| l.split(' ').find(|w| !w.is_empty()).filter(|w| l.find(w) < Some(3))?.parse().ok())
         .collect();
-    assert_eq!(numbers, (1..=steps).collect::<Vec<_>>(), "{about}\n{story}");
+    // What goes round and round is told behind the steps that lead to it.
+    let told = if story.contains("hung-task: ") { numbers.len().max(steps) } else { steps };
+    assert_eq!(numbers, (1..=told).collect::<Vec<_>>(), "{about}\n{story}");
     assert!(story.contains("\nin short: "), "{about}: nothing says what went wrong in general\n{story}");
 }
 
