@@ -116,6 +116,16 @@ pub enum Broken {
     MaskAllocatedTwice(SlotId),
     /// A mask was freed again.
     MaskFreedTwice(SlotId),
+    /// The same of a local mask, by its index in [`svm_lang::Code::masks`]: used while it is `NULL`.
+    LocalMaskNull(u16),
+    /// A local mask was used that was freed.
+    LocalMaskFreed(u16),
+    /// The scope of a local mask ended, and it had not been freed.
+    LocalMaskLeaked(u16),
+    /// A local mask was allocated that was there.
+    LocalMaskAllocatedTwice(u16),
+    /// A local mask was freed again.
+    LocalMaskFreedTwice(u16),
     /// A field was used of what is not allocated, or was freed.
     ObjectGone(SlotId),
     /// An object or a structure was freed again, or before it was allocated.
@@ -144,8 +154,10 @@ pub enum Broken {
     LeftHeld(SlotId),
     /// An assertion about a lock does not hold.
     LockAssertion,
-    /// The condition of a `WARN_ON` holds, or a reference count is not positive.
+    /// The condition of a `WARN_ON` holds.
     Warned,
+    /// A reference count is, or became, 0 or less.
+    Count,
 }
 
 /// What one step did, for whoever records it.

@@ -90,6 +90,7 @@ fn build<'p>(
     let mut callbacks: Vec<usize> = Vec::new();
     let mut reached = vec![false; program.funcs.len()];
     let mut build_bugs = Vec::new();
+    let mut masks = Vec::new();
     let mut units: Vec<Unit> = Vec::new();
     let mut shared = Shared {
         program,
@@ -98,6 +99,7 @@ fn build<'p>(
         callbacks: &mut callbacks,
         reached: &mut reached,
         build_bugs: &mut build_bugs,
+        masks: &mut masks,
         work: 0,
     };
     let mut next = 0;
@@ -167,6 +169,7 @@ fn build<'p>(
             Global::Func(_) | Global::Var(_) => None,
         })
         .collect();
+    code.masks = masks;
     code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
 }

@@ -30,7 +30,7 @@ mod reference;
 mod spin;
 
 pub use ast::{Ast, Type};
-pub use code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, SrcPos, Var, VarKind};
+pub use code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, SrcPos, Var, VarKind, Warning};
 pub use diag::Diag;
 pub use include::{Find, Included, no_includes};
 pub use reference::reference;

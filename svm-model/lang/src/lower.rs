@@ -9,7 +9,7 @@ mod mask;
 mod stmt;
 mod vm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use svm_policy::{BinOp, UnOp};
 
@@ -84,6 +84,31 @@ struct Scope<'p> {
     names: BTreeMap<&'p str, Binding>,
     /// Locks to give back at its end, and where they were taken.
     cleanups: Vec<(lock::Held, Span)>,
+    /// Its local masks that the function allocates, which leak if they are there at its end.
+    masks: Vec<LocalMask>,
+}
+
+impl<'p> Scope<'p> {
+    fn new(id: Option<u32>, names: BTreeMap<&'p str, Binding>) -> Scope<'p> {
+        Scope { id, names, cleanups: Vec::new(), masks: Vec::new() }
+    }
+}
+
+/// What is kept of a local mask that its function allocates.
+#[derive(Clone, Copy)]
+struct Allocated {
+    /// Whether it is there: [`crate::MASK_NULL`] and its kin.
+    state: V,
+    /// Its index among the names.
+    name: i64,
+}
+
+/// A block of the text around a label, and what stands before the label in it: guards, and local masks that are allocated.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    id: u32,
+    guards: usize,
+    masks: usize,
 }
 
 /// Where `break` and `continue` go.
@@ -95,11 +120,11 @@ struct Loop {
     scopes: usize,
 }
 
-/// Where a label is: its block, and each block of the text around it with the guards before it there.
+/// Where a label is: its block, and each block of the text around it.
 #[derive(Clone, Debug)]
 struct Label {
     block: B,
-    path: Vec<(u32, usize)>,
+    path: Vec<Around>,
     span: Span,
     seen: bool,
 }
@@ -112,6 +137,8 @@ struct Frame<'p> {
     scopes: usize,
     loops: Vec<Loop>,
     labels: BTreeMap<&'p str, Label>,
+    /// The names of the local masks that it allocates.
+    allocates: BTreeSet<&'p str>,
 }
 
 /// What all entries share.
@@ -125,6 +152,8 @@ pub(crate) struct Shared<'p, 'c> {
     pub(crate) reached: &'c mut [bool],
     /// Each `BUILD_BUG()`, and the function that it is in.
     pub(crate) build_bugs: &'c mut Vec<(usize, Span)>,
+    /// The names of the local masks that functions allocate.
+    pub(crate) masks: &'c mut Vec<String>,
     /// Operations made so far, over all functions.
     pub(crate) work: usize,
 }
@@ -136,6 +165,8 @@ pub(crate) struct Lower<'p, 'c, 's> {
     cur: B,
     frames: Vec<Frame<'p>>,
     scopes: Vec<Scope<'p>>,
+    /// The local masks that functions allocate, by their first registers.
+    allocated: BTreeMap<V, Allocated>,
     depth: u32,
     count: usize,
     /// Whether this is a guest's program; none if that is not known.
@@ -180,6 +211,7 @@ fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, guest: Option<bool>) -> Flo
         cur: 0,
         frames: Vec::new(),
         scopes: Vec::new(),
+        allocated: BTreeMap::new(),
         depth: 0,
         count: 0,
         guest,
@@ -386,10 +418,10 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn push_scope(&mut self, id: Option<Span>) {
         let id = id.map(|span| span.start);
-        self.scopes.push(Scope { id, names: BTreeMap::new(), cleanups: Vec::new() });
+        self.scopes.push(Scope::new(id, BTreeMap::new()));
     }
 
-    /// Closes the innermost scope; its guards give their locks back.
+    /// Closes the innermost scope; its guards give their locks back, and its allocated masks leak.
     fn pop_scope(&mut self, span: Span) {
         let depth = self.scopes.len() - 1;
         self.unwind(depth, span);
@@ -484,8 +516,9 @@ impl<'p> Lower<'p, '_, '_> {
                 scopes,
                 loops: Vec::new(),
                 labels: BTreeMap::new(),
+                allocates: mask::allocated_in(body),
             });
-            l.scopes.push(Scope { id: None, names, cleanups: Vec::new() });
+            l.scopes.push(Scope::new(None, names));
             l.find_labels(body);
             l.block(body);
             l.pop_scope(span);

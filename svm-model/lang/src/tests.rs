@@ -8,6 +8,7 @@ mod include;
 mod language;
 mod listing;
 mod lock;
+mod masks;
 mod mock;
 mod random;
 mod reference;

@@ -4,6 +4,7 @@ use cache_model::event::EventKind;
 use sev_arch::{Access, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
+use svm_lang::Warning;
 use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
@@ -306,7 +307,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {
-                    self.broke(if args[1] == 0 { Broken::Warned } else { Broken::NoBit });
+                    self.broke(warned(args));
                 }
                 Answer::Own(0)
             }
@@ -317,6 +318,21 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 Answer::Done(0)
             }
         }
+    }
+}
+
+/// What an operation of [`Prim::Warn`] reports whose condition holds.
+fn warned([cond, what, _, mask]: [i64; 4]) -> Broken {
+    let mask = u16::try_from(mask).unwrap_or(u16::MAX);
+    match Warning::of(what) {
+        Warning::Condition => Broken::Warned,
+        Warning::NoCpu => Broken::NoBit,
+        Warning::Count => Broken::Count,
+        Warning::MaskGone if cond < 0 => Broken::LocalMaskNull(mask),
+        Warning::MaskGone => Broken::LocalMaskFreed(mask),
+        Warning::MaskAllocatedTwice => Broken::LocalMaskAllocatedTwice(mask),
+        Warning::MaskFreedTwice => Broken::LocalMaskFreedTwice(mask),
+        Warning::MaskLeaked => Broken::LocalMaskLeaked(mask),
     }
 }
 

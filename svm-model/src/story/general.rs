@@ -403,6 +403,26 @@ impl Causes {
                     self.changed(end, slot).map_or_else(String::new, |s| format!(": first by {}", by(s)));
                 format!("{} was freed twice, now by {}{first}", name(slot), by(end))
             }
+            Broken::LocalMaskNull(mask) => {
+                let mask = machine.local_mask(mask);
+                format!("{who} used its mask {mask} {}, which is NULL: not allocated, or there was no memory", at(end))
+            }
+            Broken::LocalMaskFreed(mask) => {
+                format!("{who} used its mask {} {} after it had freed it", machine.local_mask(mask), at(end))
+            }
+            Broken::LocalMaskLeaked(mask) => format!(
+                "the mask leaked: {who} left the block of its mask {} {} and had not freed it",
+                machine.local_mask(mask),
+                at(end)
+            ),
+            Broken::LocalMaskAllocatedTwice(mask) => format!(
+                "{who} allocated its mask {} {} though it was there: that one leaked",
+                machine.local_mask(mask),
+                at(end)
+            ),
+            Broken::LocalMaskFreedTwice(mask) => {
+                format!("{who} freed its mask {} twice, now {}", machine.local_mask(mask), at(end))
+            }
             Broken::ObjectGone(slot) => match self.changed(end, slot) {
                 Some(freed) => format!(
                     "use after free: {} freed {}, and {who} used it afterwards {}",
@@ -447,6 +467,9 @@ impl Causes {
                     at(end)
                 )
             }
+            Broken::Count => {
+                format!("{who} counted references {} where none is left: the count is not above 0", at(end))
+            }
         })
     }
 }
@@ -456,6 +479,11 @@ impl Machine {
     fn owner_of_state(&self, slot: SlotId) -> String {
         let name = &self.layout.slots()[slot.0 as usize].name;
         name.strip_suffix(".state").unwrap_or(name).to_owned()
+    }
+
+    /// The name of a local mask.
+    fn local_mask(&self, mask: u16) -> &str {
+        self.code.masks.get(usize::from(mask)).map_or("", String::as_str)
     }
 
     /// How the bookkeeping broke, in one sentence.
@@ -498,6 +526,20 @@ impl Machine {
             Broken::NotHeld => "a lock was given back by who does not hold it".to_owned(),
             Broken::LockAssertion => "a lock is not held as asserted".to_owned(),
             Broken::Warned => "the condition of a WARN_ON holds".to_owned(),
+            Broken::Count => "a reference count is not above 0".to_owned(),
+            Broken::LocalMaskNull(mask) => format!("the local mask {} is NULL, and was used", self.local_mask(mask)),
+            Broken::LocalMaskFreed(mask) => {
+                format!("the local mask {} was used after it was freed", self.local_mask(mask))
+            }
+            Broken::LocalMaskLeaked(mask) => {
+                format!("the local mask {} leaked: its block ended, and it was not freed", self.local_mask(mask))
+            }
+            Broken::LocalMaskAllocatedTwice(mask) => {
+                format!("the local mask {} was allocated again, and what it was leaked", self.local_mask(mask))
+            }
+            Broken::LocalMaskFreedTwice(mask) => {
+                format!("the local mask {} was freed twice", self.local_mask(mask))
+            }
         }
     }
 

@@ -84,6 +84,8 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Masks, "cpumask_xchg", &[P::LocalMask, P::MaskOut, P::LocalMaskOrNull], R::Nothing, Act::MaskXchg, "local = shared and shared = third (empty if `NULL`), each word by one `xchg`", WORDS),
     row(G::Masks, "zalloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc(false), "allocates the mask, empty; gives whether there was memory, which is a choice unless `no-alloc-failure` is assumed (if not, the mask is `NULL`)", ONE).reports("`tracking` if the mask was there, and so leaks; `sleep-in-atomic` with `GFP_KERNEL`; `sleep-non-blockable`"),
     row(G::Masks, "alloc_cpumask_var", &[P::MaskVarAddress, P::Number], R::Bool, Act::Zalloc(true), "as `zalloc_cpumask_var`, but nobody clears it: all bits clear or all set, a choice", ONE).reports("as `zalloc_cpumask_var`"),
+    row(G::Masks, "zalloc_cpumask_var_node", &[P::MaskVarAddress, P::Number, P::Number], R::Bool, Act::Zalloc(false), "as `zalloc_cpumask_var`, on whichever node", ONE).reports("as `zalloc_cpumask_var`"),
+    row(G::Masks, "alloc_cpumask_var_node", &[P::MaskVarAddress, P::Number, P::Number], R::Bool, Act::Zalloc(true), "as `alloc_cpumask_var`, on whichever node", ONE).reports("as `zalloc_cpumask_var`"),
     row(G::Masks, "free_cpumask_var", &[P::MaskVar], R::Nothing, Act::OfMaskVar(Prim::FreeMask), "frees the mask; nothing if it is `NULL`", ONE).reports("`tracking` if it was freed before"),
     row(G::Masks, "cpumask_available", &[P::MaskVar], R::Bool, Act::OfMaskVar(Prim::MaskAvailable), "whether the mask is not `NULL`; a freed one is not", ONE),
     row(G::Masks, "cpumask_of", &[P::Cpu], R::Mask, Act::MaskOf, "the mask of one pCPU", NONE).reports(NO_CPU),

@@ -404,7 +404,10 @@ impl<'p> Lower<'p, '_, '_> {
             }
             (Act::MaskAny, [Arg::Mask(m), ..]) => {
                 let mask = match m {
-                    MaskRef::Local(mask) | MaskRef::Fixed(mask) => mask,
+                    MaskRef::Local(mask) | MaskRef::Fixed(mask) => {
+                        self.use_local(mask, span);
+                        mask
+                    }
                     MaskRef::Shared(_) | MaskRef::Full => {
                         let mask = self.new_mask();
                         self.mask_copy(MaskRef::Local(mask), m, span);
@@ -423,15 +426,8 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Nothing
             }
             (Act::Zalloc(junk), [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
-                if let MaskRef::Local(_) = m {
-                    self.mask_fill(m, false, span);
-                    if junk {
-                        let (full, after) = (self.new_block(), self.new_block());
-                        let full_or_empty = self.option(2, span);
-                        self.branch(full_or_empty, full, after, full, span);
-                        self.mask_fill(m, true, span);
-                        self.jump(after, after, span);
-                    }
+                if let MaskRef::Local(mask) = m {
+                    return Ok(num(self.allocate_local(mask, junk, gfp, span)));
                 }
                 let (var, instance) = m.variable();
                 let junk = Val::Const(i64::from(junk));
@@ -458,8 +454,9 @@ impl<'p> Lower<'p, '_, '_> {
                 self.prim(Prim::LockHeld, [var, slot.instance, slot.word, Val::Const(how)], None, span);
                 Value::Nothing
             }
-            // A local mask is not tracked: it is there, and gone with its function.
-            (Act::OfMaskVar(_), [Arg::Mask(MaskRef::Local(_)), ..]) => num(Val::Const(1)),
+            (Act::OfMaskVar(prim), [Arg::Mask(MaskRef::Local(mask)), ..]) => {
+                num(self.of_local(prim, mask, span))
+            }
             (Act::OfMaskVar(prim), [Arg::Mask(m), ..]) => {
                 let (var, instance) = m.variable();
                 num(self.prim(prim, [var, instance, Val::Const(0), Val::Const(0)], None, span))
@@ -551,6 +548,7 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Nothing
             }
             (Act::WaitCalls, [Arg::Local(Some(mask)), ..]) => {
+                self.use_local(mask, span);
                 self.prim(Prim::WaitCalls, [Val::Const(0); 4], Some(mask), span);
                 Value::Nothing
             }
