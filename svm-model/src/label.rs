@@ -158,6 +158,8 @@ pub enum Broken {
     Warned,
     /// A reference count is, or became, 0 or less.
     Count,
+    /// Interrupts are not off, or not on, as asserted.
+    Irqs,
 }
 
 /// What one step did, for whoever records it.
@@ -167,8 +169,8 @@ pub struct Notes {
     pub what: Option<What>,
     /// Events judged.
     pub events: Vec<Event>,
-    /// How the bookkeeping broke first, if it did.
-    pub broken: Option<Broken>,
+    /// How the bookkeeping broke first, if it did, and at which operation of the texts.
+    pub broken: Option<(Broken, Option<Pc>)>,
     /// Cycles that memory took, where time is kept.
     pub cycles: u64,
     /// Whether the step is asked for its twins.

@@ -67,12 +67,7 @@ const MUTANTS: &[(&str, &str, &str, Option<&str>)] = &[
         "wbnoinvd_on_cpus_mask(kvm->flushing);\n\t\twbnoinvd_on_cpus_mask(kvm->dirty_cpus);",
         Some("two-flushers"),
     ),
-    (
-        "clear-remark-trylock",
-        "cpumask_copy(kvm->flushing, kvm->dirty_cpus);",
-        ";",
-        Some("reclaim-one-vcpu"),
-    ),
+    ("clear-remark-trylock", "cpumask_copy(kvm->flushing, kvm->dirty_cpus);", ";", Some("reclaim-one-vcpu")),
     ("clear-remark-trylock", "cpumask_clear_cpu(cpu, kvm->dirty_cpus);", ";", None),
     ("clear-remark-trylock", "cpumask_clear(kvm->flushing);", ";", None),
     (

@@ -66,6 +66,8 @@ pub enum Warning {
     NoCpu,
     /// A reference count is, or becomes, 0 or less.
     Count,
+    /// Interrupts are not off, or not on, as asserted.
+    Irqs,
     /// A local mask is used that is not there. The first argument is its state, less [`MASK_LIVE`]; the last of this and
     /// what follows is the mask's index in [`Code::masks`].
     MaskGone,
@@ -78,10 +80,11 @@ pub enum Warning {
 }
 
 impl Warning {
-    const ALL: [Warning; 7] = [
+    const ALL: [Warning; 8] = [
         Warning::Condition,
         Warning::NoCpu,
         Warning::Count,
+        Warning::Irqs,
         Warning::MaskGone,
         Warning::MaskAllocatedTwice,
         Warning::MaskFreedTwice,

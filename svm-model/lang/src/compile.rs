@@ -267,7 +267,13 @@ fn vars(
             kind: def.kind.clone(),
             state: None,
             object: program.pool_of(def.scope).map(|p| p.state).filter(|s| usize::from(*s) != list.len()),
-            names: program.names_of(&def.ty),
+            names: if matches!(&domain, Domain::Range { .. })
+                && program.pools.iter().any(|p| usize::from(p.state) == list.len())
+            {
+                state_names()
+            } else {
+                program.names_of(&def.ty)
+            },
             used,
             file,
             line,
@@ -282,6 +288,7 @@ fn vars(
             domain: Domain::Range { lo: MASK_NULL, hi: MASK_FREED },
             init,
             kind: VarKind::Int,
+            names: state_names(),
             used: true,
             ..mask
         });
@@ -307,12 +314,19 @@ fn vars(
             kind: VarKind::Int,
             state: None,
             object: None,
-            names: Vec::new(),
+            names: state_names(),
             used: true,
             ..first
         });
     }
     list
+}
+
+/// What the states of masks, objects and structures are called.
+fn state_names() -> Vec<(i64, String)> {
+    [(MASK_NULL, "NULL"), (MASK_LIVE, "allocated"), (MASK_FREED, "freed")]
+        .map(|(n, name)| (n, name.to_owned()))
+        .to_vec()
 }
 
 /// The masks that the entries allocate or free, and what each starts as: null if it is ever allocated.
@@ -462,22 +476,22 @@ fn emit(
     let names = Names { colours: &colours, starts };
     let mut resting = Resting::new(&names, &flow);
     let (live_out, live_in) = live::liveness(&flow);
-    resting.add(names.pc(0), &live_in[0]);
+    let live = resting.bits(&live_in[0]);
+    resting.add(names.pc(0), live);
     for (i, block) in flow.blocks.iter().enumerate() {
-        let mut before = Vec::new();
+        let mut ops = Vec::new();
         let mut live = live_out[i].clone();
-        for (inst, _) in block.insts.iter().rev() {
+        for (inst, at) in block.insts.iter().rev() {
             live::step_back(inst, &mut live);
-            before.push(live.clone());
-        }
-        before.reverse();
-        for ((inst, at), live) in block.insts.iter().zip(before) {
             let op = names.op(inst);
-            if op.is_rest() {
-                resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), &live);
+            ops.push((op, *at, op.is_rest().then(|| resting.bits(&live))));
+        }
+        for (op, at, live) in ops.into_iter().rev() {
+            if let Some(live) = live {
+                resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), live);
             }
             code.ops.push(op);
-            code.places.push(places.get(*at));
+            code.places.push(places.get(at));
         }
         let end = match block.end {
             End::Jump(_) if falls_through(&flow, i) => continue,
@@ -488,7 +502,8 @@ fn emit(
             End::Halt => Op::Halt,
         };
         if end.is_rest() {
-            resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), &live_out[i]);
+            let live = resting.bits(&live_out[i]);
+            resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), live);
         }
         code.ops.push(end);
         code.places.push(places.get(block.end_at));
@@ -530,13 +545,18 @@ impl<'n> Resting<'n> {
         Resting { names, rests: Vec::new(), live: Vec::new(), any: live::Set::new(flow.regs.len()) }
     }
 
-    fn add(&mut self, pc: Pc, live: &live::Set) {
+    /// The registers of the machine that are live, which now count as live at a rest.
+    fn bits(&mut self, live: &live::Set) -> u64 {
+        live.iter().fold(0, |bits, v| {
+            self.any.insert(v);
+            bits | 1 << self.names.reg(v)
+        })
+    }
+
+    fn add(&mut self, pc: Pc, live: u64) {
         if self.rests.last() != Some(&pc) {
             self.rests.push(pc);
-            self.live.push(live.iter().fold(0, |bits, v| bits | 1 << self.names.reg(v)));
-            for v in live.iter() {
-                self.any.insert(v);
-            }
+            self.live.push(live);
         }
     }
 }

@@ -6,6 +6,7 @@ mod generate;
 mod golden;
 mod include;
 mod language;
+mod limits;
 mod listing;
 mod lock;
 mod masks;

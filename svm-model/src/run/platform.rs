@@ -5,7 +5,7 @@ use sev_arch::{Access, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
 use svm_lang::Warning;
-use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
+use svm_policy::{Answer, Lock, LockEvent, Pc, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
 use crate::label::{Broken, What};
@@ -116,6 +116,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
 
     fn word_bits(&self) -> i64 {
         i64::from(self.machine.spec.assumptions.word_bits)
+    }
+
+    fn reach(&mut self, pc: Pc) {
+        self.at = Some(pc);
     }
 
     fn window(&mut self, window: Window) {
@@ -328,6 +332,7 @@ fn warned([cond, what, _, mask]: [i64; 4]) -> Broken {
         Warning::Condition => Broken::Warned,
         Warning::NoCpu => Broken::NoBit,
         Warning::Count => Broken::Count,
+        Warning::Irqs => Broken::Irqs,
         Warning::MaskGone if cond < 0 => Broken::LocalMaskNull(mask),
         Warning::MaskGone => Broken::LocalMaskFreed(mask),
         Warning::MaskAllocatedTwice => Broken::LocalMaskAllocatedTwice(mask),

@@ -8,8 +8,9 @@ use crate::Role;
 use crate::ast::{Expr, ExprKind, Filter, Ident, IntType, Object, Span, Type};
 use crate::builtin::{self, Act, Bit, Builtin, Feature, Gives, Group, Par};
 use crate::decl::Global;
-use crate::diag::{Fault, nearest};
+use crate::diag::Fault;
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
+use crate::kernel::instead_of;
 
 const INT: Type = Type::Int(IntType::Int);
 
@@ -62,7 +63,9 @@ impl<'p> Lower<'p, '_, '_> {
             None => {
                 let functions =
                     self.p.globals.iter().filter(|(_, g)| matches!(g, Global::Func(_))).map(|(n, _)| *n);
-                let help = nearest(&name.name, functions.chain(builtin::TABLE.iter().map(|b| b.name)));
+                let help = instead_of(&name.name).or_else(|| {
+                    self.nearest(&name.name, functions.chain(builtin::TABLE.iter().map(|b| b.name)))
+                });
                 let fault = Fault::at(name.span, format!("unknown function `{}`", name.name));
                 self.fail(fault.expected("neither built in nor in any text").help_if(help))
             }
@@ -282,7 +285,7 @@ impl<'p> Lower<'p, '_, '_> {
             return Ok(*var);
         }
         let names = self.p.vars.iter().filter(|v| v.scope == scope).map(|v| v.name.as_str());
-        let help = nearest(&arg.to_string(), names);
+        let help = self.nearest(&arg.to_string(), names);
         let (what, define) = match scope {
             Scope::PerAsid => ("per-ASID", "DEFINE_PER_ASID"),
             Scope::Global
@@ -506,6 +509,7 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Mask(self.mask_of(cpu, Some(shared), span), Type::MaskPtr)
             }
             (Act::SetOnline, [Arg::Num(cpu, _), Arg::Num(on, _), ..]) => self.set_online(cpu, on, span)?,
+            (Act::NumberOfBit, [Arg::Num(n, _), ..]) => num(self.bin(BinOp::Shl, Val::Const(1), n, span)),
             (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
             (Act::GetCpu, _) => {
                 self.push(Inst::Window(Window::PreemptDisable), span);

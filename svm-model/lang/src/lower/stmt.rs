@@ -5,7 +5,7 @@ use svm_policy::BinOp;
 use super::{Around, Label, Loop, Lower, Lowered, MaskRef, Target, Value};
 use crate::ast::{Block, Decl, Expr, Ident, Object, Span, Stmt, StmtKind, Type};
 use crate::decl::{ONLINE_MASK, Program};
-use crate::diag::{Fault, nearest};
+use crate::diag::Fault;
 use crate::ir::{B, Val};
 
 impl<'p> Lower<'p, '_, '_> {
@@ -412,7 +412,7 @@ impl<'p> Lower<'p, '_, '_> {
         let Some(Label { block, path, seen, span: place, .. }) =
             frame.labels.get(label.name.as_str()).cloned()
         else {
-            let help = nearest(&label.name, frame.labels.keys());
+            let help = self.nearest(&label.name, frame.labels.keys());
             return self.fail(
                 Fault::at(label.span, format!("no label `{}` in this function", label.name)).help_if(help),
             );
