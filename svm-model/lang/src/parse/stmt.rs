@@ -197,17 +197,17 @@ impl Parser<'_> {
     /// Refuses what looks like a statement or a declaration of the kernel's, where a `;` would not help.
     fn no_statement(&mut self, expr: &Expr) -> Parsed<()> {
         let next = self.token();
-        let (name, what) = match &expr.kind {
-            ExprKind::Call { name, .. }
-                if matches!(next.tok, Tok::Punct("(" | "{"))
-                    || matches!(next.tok, Tok::Word(_)) && !next.first =>
-            {
-                (name.name.as_str(), "statement")
-            }
-            ExprKind::Name(name) if matches!(next.tok, Tok::Word(_)) && !next.first => {
-                (name.as_str(), "type")
-            }
-            _ => return Ok(()),
+        let word = matches!(next.tok, Tok::Word(_)) && !next.first;
+        let (name, what) = if let ExprKind::Name(name) = &expr.kind
+            && word
+        {
+            (name.as_str(), "type")
+        } else if let ExprKind::Call { name, .. } = &expr.kind
+            && (word || matches!(next.tok, Tok::Punct("(" | "{")))
+        {
+            (name.name.as_str(), "statement")
+        } else {
+            return Ok(());
         };
         let fault = Fault::at(expr.span, format!("`{name}` is no {what} that is known here"));
         let like: &[&str] = if what == "type" { &TYPE_WORDS } else { &LOOPS };

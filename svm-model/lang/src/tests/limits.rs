@@ -1,72 +1,52 @@
 //! Texts that are large: compiled in short, or refused.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::{config, litmus};
 use crate::{compile, no_includes};
 
+/// `n` lines.
+fn lines(n: usize, line: impl Fn(usize) -> String) -> String {
+    (0..n).map(|i| line(i) + "\n").collect()
+}
+
 /// Texts of `n` times the same, each with what it is.
 fn shapes(n: usize) -> Vec<(&'static str, String)> {
-    let repeated = |what: &dyn Fn(usize) -> String| {
-        (0..n).fold(String::new(), |mut s, i| {
-            let _ = write!(s, "{}\n", what(i));
-            s
-        })
-    };
-    let body = |b: String| format!("int g; bool h; struct kvm {{ int f; }};\nvoid test(void) {{\n{b}}}\n");
+    let body = |lines: String| format!("int g; bool h;\nvoid test(void) {{\n{lines}}}\n");
+    let repeated = |line: &str| body(lines(n, |_| line.to_owned()));
     vec![
-        ("increments", body(repeated(&|_| "g++;".into()))),
-        ("choices", body(repeated(&|_| "if (maybe()) g = any_of(3);".into()))),
-        ("ifs", body(repeated(&|i| format!("if (g == {}) g = {};", i % 100, i % 50)))),
-        ("gotos", body(repeated(&|i| format!("if (h) goto l{i}; g = 1; l{i}: g = 2;")))),
+        ("increments", repeated("g++;")),
+        ("choices", repeated("if (maybe()) g = any_of(3);")),
+        ("loops", repeated("while (READ_ONCE(h)) g++;")),
+        ("ifs", body(lines(n, |i| format!("if (g == {}) g = {};", i % 100, i % 50)))),
+        ("jumps", body(lines(n, |i| format!("if (h) goto l{i}; g = 1; l{i}: g = 2;")))),
         (
-            "locals",
-            body(
-                (0..n).fold(String::new(), |mut s, i| {
-                    let _ = write!(s, "int v{i} = any_of(2);\n");
-                    s
-                }) + &(0..n).fold(String::new(), |mut s, i| {
-                    let _ = write!(s, "g = v{i};\n");
-                    s
-                }),
-            ),
+            "locals that are all live",
+            body(lines(n, |i| format!("int v{i} = any_of(2);")) + &lines(n, |i| format!("g = v{i};"))),
         ),
-        ("dead locals", body(repeated(&|i| format!("int v{i} = any_of(2);")))),
-        ("locals of loads", body(repeated(&|i| format!("int v{i} = g;")))),
-        ("unknown", body(repeated(&|i| format!("foo{i}();")))),
-        ("loops", body(repeated(&|_| "while (READ_ONCE(h)) g++;".into()))),
+        ("locals that nobody reads", body(lines(n, |i| format!("int v{i} = any_of(2);")))),
+        ("locals that are loaded", body(lines(n, |i| format!("int v{i} = g;")))),
+        ("calls of what is not there", body(lines(n, |i| format!("foo{i}();")))),
         (
-            "switch",
-            body(format!(
-                "switch (g) {{\n{} }}",
-                (0..n.min(200)).fold(String::new(), |mut s, i| {
-                    let _ = write!(s, "case {i}: g = {};\n", i % 100);
-                    s
-                })
-            )),
+            "a switch",
+            body(format!("switch (g) {{\n{}}}\n", lines(n.min(120), |i| format!("case {i}: g = {i};")))),
         ),
         (
             "functions",
-            (0..n).fold("int g;\n".to_owned(), |mut s, i| {
-                let _ = write!(s, "static void f{i}(void) {{ g++; }}\n");
-                s
-            }) + "void test(void) { f0(); }",
+            "int g;\n".to_owned()
+                + &lines(n, |i| format!("static void f{i}(void) {{ g++; }}"))
+                + "void test(void) { f0(); }",
         ),
+        ("variables", lines(n, |i| format!("int g{i};")) + "void test(void) { g0 = 1; }"),
         (
-            "variables",
-            (0..n).fold(String::new(), |mut s, i| {
-                let _ = write!(s, "int g{i};\n");
-                s
-            }) + "void test(void) { g0 = 1; }",
+            "a chain",
+            body("int a = g;\n".to_owned() + &lines(n, |i| format!("a = a * 3 + {};", i % 100)) + "g = a;"),
         ),
-        ("chain", body(format!("int a = g; {} g = a;", repeated(&|i| format!("a = a * 3 + {};", i % 100))))),
         (
             "masks",
-            format!(
-                "cpumask_t m; void test(void) {{ cpumask_var_t l; zalloc_cpumask_var(&l, 0); {} }}",
-                repeated(&|i| format!("if (cpumask_test_cpu({}, l)) cpumask_or(l, l, &m);", i % 2))
-            ),
+            "cpumask_t m; void test(void) { cpumask_var_t l; zalloc_cpumask_var(&l, 0);\n".to_owned()
+                + &lines(n, |i| format!("if (cpumask_test_cpu({}, l)) cpumask_or(l, l, &m);", i % 2))
+                + "}",
         ),
     ]
 }
