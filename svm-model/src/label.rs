@@ -130,6 +130,8 @@ pub enum Broken {
     ObjectGone(SlotId),
     /// An object or a structure was freed again, or before it was allocated.
     ObjectFreedTwice(SlotId),
+    /// An object is there that nothing refers to any more, and the last that used objects has ended.
+    ObjectLeaked(SlotId),
     /// A null reference, a page or an element that does not exist.
     NoSuch,
     /// A pCPU that does not exist was to be called.

@@ -296,6 +296,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         } else if self.who == Who::Task && (self.irq_off != 0 || self.preempt > 0) {
             self.broke(Broken::LeftOff);
         }
+        if self.who == Who::Task {
+            self.judge_objects();
+        }
     }
 
     fn take_effects(&mut self, mut fx: Effects) {

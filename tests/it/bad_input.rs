@@ -127,7 +127,13 @@ fn litmus_files_that_are_wrong() {
         ),
         (
             "more pages than a state has room for",
-            good.replace("pages = [", &format!("pages = [{}", (0..300).fold(String::new(), |all, i| all + &format!("{{ name = \"P{i}\" }}, ")))),
+            good.replace(
+                "pages = [",
+                &format!(
+                    "pages = [{}",
+                    (0..300).fold(String::new(), |all, i| all + &format!("{{ name = \"P{i}\" }}, "))
+                ),
+            ),
             "bad.litmus: a state of this model takes",
         ),
         (

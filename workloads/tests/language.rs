@@ -148,6 +148,41 @@ fn who_cannot_go_on_is_told() {
 }
 
 #[test]
+fn local_masks_that_are_null_freed_or_leaked_are_tracking() {
+    let local = |body: &str| one(&format!("cpumask_var_t m; {body}"));
+    let alloc = "if (!zalloc_cpumask_var(&m, GFP_KERNEL)) return;";
+    assert_eq!(local(&format!("{alloc} cpumask_set_cpu(1, m); free_cpumask_var(m);")), NONE);
+    assert_eq!(local("cpumask_set_cpu(1, m);"), NONE, "nobody allocates it");
+    for wrong in ["", "free_cpumask_var(m); free_cpumask_var(m);", "free_cpumask_var(m); cpumask_clear(m);"] {
+        assert_eq!(local(&format!("{alloc} {wrong}")), ["tracking"], "{wrong}");
+    }
+    let unchecked = "zalloc_cpumask_var(&m, GFP_KERNEL); cpumask_set_cpu(1, m); free_cpumask_var(m);";
+    assert_eq!(local(unchecked), ["tracking"]);
+    let body = format!("{MASK}void a(void) {{ cpumask_var_t m; {unchecked} }}\n{IDLE}");
+    assert_eq!(events_under("\"no-alloc-failure\"", &body), NONE);
+}
+
+#[test]
+fn objects_that_nothing_refers_to_any_more_have_leaked() {
+    let objects =
+        "struct r { int x; struct r *next; }; DEFINE_OBJECTS(struct r, 2); struct r *list; void *opaque;\n";
+    let alloc = "struct r *p = kzalloc(sizeof(*p), GFP_KERNEL); if (!p) return;";
+    let run = |a: &str, b: &str| {
+        events(&format!("{objects}void a(void) {{ {alloc} {a} }}\nvoid b(void) {{ {b} }}"))
+    };
+    assert_eq!(run("kfree(p);", ""), NONE);
+    assert_eq!(run("p->x = 1;", ""), ["tracking"]);
+    assert_eq!(run("list = p;", ""), NONE, "a variable refers to it");
+    assert_eq!(run("opaque = p;", ""), NONE, "and so may a void *");
+    assert_eq!(run("list = p; list = NULL;", ""), ["tracking"], "lost");
+    assert_eq!(run("list = p;", "struct r *q = xchg(&list, NULL); kfree(q);"), NONE, "handed over");
+    assert_eq!(run("list = p;", "xchg(&list, NULL);"), ["tracking"], "and lost there");
+    let two = "struct r *q = kzalloc(sizeof(*q), GFP_KERNEL); if (!q) { kfree(p); return; } p->next = q;";
+    assert_eq!(run(&format!("{two} list = p;"), ""), NONE, "an object refers to it");
+    assert_eq!(run(&format!("{two} kfree(p);"), ""), ["tracking"], "until that is freed");
+}
+
+#[test]
 fn who_spins_with_interrupts_off_takes_no_ipi_meanwhile() {
     // `a` holds the lock and waits for `b`'s pCPU, whose interrupts `b` may have turned off before it waits for the lock.
     let noop = "static void noop(void *info) { }\n";

@@ -125,6 +125,8 @@ pub struct Var {
     pub state: Option<u16>,
     /// Of a field of what can be freed: the variable that says whether the object is there, with as many instances.
     pub object: Option<u16>,
+    /// Whether it is a `void *`, which may refer to anything.
+    pub is_opaque: bool,
     /// Of an enumeration, or a variable of one: the names of its values.
     pub names: Vec<(i64, String)>,
     /// Whether any operation touches it.

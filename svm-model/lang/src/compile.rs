@@ -3,7 +3,7 @@
 use sim_state::Domain;
 use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 
-use crate::ast::Span;
+use crate::ast::{Span, Type};
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, NO_FUNCTION, nearest, resolve};
@@ -265,6 +265,7 @@ fn vars(
             domain,
             init: def.init,
             kind: def.kind.clone(),
+            is_opaque: def.ty == Type::Opaque,
             state: None,
             object: program.pool_of(def.scope).map(|p| p.state).filter(|s| usize::from(*s) != list.len()),
             names: if matches!(&domain, Domain::Range { .. })

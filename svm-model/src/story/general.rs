@@ -435,6 +435,15 @@ impl Causes {
                 ),
                 None => format!("{who} used {} {}, which nobody had allocated", name(slot), at(end)),
             },
+            Broken::ObjectLeaked(slot) => {
+                let allocated = self.changed(end, slot);
+                let allocated = allocated.map_or_else(String::new, |s| format!(", allocated by {},", by(s)));
+                format!(
+                    "{}{allocated} leaked: nothing refers to it any more where {who} ends {}, and nobody has freed it",
+                    name(slot),
+                    at(end)
+                )
+            }
             Broken::NoSuch => {
                 format!(
                     "{who} went by a reference that is NULL, or to an element that is not there {}",
@@ -506,6 +515,9 @@ impl Machine {
             }
             Broken::ObjectGone(slot) => {
                 format!("{} was used, and is not allocated", self.owner_of_state(slot))
+            }
+            Broken::ObjectLeaked(slot) => {
+                format!("{} leaked: nothing refers to it, and it is there", self.owner_of_state(slot))
             }
             Broken::NoSuch => {
                 "a reference that is NULL, or an element that is not there, was used".to_owned()
