@@ -400,18 +400,20 @@ fn objects_are_allocated_freed_and_used() {
     let two = "struct test_region *r = kzalloc(sizeof(struct test_region), GFP_KERNEL); struct test_region *q = kzalloc(sizeof(*q), GFP_KERNEL);";
     let sure = |a: &str| region(SURE, &format!("{two} {a}"), "");
     assert_eq!(sure("WARN_ON(!r || !q || r == q); r->page = P; WARN_ON(q->page); kfree(r); kfree(q);"), NONE);
-    assert_eq!(sure("kfree(r); kfree(r);"), ["tracking"], "twice");
-    assert_eq!(sure("kfree(r); r->page = P;"), ["tracking"], "after it was freed");
+    assert_eq!(sure("kfree(r); kfree(r); kfree(q);"), ["tracking"], "twice");
+    assert_eq!(sure("kfree(r); r->page = P; kfree(q);"), ["tracking"], "after it was freed");
     assert_eq!(
-        sure("r->page = P; kfree(r); r = kzalloc(sizeof(*r), GFP_KERNEL); WARN_ON(r->page);"),
+        sure(
+            "r->page = P; kfree(r); r = kzalloc(sizeof(*r), GFP_KERNEL); WARN_ON(r->page); kfree(r); kfree(q);"
+        ),
         NONE,
         "as it starts"
     );
-    assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL));"), NONE, "there are two");
-    assert_eq!(region("", &format!("{two} r->page = P;"), ""), ["tracking"], "null");
+    assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL)); kfree(r); kfree(q);"), NONE, "there are two");
+    assert_eq!(region("", &format!("{two} r->page = P; kfree(r); kfree(q);"), ""), ["tracking"], "null");
     let locked = |flags: &str| {
         sure(&format!(
-            "spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), {flags}); spin_unlock(&vm0->locks[0]);"
+            "kfree(r); spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), {flags}); spin_unlock(&vm0->locks[0]); kfree(r); kfree(q);"
         ))
     };
     assert_eq!(locked("GFP_KERNEL"), ["sleep-in-atomic"]);
@@ -516,13 +518,13 @@ fn leftovers_of_the_language() {
     let refs = "struct test_region *r = kzalloc(sizeof(*r), GFP_KERNEL);";
     assert_eq!(
         r(&format!(
-            "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs));"
+            "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs)); kfree(r);"
         )),
         NONE
     );
-    assert_eq!(r(&format!("{refs} refcount_inc(&r->refs);")), ["tracking"], "from 0");
+    assert_eq!(r(&format!("{refs} refcount_inc(&r->refs); kfree(r);")), ["tracking"], "from 0");
     assert_eq!(
-        r(&format!("{refs} refcount_set(&r->refs, 1); refcount_dec(&r->refs);")),
+        r(&format!("{refs} refcount_set(&r->refs, 1); refcount_dec(&r->refs); kfree(r);")),
         ["tracking"],
         "to 0"
     );

@@ -345,6 +345,41 @@ fn allocations(program: &Program<'_>, units: &[Unit]) -> Vec<Option<i64>> {
     found
 }
 
+/// Ways that one step may go: the explorer tries each.
+const WAYS: u64 = 1 << 16;
+
+/// The first operation of an entry, whose first is number `first` of all, that a step can come to in too many ways. Choices
+/// multiply from one access to shared state to the next; one that is come back to begins a step of its own.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most operations go on with the next, and choose nothing")]
+fn too_many_ways(ops: &[Op], first: usize, pcpus: i64) -> Option<usize> {
+    // An explorer has 16 pCPUs at most; where there are more, nobody tries every way.
+    let pcpus = u64::try_from(pcpus.min(16)).unwrap_or(1);
+    let mut ways = vec![1u64; ops.len()];
+    for (at, op) in ops.iter().enumerate() {
+        let after = match *op {
+            Op::Choose { options, .. } => ways[at].saturating_mul(u64::from(options)),
+            Op::ChooseBit { .. } => ways[at].saturating_mul(pcpus),
+            op if op.is_shared() => 1,
+            _ => ways[at],
+        };
+        if after > WAYS {
+            return Some(at);
+        }
+        let next = match *op {
+            Op::Jump(to) => [usize::from(to) - first; 2],
+            Op::Branch { then, otherwise, .. } => [usize::from(then) - first, usize::from(otherwise) - first],
+            Op::Halt => [at; 2],
+            _ => [at + 1; 2],
+        };
+        for to in next.into_iter().filter(|to| *to > at) {
+            if let Some(ways) = ways.get_mut(to) {
+                *ways = after.max(*ways);
+            }
+        }
+    }
+    None
+}
+
 /// Names registers and blocks as the stepper does.
 struct Names<'c> {
     colours: &'c [u8],
@@ -508,6 +543,15 @@ fn emit(
         }
         code.ops.push(end);
         code.places.push(places.get(block.end_at));
+    }
+    let first = usize::from(names.pc(0));
+    if let Some(at) = too_many_ways(&code.ops[first..], first, program.machine.pcpus) {
+        let fault =
+            Fault::at(head.name.span, format!("`{}` makes too many choices in one step", head.name.name));
+        let line = code.places[first + at].line;
+        let fault =
+            fault.expected(format!("more than {WAYS} ways to come to line {line} from the access before"));
+        faults.push(fault.help("read a shared variable between them (`READ_ONCE`), or choose less"));
     }
     let assigned = live::assigned(&flow);
     let params = head

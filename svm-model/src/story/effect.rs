@@ -146,7 +146,7 @@ impl Machine {
             Op::Lock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: done"),
             Op::Unlock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: completed"),
             Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } if !changed => {
-                format!("{name}: not to be had, ever: {} holds it", self.holder_name(old))
+                format!("{name}: waited for in vain: {} holds it", self.holder_name(old))
             }
             Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } => format!("{name}: taken"),
             Op::Unlock { kind: Lock::Read | Lock::DownRead, .. } if new > 0 => {

@@ -113,3 +113,28 @@ fn names_have_a_limit_and_long_lines_are_not_shown() {
     let fits = format!("int {0}; void test(void) {{ {0} = 1; }}", "x".repeat(255));
     assert!(compile(&[litmus(&fits)], &no_includes, &["test"], &config(2, 64)).is_ok());
 }
+
+#[test]
+fn choices_of_one_step_have_a_limit() {
+    let compiled = |body: &str| {
+        let text = format!("int g; void test(void) {{ int i; {body} }}");
+        compile(&[litmus(&text)], &no_includes, &["test"], &config(2, 64))
+            .map_err(|diags| diags[0].to_string())
+    };
+    let choices = |n: usize| (0..n).map(|i| format!("int v{i} = any_of(2);\n")).collect::<String>();
+    assert!(compiled(&choices(16)).is_ok());
+    let many = compiled(&choices(17)).unwrap_err();
+    assert!(many.contains("more than 65536 ways to come to line 17 from the access before"), "{many}");
+    assert!(
+        compiled(&format!("{}g = 1; {}", choices(16), choices(16).replace('v', "w"))).is_ok(),
+        "an access between"
+    );
+    assert!(
+        compiled("for (i = 0; i < 100; i++) if (any_of(9)) break;").is_ok(),
+        "a loop's choices are steps of their own"
+    );
+    assert!(
+        compiled(&format!("if (g) {{ {} }} else {{ {} }}", choices(16), choices(16))).is_ok(),
+        "one of two"
+    );
+}
