@@ -112,7 +112,7 @@ impl Failure {
     pub(crate) fn check(error: CheckError) -> Failure {
         match error {
             CheckError::Text(diags) => Failure::each(&diags, ""),
-            CheckError::Runaway { .. } | CheckError::TooWide(_) => Failure::input(error.to_string()),
+            CheckError::Runaway { .. } | CheckError::TooWide { .. } => Failure::input(error.to_string()),
             CheckError::Disk { .. } => Failure::input(format!("--disk {error}")),
             CheckError::Story(..) => Failure::internal(error.to_string()),
         }

@@ -2,8 +2,9 @@
  * Rule:  as snapshot-and-clear, flushers serialised by a mutex; who finds it taken does not wait, but asks the CPUs that are
  *        marked or on which a write-back is still outstanding. A mark is cleared only once its CPU is in that second mask, and
  *        leaves it only after the write-back was waited for.
- * Cost:  a flusher that meets another one repeats its work instead of waiting for it: more IPIs under contention, none
- *        otherwise. May be used where sleeping is not allowed: by the OOM reaper, whose notifier must not block.
+ * Cost:  a flusher that meets another one repeats its work instead of waiting for it, in two rounds: more IPIs under
+ *        contention, none otherwise. May be used where sleeping is not allowed, by the OOM reaper, whose notifier must not
+ *        block: it allocates nothing, and needs no mask on the stack.
  * Holds: a CPU that may hold dirty lines is in one of the two masks at any moment: it is put into `flushing` before its mark
  *        is cleared, and stays there until its caches are clean. Whoever cannot get the mutex reads the marks first and
  *        `flushing` after: a CPU that moved in between is found in the second. An earlier flush that it could rely on
@@ -24,23 +25,19 @@ void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)
 
 void sev_writeback_caches(struct kvm *kvm)
 {
-	cpumask_var_t flush;
-	cpumask_var_t others;
 	int cpu;
 
 	if (!mutex_trylock(&kvm->flush_lock)) {
-		cpumask_copy(flush, kvm->dirty_cpus);
-		cpumask_copy(others, kvm->flushing);
-		cpumask_or(flush, flush, others);
-		wbnoinvd_on_cpus_mask(flush);
+		/* In this order: a CPU that moves meanwhile is in the second mask. */
+		wbnoinvd_on_cpus_mask(kvm->dirty_cpus);
+		wbnoinvd_on_cpus_mask(kvm->flushing);
 		return;
 	}
-	cpumask_copy(flush, kvm->dirty_cpus);
-	cpumask_copy(kvm->flushing, flush);
+	cpumask_copy(kvm->flushing, kvm->dirty_cpus);
 	/* Only these: a CPU that is marked since the copy keeps its mark. */
-	for_each_cpu(cpu, flush)
+	for_each_cpu(cpu, kvm->flushing)
 		cpumask_clear_cpu(cpu, kvm->dirty_cpus);
-	wbnoinvd_on_cpus_mask(flush);
+	wbnoinvd_on_cpus_mask(kvm->flushing);
 	cpumask_clear(kvm->flushing);
 	mutex_unlock(&kvm->flush_lock);
 }

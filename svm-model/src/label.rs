@@ -116,10 +116,22 @@ pub enum Broken {
     MaskAllocatedTwice(SlotId),
     /// A mask was freed again.
     MaskFreedTwice(SlotId),
+    /// The same of a local mask, by its index in [`svm_lang::Code::masks`]: used while it is `NULL`.
+    LocalMaskNull(u16),
+    /// A local mask was used that was freed.
+    LocalMaskFreed(u16),
+    /// The scope of a local mask ended, and it had not been freed.
+    LocalMaskLeaked(u16),
+    /// A local mask was allocated that was there.
+    LocalMaskAllocatedTwice(u16),
+    /// A local mask was freed again.
+    LocalMaskFreedTwice(u16),
     /// A field was used of what is not allocated, or was freed.
     ObjectGone(SlotId),
     /// An object or a structure was freed again, or before it was allocated.
     ObjectFreedTwice(SlotId),
+    /// An object is there that nothing refers to any more, and the last that used objects has ended.
+    ObjectLeaked(SlotId),
     /// A null reference, a page or an element that does not exist.
     NoSuch,
     /// A pCPU that does not exist was to be called.
@@ -144,8 +156,12 @@ pub enum Broken {
     LeftHeld(SlotId),
     /// An assertion about a lock does not hold.
     LockAssertion,
-    /// The condition of a `WARN_ON` holds, or a reference count is not positive.
+    /// The condition of a `WARN_ON` holds.
     Warned,
+    /// A reference count is, or became, 0 or less.
+    Count,
+    /// Interrupts are not off, or not on, as asserted.
+    Irqs,
 }
 
 /// What one step did, for whoever records it.
@@ -155,8 +171,8 @@ pub struct Notes {
     pub what: Option<What>,
     /// Events judged.
     pub events: Vec<Event>,
-    /// How the bookkeeping broke first, if it did.
-    pub broken: Option<Broken>,
+    /// How the bookkeeping broke first, if it did, and at which operation of the texts.
+    pub broken: Option<(Broken, Option<Pc>)>,
     /// Cycles that memory took, where time is kept.
     pub cycles: u64,
     /// Whether the step is asked for its twins.

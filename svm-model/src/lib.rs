@@ -15,6 +15,7 @@ mod initial;
 pub mod label;
 pub mod machine;
 pub mod memory;
+mod objects;
 mod partial_order;
 mod run;
 mod schedule;

@@ -13,6 +13,7 @@ use crate::context::{ContextSlots, Start};
 use crate::firmware::{Firmware, Initial};
 use crate::label::Actor;
 use crate::memory::ShadowMemory;
+use crate::objects::Objects;
 use crate::spec::{Guest, ModelSpec, TaskKind, VmKind};
 use crate::twin::TwinTables;
 
@@ -119,6 +120,8 @@ pub struct Machine {
     pub(crate) sets_asids: bool,
     /// Every lock that some text takes, and whether it can be held for reading.
     pub(crate) lock_slots: Vec<(SlotId, bool)>,
+    /// What texts allocate.
+    pub(crate) objects: Objects,
     /// `cpu_online_mask`, if a text declares it.
     pub(crate) online: Option<VarId>,
     pub(crate) owners: Vec<SlotId>,
@@ -438,6 +441,7 @@ impl Machine {
             slots
         });
         let buffers = Buffers::declare(&mut layout, &code, &vars, pcpu_count, spec.assumptions.store_buffer);
+        let objects = if code.pools.is_empty() { Objects::default() } else { Objects::of(&code, &tasks) };
         let twin_tables = TwinTables::of(&code.ops, &code.entries, &code.callbacks);
         Machine {
             spec,
@@ -451,6 +455,7 @@ impl Machine {
             asids,
             sets_asids,
             lock_slots,
+            objects,
             online,
             owners,
             used,

@@ -4,7 +4,7 @@ use cache_model::event::{Event, EventKind};
 use sev_arch::{Access, CoreId, PcpuId, Tag, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{SlotId, Store};
-use svm_policy::{Context, Outcome, Platform as _};
+use svm_policy::{Context, Outcome, Pc, Platform as _};
 
 use crate::context::ContextSlots;
 use crate::label::{Actor, Broken, NewOwner, Notes, What};
@@ -59,6 +59,8 @@ struct Runner<'a, S, M, C> {
     irq_off: i64,
     preempt: i64,
     parked: bool,
+    /// The operation at hand, if it may be against the rules.
+    at: Option<Pc>,
     /// The caches' and the open world's steps may be asked for one line or page at a time.
     within: Option<u32>,
 }
@@ -101,6 +103,7 @@ impl Machine {
             irq_off: 0,
             preempt: 0,
             parked: false,
+            at: None,
             within,
         };
         match actor {
@@ -259,6 +262,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 self.notes.what.get_or_insert(What::Text { pc: at });
                 let ended = matches!(ops[usize::from(context.pc)], svm_policy::Op::Halt);
                 if ended {
+                    self.at = None;
                     self.judge_end();
                 }
                 slots.save(self.store, (!ended).then_some(context));
@@ -292,6 +296,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         } else if self.who == Who::Task && (self.irq_off != 0 || self.preempt > 0) {
             self.broke(Broken::LeftOff);
         }
+        if self.who == Who::Task {
+            self.judge_objects();
+        }
     }
 
     fn take_effects(&mut self, mut fx: Effects) {
@@ -311,7 +318,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
 
     /// Reports that the bookkeeping broke.
     fn broke(&mut self, how: Broken) {
-        self.notes.broken.get_or_insert(how);
+        self.notes.broken.get_or_insert((how, self.at));
         self.report(EventKind::Tracking);
     }
 

@@ -133,7 +133,7 @@ impl Machine {
             passed.push(before);
         }
         if let Some(last) = story.last_mut().filter(|s| s.events.is_empty()) {
-            last.cause = self.stuck(&words).or_else(|| self.hung(&passed, &words)).map(|c| c + ".");
+            last.cause = self.stuck(&causes, &words).or_else(|| self.hung(&passed, &words)).map(|c| c + ".");
         }
         Ok(story)
     }
@@ -251,7 +251,14 @@ impl Machine {
     fn event_text(&self, event: Event, seen: &Seen<'_>, notes: &Notes) -> String {
         let (Some(line), Some(tag)) = (event.line, event.tag) else {
             return match (event.kind, notes.broken, notes.status) {
-                (EventKind::Tracking, Some(how), _) => self.how_broken(how),
+                (EventKind::Tracking, Some((how, at)), _) => {
+                    // What costs no step is told with the step around it.
+                    let told = if let Some(What::Text { pc }) = seen.what { Some(pc) } else { None };
+                    let statement = |pc: Pc| (self.source(pc).line, self.statement(pc));
+                    let at = at.filter(|at| told.map(statement) != Some(statement(*at)));
+                    let place = at.map(statement).map(|(line, text)| format!(", in line {line}: {text}"));
+                    self.how_broken(how) + &place.unwrap_or_default()
+                }
                 (EventKind::Firmware, _, Some(status)) => format!("the firmware answered {}", status.name()),
                 _ => event.kind.meaning().to_owned(),
             };

@@ -116,6 +116,27 @@ fn litmus_files_that_are_wrong() {
         ),
         ("a page without a C name", good.replace("\"P\"", "\"P-1\""), "`P-1`: expected a name as in C"),
         (
+            "a page called as a keyword",
+            good.replace("name = \"P\"", "name = \"while\""),
+            ":5:20: a page called `while`: the texts' language has a meaning for this word",
+        ),
+        (
+            "a page called as a built-in call",
+            good.replace("name = \"P\"", "name = \"wbinvd\""),
+            ":5:20: a page called `wbinvd`",
+        ),
+        (
+            "more pages than a state has room for",
+            good.replace(
+                "pages = [",
+                &format!(
+                    "pages = [{}",
+                    (0..300).fold(String::new(), |all, i| all + &format!("{{ name = \"P{i}\" }}, "))
+                ),
+            ),
+            "bad.litmus: a state of this model takes",
+        ),
+        (
             "a page twice",
             good.replace("pages = [", "pages = [{ name = \"P\" }, "),
             ":5:35: two pages are called `P`",

@@ -186,8 +186,8 @@ pub enum CheckError {
     Text(Vec<Diag>),
     /// A text loops without an access to shared state.
     #[error(
-        "{file}:{line}: this runs forever without an access to shared state: `{text}`\nan `int` has 8 bits in these \
-         texts and wraps: docs/LANGUAGE.md"
+        "{file}:{line}: this runs a million operations without an access to shared state, and may never end: `{text}`\n\
+         numbers are small in these texts, and wrap (an `int` has 8 bits): docs/LANGUAGE.md"
     )]
     Runaway {
         /// The file.
@@ -199,9 +199,15 @@ pub enum CheckError {
     },
     /// The model's states are wider than the explorer can take.
     #[error(
-        "a state of this model takes {0} words of 64 bits, 64 are the most: take fewer pCPUs, pages or lines a page"
+        "{file}: a state of this model takes {words} words of 64 bits, 64 are the most: give it fewer `pcpus`, `pages`, \
+         `[[vcpu]]` or `[[task]]`, or its texts fewer and smaller variables (`bool`, `u8`, bit-fields)"
     )]
-    TooWide(usize),
+    TooWide {
+        /// The litmus test's file.
+        file: String,
+        /// Words of a state.
+        words: usize,
+    },
     /// The disk that the search was on failed, or what it was to go on from is of another search.
     #[error("{}: {error}", .dir.display())]
     Disk {
@@ -576,7 +582,7 @@ impl CheckCase<'_> {
         let mut search = Search { stop_at, stop_at_any, ends, ..search };
         let reductions = self.litmus.reductions();
         explorer.reduce(reductions);
-        let mut explored = explorer.run(again(&mut search)).map_err(CheckError::TooWide)?;
+        let mut explored = explorer.run(again(&mut search)).map_err(|words| self.too_wide(words))?;
         let unmet = |explored: &Explored| {
             let met = |twin: &Twin| explored.reached.iter().any(|r| r.goal == goal_of_twin(*twin));
             !machine.twins().iter().all(met)
@@ -585,7 +591,7 @@ impl CheckCase<'_> {
         if reductions.partial_order && (events || explored.bound.is_none() && unmet(&explored)) {
             // Stories are shortest ones, and what is said never to happen does not: that takes the whole search.
             explorer.reduce(Reductions { partial_order: false, ..reductions });
-            explored = explorer.run(search).map_err(CheckError::TooWide)?;
+            explored = explorer.run(search).map_err(|words| self.too_wide(words))?;
         }
         if let Some(error) = explored.error.take() {
             return Err(CheckError::Disk { dir: dir.unwrap_or_default(), error });
@@ -640,7 +646,7 @@ impl CheckCase<'_> {
         let internal = |message: &str| CheckError::Story(0, message.to_owned());
         let mut explorer = Explorer::new(&machine).ok_or_else(|| internal("no shadow caches"))?;
         let asked = self.asked();
-        let walked = explorer.walk(walks, asked, interrupted).map_err(CheckError::TooWide)?;
+        let walked = explorer.walk(walks, asked, interrupted).map_err(|words| self.too_wide(words))?;
         self.no_runaway(&machine, &explorer)?;
         let mut events = Vec::new();
         for met in &walked.met {
@@ -685,6 +691,10 @@ impl CheckCase<'_> {
         let mut asked = self.litmus.events();
         asked.extend(self.expected().map_or(Vec::new(), |e| e.events));
         asked.iter().fold(0u64, |goals, e| goals | 1 << goal_of(*e))
+    }
+
+    fn too_wide(&self, words: usize) -> CheckError {
+        CheckError::TooWide { file: self.litmus.file.clone(), words }
     }
 
     fn no_runaway(&self, machine: &Machine, explorer: &Explorer<'_>) -> Result<(), CheckError> {

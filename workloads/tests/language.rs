@@ -148,6 +148,41 @@ fn who_cannot_go_on_is_told() {
 }
 
 #[test]
+fn local_masks_that_are_null_freed_or_leaked_are_tracking() {
+    let local = |body: &str| one(&format!("cpumask_var_t m; {body}"));
+    let alloc = "if (!zalloc_cpumask_var(&m, GFP_KERNEL)) return;";
+    assert_eq!(local(&format!("{alloc} cpumask_set_cpu(1, m); free_cpumask_var(m);")), NONE);
+    assert_eq!(local("cpumask_set_cpu(1, m);"), NONE, "nobody allocates it");
+    for wrong in ["", "free_cpumask_var(m); free_cpumask_var(m);", "free_cpumask_var(m); cpumask_clear(m);"] {
+        assert_eq!(local(&format!("{alloc} {wrong}")), ["tracking"], "{wrong}");
+    }
+    let unchecked = "zalloc_cpumask_var(&m, GFP_KERNEL); cpumask_set_cpu(1, m); free_cpumask_var(m);";
+    assert_eq!(local(unchecked), ["tracking"]);
+    let body = format!("{MASK}void a(void) {{ cpumask_var_t m; {unchecked} }}\n{IDLE}");
+    assert_eq!(events_under("\"no-alloc-failure\"", &body), NONE);
+}
+
+#[test]
+fn objects_that_nothing_refers_to_any_more_have_leaked() {
+    let objects =
+        "struct r { int x; struct r *next; }; DEFINE_OBJECTS(struct r, 2); struct r *list; void *opaque;\n";
+    let alloc = "struct r *p = kzalloc(sizeof(*p), GFP_KERNEL); if (!p) return;";
+    let run = |a: &str, b: &str| {
+        events(&format!("{objects}void a(void) {{ {alloc} {a} }}\nvoid b(void) {{ {b} }}"))
+    };
+    assert_eq!(run("kfree(p);", ""), NONE);
+    assert_eq!(run("p->x = 1;", ""), ["tracking"]);
+    assert_eq!(run("list = p;", ""), NONE, "a variable refers to it");
+    assert_eq!(run("opaque = p;", ""), NONE, "and so may a void *");
+    assert_eq!(run("list = p; list = NULL;", ""), ["tracking"], "lost");
+    assert_eq!(run("list = p;", "struct r *q = xchg(&list, NULL); kfree(q);"), NONE, "handed over");
+    assert_eq!(run("list = p;", "xchg(&list, NULL);"), ["tracking"], "and lost there");
+    let two = "struct r *q = kzalloc(sizeof(*q), GFP_KERNEL); if (!q) { kfree(p); return; } p->next = q;";
+    assert_eq!(run(&format!("{two} list = p;"), ""), NONE, "an object refers to it");
+    assert_eq!(run(&format!("{two} kfree(p);"), ""), ["tracking"], "until that is freed");
+}
+
+#[test]
 fn who_spins_with_interrupts_off_takes_no_ipi_meanwhile() {
     // `a` holds the lock and waits for `b`'s pCPU, whose interrupts `b` may have turned off before it waits for the lock.
     let noop = "static void noop(void *info) { }\n";
@@ -365,18 +400,20 @@ fn objects_are_allocated_freed_and_used() {
     let two = "struct test_region *r = kzalloc(sizeof(struct test_region), GFP_KERNEL); struct test_region *q = kzalloc(sizeof(*q), GFP_KERNEL);";
     let sure = |a: &str| region(SURE, &format!("{two} {a}"), "");
     assert_eq!(sure("WARN_ON(!r || !q || r == q); r->page = P; WARN_ON(q->page); kfree(r); kfree(q);"), NONE);
-    assert_eq!(sure("kfree(r); kfree(r);"), ["tracking"], "twice");
-    assert_eq!(sure("kfree(r); r->page = P;"), ["tracking"], "after it was freed");
+    assert_eq!(sure("kfree(r); kfree(r); kfree(q);"), ["tracking"], "twice");
+    assert_eq!(sure("kfree(r); r->page = P; kfree(q);"), ["tracking"], "after it was freed");
     assert_eq!(
-        sure("r->page = P; kfree(r); r = kzalloc(sizeof(*r), GFP_KERNEL); WARN_ON(r->page);"),
+        sure(
+            "r->page = P; kfree(r); r = kzalloc(sizeof(*r), GFP_KERNEL); WARN_ON(r->page); kfree(r); kfree(q);"
+        ),
         NONE,
         "as it starts"
     );
-    assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL));"), NONE, "there are two");
-    assert_eq!(region("", &format!("{two} r->page = P;"), ""), ["tracking"], "null");
+    assert_eq!(sure("WARN_ON(kzalloc(sizeof(*r), GFP_KERNEL)); kfree(r); kfree(q);"), NONE, "there are two");
+    assert_eq!(region("", &format!("{two} r->page = P; kfree(r); kfree(q);"), ""), ["tracking"], "null");
     let locked = |flags: &str| {
         sure(&format!(
-            "spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), {flags}); spin_unlock(&vm0->locks[0]);"
+            "kfree(r); spin_lock(&vm0->locks[0]); r = kzalloc(sizeof(*r), {flags}); spin_unlock(&vm0->locks[0]); kfree(r); kfree(q);"
         ))
     };
     assert_eq!(locked("GFP_KERNEL"), ["sleep-in-atomic"]);
@@ -481,13 +518,13 @@ fn leftovers_of_the_language() {
     let refs = "struct test_region *r = kzalloc(sizeof(*r), GFP_KERNEL);";
     assert_eq!(
         r(&format!(
-            "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs));"
+            "{refs} refcount_set(&r->refs, 1); refcount_inc(&r->refs); WARN_ON(refcount_dec_and_test(&r->refs)); WARN_ON(!refcount_dec_and_test(&r->refs)); kfree(r);"
         )),
         NONE
     );
-    assert_eq!(r(&format!("{refs} refcount_inc(&r->refs);")), ["tracking"], "from 0");
+    assert_eq!(r(&format!("{refs} refcount_inc(&r->refs); kfree(r);")), ["tracking"], "from 0");
     assert_eq!(
-        r(&format!("{refs} refcount_set(&r->refs, 1); refcount_dec(&r->refs);")),
+        r(&format!("{refs} refcount_set(&r->refs, 1); refcount_dec(&r->refs); kfree(r);")),
         ["tracking"],
         "to 0"
     );

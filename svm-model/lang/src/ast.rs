@@ -418,3 +418,88 @@ pub enum ExprKind {
     Index(Box<Expr>, Box<Expr>),
     Cast(Type, Box<Expr>),
 }
+
+impl Block {
+    /// Calls `f` with each call in it, the innermost of nested ones last.
+    pub(crate) fn each_call<'a>(&'a self, f: &mut dyn FnMut(&'a Ident, &'a [Expr])) {
+        for stmt in &self.stmts {
+            stmt.kind.each_call(f);
+        }
+    }
+}
+
+impl StmtKind {
+    fn each_call<'a>(&'a self, f: &mut dyn FnMut(&'a Ident, &'a [Expr])) {
+        match self {
+            StmtKind::Block(block) => block.each_call(f),
+            StmtKind::Decl(decl) => decl.init.iter().for_each(|e| e.each_call(f)),
+            StmtKind::Expr(e)
+            | StmtKind::Case(e)
+            | StmtKind::Return(Some(e))
+            | StmtKind::Guard { lock: e, .. } => {
+                e.each_call(f);
+            }
+            StmtKind::If { cond, then, otherwise } => {
+                cond.each_call(f);
+                then.each_call(f);
+                otherwise.iter().for_each(|b| b.each_call(f));
+            }
+            StmtKind::While { cond: e, body }
+            | StmtKind::DoWhile { cond: e, body }
+            | StmtKind::Switch { on: e, body }
+            | StmtKind::ForEachCpu { mask: e, filter: None, body, .. }
+            | StmtKind::ForEachVcpu { vm: e, body, .. } => {
+                e.each_call(f);
+                body.each_call(f);
+            }
+            StmtKind::ForEachCpu { mask, filter: Some((_, other)), body, .. } => {
+                mask.each_call(f);
+                other.each_call(f);
+                body.each_call(f);
+            }
+            StmtKind::For { init, cond, step, body } => {
+                init.iter().for_each(|s| s.kind.each_call(f));
+                cond.iter().chain(step).for_each(|e| e.each_call(f));
+                body.each_call(f);
+            }
+            StmtKind::ForEachPossibleCpu { body, .. } | StmtKind::ForEachOnlineCpu { body, .. } => {
+                body.each_call(f)
+            }
+            StmtKind::Empty
+            | StmtKind::Default
+            | StmtKind::Break
+            | StmtKind::Continue
+            | StmtKind::Fallthrough
+            | StmtKind::Goto(_)
+            | StmtKind::Label(_)
+            | StmtKind::Return(None) => {}
+        }
+    }
+}
+
+impl Expr {
+    fn each_call<'a>(&'a self, f: &mut dyn FnMut(&'a Ident, &'a [Expr])) {
+        match &self.kind {
+            ExprKind::Call { name, args } => {
+                f(name, args);
+                args.iter().for_each(|e| e.each_call(f));
+            }
+            ExprKind::Prefix(_, a)
+            | ExprKind::Step { of: a, .. }
+            | ExprKind::Field(a, _)
+            | ExprKind::Cast(_, a) => {
+                a.each_call(f);
+            }
+            ExprKind::Infix(_, a, b) | ExprKind::Assign(_, a, b) | ExprKind::Index(a, b) => {
+                a.each_call(f);
+                b.each_call(f);
+            }
+            ExprKind::Cond(a, b, c) => {
+                a.each_call(f);
+                b.each_call(f);
+                c.each_call(f);
+            }
+            ExprKind::Int(_) | ExprKind::Bool(_) | ExprKind::Null | ExprKind::Name(_) => {}
+        }
+    }
+}

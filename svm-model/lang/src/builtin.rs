@@ -234,6 +234,10 @@ pub(crate) enum Act {
     /// Takes a mutex, unless a signal comes.
     LockKillable,
     IsLocked,
+    /// Reports interrupts that are not off (`true`) or not on.
+    AssertIrqs(bool),
+    /// `1 << n`.
+    NumberOfBit,
     /// A lock is free from the start.
     LockInit,
     /// A completion has nothing done.

@@ -57,6 +57,53 @@ pub const MASK_LIVE: i64 = 1;
 /// The state of an allocated mask: freed, while the pointer still stands.
 pub const MASK_FREED: i64 = 2;
 
+/// What an operation of [`Prim::Warn`] reports if its first argument is not 0: its second argument.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Warning {
+    /// The condition of a `WARN_ON` holds.
+    Condition,
+    /// A number is no pCPU's.
+    NoCpu,
+    /// A reference count is, or becomes, 0 or less.
+    Count,
+    /// Interrupts are not off, or not on, as asserted.
+    Irqs,
+    /// A local mask is used that is not there. The first argument is its state, less [`MASK_LIVE`]; the last of this and
+    /// what follows is the mask's index in [`Code::masks`].
+    MaskGone,
+    /// A local mask is allocated that is there.
+    MaskAllocatedTwice,
+    /// A local mask is freed again.
+    MaskFreedTwice,
+    /// The scope of a local mask ends, and it is still there.
+    MaskLeaked,
+}
+
+impl Warning {
+    const ALL: [Warning; 8] = [
+        Warning::Condition,
+        Warning::NoCpu,
+        Warning::Count,
+        Warning::Irqs,
+        Warning::MaskGone,
+        Warning::MaskAllocatedTwice,
+        Warning::MaskFreedTwice,
+        Warning::MaskLeaked,
+    ];
+
+    /// The argument that stands for it.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        Self::ALL.iter().zip(0..).find(|(w, _)| **w == self).map_or(0, |(_, n)| n)
+    }
+
+    /// What an argument stands for.
+    #[must_use]
+    pub fn of(number: i64) -> Warning {
+        usize::try_from(number).ok().and_then(|n| Self::ALL.get(n)).copied().unwrap_or(Warning::Condition)
+    }
+}
+
 /// A declared variable; its index in [`Code::vars`] is its [`svm_policy::VarId`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Var {
@@ -78,6 +125,8 @@ pub struct Var {
     pub state: Option<u16>,
     /// Of a field of what can be freed: the variable that says whether the object is there, with as many instances.
     pub object: Option<u16>,
+    /// Whether it is a `void *`, which may refer to anything.
+    pub is_opaque: bool,
     /// Of an enumeration, or a variable of one: the names of its values.
     pub names: Vec<(i64, String)>,
     /// Whether any operation touches it.
@@ -161,6 +210,8 @@ pub struct Code {
     pub constants: Vec<(String, i64)>,
     /// The structures that texts allocate objects of, and how many there can be; [`Scope::PerObject`] counts here.
     pub pools: Vec<(String, u16)>,
+    /// The names of the local masks that texts allocate.
+    pub masks: Vec<String>,
 }
 
 /// The table of source positions in the making.

@@ -3,7 +3,7 @@
 use sim_state::Domain;
 use svm_policy::{Expr, Op, Operand, Pc, Place, Prim, Reg, Scope, VarId};
 
-use crate::ast::Span;
+use crate::ast::{Span, Type};
 use crate::code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, Places, SrcPos, Var};
 use crate::decl::{Global, Program, collect};
 use crate::diag::{Diag, Fault, NO_FUNCTION, nearest, resolve};
@@ -90,6 +90,7 @@ fn build<'p>(
     let mut callbacks: Vec<usize> = Vec::new();
     let mut reached = vec![false; program.funcs.len()];
     let mut build_bugs = Vec::new();
+    let mut masks = Vec::new();
     let mut units: Vec<Unit> = Vec::new();
     let mut shared = Shared {
         program,
@@ -98,6 +99,7 @@ fn build<'p>(
         callbacks: &mut callbacks,
         reached: &mut reached,
         build_bugs: &mut build_bugs,
+        masks: &mut masks,
         work: 0,
     };
     let mut next = 0;
@@ -167,6 +169,7 @@ fn build<'p>(
             Global::Func(_) | Global::Var(_) => None,
         })
         .collect();
+    code.masks = masks;
     code.pools = program.pools.iter().map(|p| (p.name.clone(), p.count)).collect();
     faults.is_empty().then_some(code)
 }
@@ -262,9 +265,16 @@ fn vars(
             domain,
             init: def.init,
             kind: def.kind.clone(),
+            is_opaque: def.ty == Type::Opaque,
             state: None,
             object: program.pool_of(def.scope).map(|p| p.state).filter(|s| usize::from(*s) != list.len()),
-            names: program.names_of(&def.ty),
+            names: if matches!(&domain, Domain::Range { .. })
+                && program.pools.iter().any(|p| usize::from(p.state) == list.len())
+            {
+                state_names()
+            } else {
+                program.names_of(&def.ty)
+            },
             used,
             file,
             line,
@@ -279,6 +289,7 @@ fn vars(
             domain: Domain::Range { lo: MASK_NULL, hi: MASK_FREED },
             init,
             kind: VarKind::Int,
+            names: state_names(),
             used: true,
             ..mask
         });
@@ -304,12 +315,19 @@ fn vars(
             kind: VarKind::Int,
             state: None,
             object: None,
-            names: Vec::new(),
+            names: state_names(),
             used: true,
             ..first
         });
     }
     list
+}
+
+/// What the states of masks, objects and structures are called.
+fn state_names() -> Vec<(i64, String)> {
+    [(MASK_NULL, "NULL"), (MASK_LIVE, "allocated"), (MASK_FREED, "freed")]
+        .map(|(n, name)| (n, name.to_owned()))
+        .to_vec()
 }
 
 /// The masks that the entries allocate or free, and what each starts as: null if it is ever allocated.
@@ -325,6 +343,41 @@ fn allocations(program: &Program<'_>, units: &[Unit]) -> Vec<Option<i64>> {
         }
     }
     found
+}
+
+/// Ways that one step may go: the explorer tries each.
+const WAYS: u64 = 1 << 16;
+
+/// The first operation of an entry, whose first is number `first` of all, that a step can come to in too many ways. Choices
+/// multiply from one access to shared state to the next; one that is come back to begins a step of its own.
+#[expect(clippy::wildcard_enum_match_arm, reason = "most operations go on with the next, and choose nothing")]
+fn too_many_ways(ops: &[Op], first: usize, pcpus: i64) -> Option<usize> {
+    // An explorer has 16 pCPUs at most; where there are more, nobody tries every way.
+    let pcpus = u64::try_from(pcpus.min(16)).unwrap_or(1);
+    let mut ways = vec![1u64; ops.len()];
+    for (at, op) in ops.iter().enumerate() {
+        let after = match *op {
+            Op::Choose { options, .. } => ways[at].saturating_mul(u64::from(options)),
+            Op::ChooseBit { .. } => ways[at].saturating_mul(pcpus),
+            op if op.is_shared() => 1,
+            _ => ways[at],
+        };
+        if after > WAYS {
+            return Some(at);
+        }
+        let next = match *op {
+            Op::Jump(to) => [usize::from(to) - first; 2],
+            Op::Branch { then, otherwise, .. } => [usize::from(then) - first, usize::from(otherwise) - first],
+            Op::Halt => [at; 2],
+            _ => [at + 1; 2],
+        };
+        for to in next.into_iter().filter(|to| *to > at) {
+            if let Some(ways) = ways.get_mut(to) {
+                *ways = after.max(*ways);
+            }
+        }
+    }
+    None
 }
 
 /// Names registers and blocks as the stepper does.
@@ -459,22 +512,22 @@ fn emit(
     let names = Names { colours: &colours, starts };
     let mut resting = Resting::new(&names, &flow);
     let (live_out, live_in) = live::liveness(&flow);
-    resting.add(names.pc(0), &live_in[0]);
+    let live = resting.bits(&live_in[0]);
+    resting.add(names.pc(0), live);
     for (i, block) in flow.blocks.iter().enumerate() {
-        let mut before = Vec::new();
+        let mut ops = Vec::new();
         let mut live = live_out[i].clone();
-        for (inst, _) in block.insts.iter().rev() {
+        for (inst, at) in block.insts.iter().rev() {
             live::step_back(inst, &mut live);
-            before.push(live.clone());
-        }
-        before.reverse();
-        for ((inst, at), live) in block.insts.iter().zip(before) {
             let op = names.op(inst);
-            if op.is_rest() {
-                resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), &live);
+            ops.push((op, *at, op.is_rest().then(|| resting.bits(&live))));
+        }
+        for (op, at, live) in ops.into_iter().rev() {
+            if let Some(live) = live {
+                resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), live);
             }
             code.ops.push(op);
-            code.places.push(places.get(*at));
+            code.places.push(places.get(at));
         }
         let end = match block.end {
             End::Jump(_) if falls_through(&flow, i) => continue,
@@ -485,10 +538,20 @@ fn emit(
             End::Halt => Op::Halt,
         };
         if end.is_rest() {
-            resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), &live_out[i]);
+            let live = resting.bits(&live_out[i]);
+            resting.add(Pc::try_from(code.ops.len()).unwrap_or(Pc::MAX), live);
         }
         code.ops.push(end);
         code.places.push(places.get(block.end_at));
+    }
+    let first = usize::from(names.pc(0));
+    if let Some(at) = too_many_ways(&code.ops[first..], first, program.machine.pcpus) {
+        let fault =
+            Fault::at(head.name.span, format!("`{}` makes too many choices in one step", head.name.name));
+        let line = code.places[first + at].line;
+        let fault =
+            fault.expected(format!("more than {WAYS} ways to come to line {line} from the access before"));
+        faults.push(fault.help("read a shared variable between them (`READ_ONCE`), or choose less"));
     }
     let assigned = live::assigned(&flow);
     let params = head
@@ -527,13 +590,18 @@ impl<'n> Resting<'n> {
         Resting { names, rests: Vec::new(), live: Vec::new(), any: live::Set::new(flow.regs.len()) }
     }
 
-    fn add(&mut self, pc: Pc, live: &live::Set) {
+    /// The registers of the machine that are live, which now count as live at a rest.
+    fn bits(&mut self, live: &live::Set) -> u64 {
+        live.iter().fold(0, |bits, v| {
+            self.any.insert(v);
+            bits | 1 << self.names.reg(v)
+        })
+    }
+
+    fn add(&mut self, pc: Pc, live: u64) {
         if self.rests.last() != Some(&pc) {
             self.rests.push(pc);
-            self.live.push(live.iter().fold(0, |bits, v| bits | 1 << self.names.reg(v)));
-            for v in live.iter() {
-                self.any.insert(v);
-            }
+            self.live.push(live);
         }
     }
 }

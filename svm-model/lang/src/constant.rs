@@ -118,9 +118,13 @@ pub(crate) fn evaluate(program: &Program<'_>, expr: &Expr, depth: u32) -> Result
             evaluate(program, if c == 0 { b } else { a }, depth + 1)
         }
         ExprKind::Cast(Type::Int(_), of) => Ok((number(of)?, int)),
+        ExprKind::Call { name, args } => match (name.name.as_str(), &args[..]) {
+            ("ATOMIC_INIT" | "REFCOUNT_INIT", [of]) => Ok((number(of)?, int)),
+            ("BIT", [of]) => Ok((fold_infix(Infix::Shl, 1, number(of)?), int)),
+            _ => Err(not_constant()),
+        },
         ExprKind::Assign(..)
         | ExprKind::Step { .. }
-        | ExprKind::Call { .. }
         | ExprKind::Field(..)
         | ExprKind::Index(..)
         | ExprKind::Cast(..) => Err(not_constant()),

@@ -9,6 +9,7 @@ use crate::builtin;
 use crate::constant::{KERNEL_CONSTANTS, evaluate};
 use crate::diag::{Fault, NO_DEFINE, NO_HOOK, nearest};
 use crate::include::Texts;
+use crate::kernel::instead_of;
 use crate::machine::Machine;
 use crate::{Config, Role, VarKind};
 
@@ -705,7 +706,7 @@ impl Program<'_> {
             && !self.pools.iter().any(|p| p.name == *name)
         {
             let known = crate::parse::STRUCTS.into_iter().chain(self.pools.iter().map(|p| p.name.as_str()));
-            let help = nearest(name, known.clone());
+            let help = instead_of(name).or_else(|| nearest(name, known.clone()));
             let fault = Fault::at(span, format!("unknown `struct {name}`"));
             let fault = fault.expected(format!("expected one of {}", known.collect::<Vec<_>>().join(", ")));
             return Some(fault.help_if(help));

@@ -1,10 +1,14 @@
 //! Errors that point at the source.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Element, Level, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 
 use crate::ast::Span;
+
+/// Bytes of a line that is shown; of a longer one only its place is.
+const WIDTH: usize = 1_000;
 
 /// Errors shown at most; a text with more is told so.
 const SHOWN: usize = 50;
@@ -63,18 +67,23 @@ impl fmt::Display for Diag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut group = Level::ERROR.primary_title(self.message.as_str()).elements(Vec::<Element<'_>>::new());
         if self.line > 0 {
-            let start = byte_of(&self.source_line, self.column.saturating_sub(1));
-            let end = byte_of(&self.source_line, self.column.saturating_sub(1) + self.len).max(start);
-            let mut mark = AnnotationKind::Primary.span(start..end);
-            if let Some(expected) = &self.expected {
-                mark = mark.label(expected.as_str());
+            let line = usize::try_from(self.line).unwrap_or(1);
+            if self.source_line.len() > WIDTH {
+                let column = usize::try_from(self.column).unwrap_or(1);
+                group = group.element(Origin::path(self.file.as_str()).line(line).char_column(column));
+                if let Some(expected) = &self.expected {
+                    group = group.element(Level::NOTE.message(expected.as_str()));
+                }
+            } else {
+                let start = byte_of(&self.source_line, self.column.saturating_sub(1));
+                let end = byte_of(&self.source_line, self.column.saturating_sub(1) + self.len).max(start);
+                let mut mark = AnnotationKind::Primary.span(start..end);
+                if let Some(expected) = &self.expected {
+                    mark = mark.label(expected.as_str());
+                }
+                let source = Snippet::source(self.source_line.as_str()).path(self.file.as_str());
+                group = group.element(source.line_start(line).annotation(mark));
             }
-            group = group.element(
-                Snippet::source(self.source_line.as_str())
-                    .path(self.file.as_str())
-                    .line_start(usize::try_from(self.line).unwrap_or(1))
-                    .annotation(mark),
-            );
         } else if let Some(expected) = &self.expected {
             group = group.element(Level::NOTE.message(expected.as_str()));
         }
@@ -154,19 +163,15 @@ fn saturate(n: usize) -> u32 {
 
 /// Looks the places of errors up, drops repetitions (a function inlined twice is checked twice).
 pub(crate) fn resolve(faults: Vec<Fault>, sources: &[(&str, &str)]) -> Vec<Diag> {
+    let mut told = BTreeSet::new();
     let mut diags: Vec<Diag> = Vec::new();
-    let mut more = 0;
     for fault in faults {
-        let diag = place(fault, sources);
-        if diags.contains(&diag) {
-            continue;
-        }
-        if diags.len() == SHOWN {
-            more += 1;
-        } else {
-            diags.push(diag);
+        let place_of = fault.span.map(|span| (span.file, span.start, span.end));
+        if told.insert((place_of, fault.message.clone())) && diags.len() < SHOWN {
+            diags.push(place(fault, sources));
         }
     }
+    let more = told.len() - diags.len();
     diags.sort_by_key(|d| {
         let file = sources.iter().position(|(name, _)| *name == d.file).unwrap_or(usize::MAX);
         (file, d.line, d.column)
@@ -220,6 +225,9 @@ pub(crate) fn nearest<S: AsRef<str>>(name: &str, among: impl IntoIterator<Item =
     for other in among {
         let other = other.as_ref();
         let begins = len > 3 && other.starts_with(name);
+        if !begins && other.chars().count().abs_diff(len) > limit {
+            continue;
+        }
         let distance = if begins { 1 } else { strsim::damerau_levenshtein(name, other) };
         if !other.is_empty()
             && other != name

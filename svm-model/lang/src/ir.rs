@@ -249,15 +249,15 @@ impl Inst {
         }
     }
 
-    /// Puts another register in the place of one.
-    pub(crate) fn rename(&mut self, from: V, to: V) {
+    /// Puts other registers in the places of its own.
+    pub(crate) fn rename(&mut self, to: &dyn Fn(V) -> V) {
         self.map(&mut |v| {
-            if *v == Val::Reg(from) {
-                *v = Val::Reg(to);
+            if let Val::Reg(r) = v {
+                *r = to(*r);
             }
         });
-        if self.def() == Some(from) {
-            self.set_def(to);
+        if let Some(dst) = self.def() {
+            self.set_def(to(dst));
         }
         let mask = match self {
             Inst::Set { calc: Calc::MaskTest(m, _) | Calc::MaskNext(m, _) | Calc::MaskWeight(m), .. } => {
@@ -274,10 +274,8 @@ impl Inst {
             | Inst::Lock { .. }
             | Inst::Unlock { .. } => None,
         };
-        if let Some(mask) = mask
-            && mask.base == from
-        {
-            mask.base = to;
+        if let Some(mask) = mask {
+            mask.base = to(mask.base);
         }
     }
 

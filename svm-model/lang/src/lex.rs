@@ -2,6 +2,10 @@
 
 use crate::ast::Span;
 use crate::diag::Fault;
+use crate::kernel::instead_of;
+
+/// Bytes in a name.
+const NAME: usize = 255;
 
 /// A token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,15 +84,22 @@ pub(crate) fn lex<'a>(text: &'a str, file: u16, faults: &mut Vec<Fault>) -> Vec<
         }
         let (tok, len) = if c.is_ascii_alphabetic() || c == '_' {
             let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            (Some(Tok::Word(&rest[..len])), len)
+            if len > NAME {
+                let fault = Fault::at(span(at, at + len), format!("a name of {len} characters"));
+                faults.push(fault.expected(format!("expected at most {NAME}")));
+            }
+            (Some(Tok::Word(&rest[..len.min(NAME)])), len)
         } else if c.is_ascii_digit() {
             let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
             match number(&rest[..len]) {
                 Some(n) => (Some(Tok::Int(n)), len),
                 None => {
                     faults.push(
-                        Fault::at(span(at, at + len), format!("`{}` is not a number", &rest[..len]))
-                            .expected("expected a decimal, hexadecimal or octal number of at most 63 bits"),
+                        Fault::at(
+                            span(at, at + len),
+                            format!("`{}` is not a number", &rest[..len.min(NAME)]),
+                        )
+                        .expected("expected a decimal, hexadecimal or octal number of at most 63 bits"),
                     );
                     (Some(Tok::Int(0)), len)
                 }
@@ -112,8 +123,18 @@ pub(crate) fn lex<'a>(text: &'a str, file: u16, faults: &mut Vec<Fault>) -> Vec<
                     '"' | '\'' => "strings and characters are not part of the language".to_owned(),
                     c => format!("unknown character `{}`", c.escape_default()),
                 };
-                faults.push(Fault::at(span(at, at + len), what));
+                let fault = Fault::at(span(at, at + len), what);
+                let call = match &tokens[..] {
+                    [.., word, open] if open.tok == Tok::Punct("(") => Some(word.tok),
+                    _ => None,
+                };
+                faults.push(match call {
+                    Some(Tok::Word(word)) => fault.help_if(instead_of(word)),
+                    _ => fault,
+                });
                 if c == '"' || c == '\'' {
+                    // Something stands there, so that this is the only error.
+                    tokens.push(Token { tok: Tok::Int(0), span: span(at, at + len), first });
                     let line = &rest[1..rest.find('\n').unwrap_or(rest.len()).max(1)];
                     at += line.find(c).map_or(0, |n| n + 1);
                 }

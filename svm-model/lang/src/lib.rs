@@ -18,6 +18,7 @@ mod decl;
 mod diag;
 mod include;
 mod ir;
+mod kernel;
 mod lex;
 mod live;
 mod lower;
@@ -30,10 +31,19 @@ mod reference;
 mod spin;
 
 pub use ast::{Ast, Type};
-pub use code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, SrcPos, Var, VarKind};
+pub use code::{Code, Entry, MASK_FREED, MASK_LIVE, MASK_NULL, Param, SrcPos, Var, VarKind, Warning};
 pub use diag::Diag;
 pub use include::{Find, Included, no_includes};
+pub use kernel::kernel_names;
 pub use reference::reference;
+
+/// Whether a word means something in every text: a keyword, a type, a built-in call or mask.
+#[must_use]
+pub fn is_taken(word: &str) -> bool {
+    parse::is_word(word)
+        || builtin::find(word).is_some()
+        || [decl::POSSIBLE_MASK, decl::ONLINE_MASK, "nr_cpu_ids", "nr_asids", "nr_pages"].contains(&word)
+}
 
 /// The reason of a nested page fault of page 0; that of page n is n more. Smaller reasons are no faults.
 pub const EXIT_NPF: i64 = 2;

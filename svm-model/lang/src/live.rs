@@ -24,9 +24,11 @@ impl Set {
         new
     }
 
-    pub(crate) fn remove(&mut self, v: V) {
+    pub(crate) fn remove(&mut self, v: V) -> bool {
         let (word, bit) = Self::place(v);
+        let old = self.words[word] & bit != 0;
         self.words[word] &= !bit;
+        old
     }
 
     pub(crate) fn has(&self, v: V) -> bool {
@@ -141,6 +143,24 @@ pub(crate) fn interference(flow: &Flow, live_out: &[Set], live_in: &[Set]) -> Ve
     clash
 }
 
+/// The most registers that are live at a time: no fewer will do.
+fn most_live(flow: &Flow, live_out: &[Set]) -> usize {
+    let mut most = 0;
+    for (block, out) in flow.blocks.iter().zip(live_out) {
+        let mut live = out.clone();
+        let mut count = live.iter().count();
+        most = most.max(count);
+        for (inst, _) in block.insts.iter().rev() {
+            if let Some(dst) = inst.def() {
+                count -= usize::from(live.remove(dst));
+            }
+            inst.uses(&mut |v| count += usize::from(live.insert(v)));
+            most = most.max(count);
+        }
+    }
+    most
+}
+
 /// Whether each parameter is changed by the program.
 pub(crate) fn assigned(flow: &Flow) -> Vec<bool> {
     let mut assigned = vec![false; usize::try_from(flow.params).unwrap_or(0)];
@@ -159,6 +179,10 @@ pub(crate) fn assigned(flow: &Flow) -> Vec<bool> {
 /// A machine register for each register that occurs, or how many would be needed.
 pub(crate) fn colour(flow: &Flow, share: bool) -> Result<Vec<u8>, usize> {
     let (live_out, live_in) = liveness(flow);
+    let needed = if share { most_live(flow, &live_out) } else { 0 };
+    if needed > svm_policy::REGS {
+        return Err(needed);
+    }
     let clash = interference(flow, &live_out, &live_in);
     let mut occurs = Set::new(flow.regs.len());
     for block in &flow.blocks {
@@ -206,7 +230,7 @@ pub(crate) fn colour(flow: &Flow, share: bool) -> Result<Vec<u8>, usize> {
         let words = flow.regs[i].group.map_or(1, |g| usize::from(g.words));
         (words, clash[i].iter().count())
     };
-    nodes.sort_by_key(|v| (std::cmp::Reverse(weight(*v)), *v));
+    nodes.sort_by_cached_key(|v| (std::cmp::Reverse(weight(*v)), *v));
     for v in nodes {
         let first = usize::try_from(v).unwrap_or(0);
         let words = flow.regs[first].group.map_or(1, |g| usize::from(g.words));

@@ -9,22 +9,27 @@ mod mask;
 mod stmt;
 mod vm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use svm_policy::{BinOp, UnOp};
 
 use crate::ast::{Function, LockType, Span, Type};
 use crate::code::Places;
 use crate::decl::Program;
-use crate::diag::Fault;
+use crate::diag::{Fault, nearest};
 use crate::ir::{At, B, Block, Calc, Class, End, Flow, Inst, LocalMask, RegInfo, Slot, V, Val};
 use crate::machine;
 use crate::parse::Reported;
 
 /// How deep calls, statements and expressions may nest, after inlining.
 const DEPTH: u32 = 300;
-/// Operations of one entry before optimisation, and calls in it: one that comes to nothing takes its time, too.
-const OPERATIONS: usize = 150_000;
+/// Operations of one entry before optimisation, and calls in it: one that comes to nothing takes its time, too. The largest
+/// entry of the built-in texts has some hundreds. What is allowed compiles within two seconds (`tests/limits.rs`).
+const OPERATIONS: usize = 12_000;
+/// The same of all entries together.
+const ALL_OPERATIONS: usize = 48_000;
+/// Errors of entries after which no similar names are looked for.
+const SUGGESTED: usize = 200;
 
 pub(crate) type Lowered<T> = Result<T, Reported>;
 
@@ -84,6 +89,31 @@ struct Scope<'p> {
     names: BTreeMap<&'p str, Binding>,
     /// Locks to give back at its end, and where they were taken.
     cleanups: Vec<(lock::Held, Span)>,
+    /// Its local masks that the function allocates, which leak if they are there at its end.
+    masks: Vec<LocalMask>,
+}
+
+impl<'p> Scope<'p> {
+    fn new(id: Option<u32>, names: BTreeMap<&'p str, Binding>) -> Scope<'p> {
+        Scope { id, names, cleanups: Vec::new(), masks: Vec::new() }
+    }
+}
+
+/// What is kept of a local mask that its function allocates.
+#[derive(Clone, Copy)]
+struct Allocated {
+    /// Whether it is there: [`crate::MASK_NULL`] and its kin.
+    state: V,
+    /// Its index among the names.
+    name: i64,
+}
+
+/// A block of the text around a label, and what stands before the label in it: guards, and local masks that are allocated.
+#[derive(Clone, Copy, Debug)]
+struct Around {
+    id: u32,
+    guards: usize,
+    masks: usize,
 }
 
 /// Where `break` and `continue` go.
@@ -95,11 +125,11 @@ struct Loop {
     scopes: usize,
 }
 
-/// Where a label is: its block, and each block of the text around it with the guards before it there.
+/// Where a label is: its block, and each block of the text around it.
 #[derive(Clone, Debug)]
 struct Label {
     block: B,
-    path: Vec<(u32, usize)>,
+    path: Vec<Around>,
     span: Span,
     seen: bool,
 }
@@ -112,6 +142,8 @@ struct Frame<'p> {
     scopes: usize,
     loops: Vec<Loop>,
     labels: BTreeMap<&'p str, Label>,
+    /// The names of the local masks that it allocates.
+    allocates: BTreeSet<&'p str>,
 }
 
 /// What all entries share.
@@ -125,6 +157,8 @@ pub(crate) struct Shared<'p, 'c> {
     pub(crate) reached: &'c mut [bool],
     /// Each `BUILD_BUG()`, and the function that it is in.
     pub(crate) build_bugs: &'c mut Vec<(usize, Span)>,
+    /// The names of the local masks that functions allocate.
+    pub(crate) masks: &'c mut Vec<String>,
     /// Operations made so far, over all functions.
     pub(crate) work: usize,
 }
@@ -136,8 +170,12 @@ pub(crate) struct Lower<'p, 'c, 's> {
     cur: B,
     frames: Vec<Frame<'p>>,
     scopes: Vec<Scope<'p>>,
+    /// The local masks that functions allocate, by their first registers.
+    allocated: BTreeMap<V, Allocated>,
     depth: u32,
     count: usize,
+    /// How far it may go.
+    most: usize,
     /// Whether this is a guest's program; none if that is not known.
     guest: Option<bool>,
     /// The statement at hand, for the positions of operations.
@@ -156,20 +194,21 @@ pub(crate) fn entry(shared: &mut Shared<'_, '_>, func: usize) -> Flow {
         }
     }
     let guests = shared.program.machine.guests.as_ref();
-    run(shared, func, guests.map(|names| names.contains(&head.name.name)))
+    let most = OPERATIONS.min(ALL_OPERATIONS.saturating_sub(shared.work));
+    run(shared, func, most, guests.map(|names| names.contains(&head.name.name)))
 }
 
 /// Lowers a function that nothing calls, to find its errors.
 pub(crate) fn check(shared: &mut Shared<'_, '_>, func: usize) {
     let before = shared.faults.len();
-    let mut flow = run(shared, func, None);
+    let mut flow = run(shared, func, OPERATIONS, None);
     if shared.faults.len() == before {
         flow.compact();
         crate::spin::check(&flow, shared.faults);
     }
 }
 
-fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, guest: Option<bool>) -> Flow {
+fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, most: usize, guest: Option<bool>) -> Flow {
     let program = shared.program;
     let head: &'p Function = program.funcs[func].head;
     let flow = Flow { blocks: Vec::new(), regs: Vec::new(), params: 0, loops: Vec::new() };
@@ -180,8 +219,10 @@ fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, guest: Option<bool>) -> Flo
         cur: 0,
         frames: Vec::new(),
         scopes: Vec::new(),
+        allocated: BTreeMap::new(),
         depth: 0,
         count: 0,
+        most,
         guest,
         text: 0,
     };
@@ -233,6 +274,11 @@ impl<'p> Lower<'p, '_, '_> {
     fn fail<T>(&mut self, fault: Fault) -> Lowered<T> {
         self.s.faults.push(fault);
         Err(Reported)
+    }
+
+    /// The name most like one that is unknown, while errors are few enough to be shown.
+    fn nearest<S: AsRef<str>>(&self, name: &str, among: impl IntoIterator<Item = S>) -> Option<String> {
+        if self.s.faults.len() < SUGGESTED { nearest(name, among) } else { None }
     }
 
     /// Refuses what a guest cannot do, or what only a guest can.
@@ -287,7 +333,7 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn push(&mut self, inst: Inst, span: Span) {
         self.count = self.count.saturating_add(1);
-        if self.count > OPERATIONS {
+        if self.count > self.most {
             return;
         }
         let at = self.at(span);
@@ -368,13 +414,17 @@ impl<'p> Lower<'p, '_, '_> {
             let fault = Fault::at(span, "nested too deeply once the calls are inlined");
             return self.fail(fault.expected(format!("more than {DEPTH} levels deep here")));
         }
-        if self.count > OPERATIONS {
+        if self.count > self.most {
             if self.count < usize::MAX {
                 self.count = usize::MAX;
                 let name = self.frames.first().map_or("", |f| self.p.funcs[f.func].head.name.name.as_str());
                 let fault = Fault::at(span, format!("`{name}` is too large once its calls are inlined"));
-                return self
-                    .fail(fault.expected(format!("more than {OPERATIONS} operations and calls up to here")));
+                let limit = if self.most < OPERATIONS {
+                    format!("more than {ALL_OPERATIONS} operations and calls of all actors up to here")
+                } else {
+                    format!("more than {OPERATIONS} operations and calls up to here")
+                };
+                return self.fail(fault.expected(limit));
             }
             return Err(Reported);
         }
@@ -386,10 +436,10 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn push_scope(&mut self, id: Option<Span>) {
         let id = id.map(|span| span.start);
-        self.scopes.push(Scope { id, names: BTreeMap::new(), cleanups: Vec::new() });
+        self.scopes.push(Scope::new(id, BTreeMap::new()));
     }
 
-    /// Closes the innermost scope; its guards give their locks back.
+    /// Closes the innermost scope; its guards give their locks back, and its allocated masks leak.
     fn pop_scope(&mut self, span: Span) {
         let depth = self.scopes.len() - 1;
         self.unwind(depth, span);
@@ -436,8 +486,15 @@ impl<'p> Lower<'p, '_, '_> {
                 .map(|frame| self.p.funcs[frame.func].head.name.name.as_str())
                 .chain([head.name.name.as_str()])
                 .collect();
-            let fault = Fault::at(span, format!("`{}` calls itself", head.name.name));
-            return self.fail(fault.expected(cycle.join(" -> ")).help("calls are inlined: write a loop"));
+            // It calls what it is given: a handler, which comes back to it.
+            let sends = head.params.iter().any(|param| param.ty == Type::Func);
+            let (message, help) = if sends {
+                let message = format!("a handler sends IPIs by `{}`", head.name.name);
+                (message, "only tasks do: let it set a variable that its task looks at")
+            } else {
+                (format!("`{}` calls itself", head.name.name), "calls are inlined: write a loop")
+            };
+            return self.fail(Fault::at(span, message).expected(cycle.join(" -> ")).help(help));
         }
         self.s.reached[func] = true;
         let Some(body) = head.body.as_ref().filter(|_| f.has_body) else {
@@ -484,8 +541,9 @@ impl<'p> Lower<'p, '_, '_> {
                 scopes,
                 loops: Vec::new(),
                 labels: BTreeMap::new(),
+                allocates: mask::allocated_in(body),
             });
-            l.scopes.push(Scope { id: None, names, cleanups: Vec::new() });
+            l.scopes.push(Scope::new(None, names));
             l.find_labels(body);
             l.block(body);
             l.pop_scope(span);

@@ -40,78 +40,130 @@ pub(crate) fn run(flow: &mut Flow) {
 
 /// Joins registers that are copies of each other and never differ while both matter, then optimises again.
 pub(crate) fn join_copies(flow: &mut Flow, ranges: &mut [Option<Interval>]) {
-    for _ in 0..flow.regs.len() {
-        let Some((x, t)) = joinable(flow) else { break };
-        let index = |v: V| usize::try_from(v).unwrap_or(0);
+    for _ in 0..ROUNDS {
+        let into = joinable(flow);
+        let mut joined = false;
+        for (t, x) in (0..).zip(&into) {
+            if t == *x {
+                continue;
+            }
+            joined = true;
+            ranges[index(*x)] = match (ranges[index(*x)], ranges[index(t)]) {
+                (Some(a), Some(b)) => Some(union(a, b)),
+                (a, b) => a.or(b),
+            };
+        }
+        if !joined {
+            break;
+        }
         for block in &mut flow.blocks {
             for (inst, _) in &mut block.insts {
-                inst.rename(t, x);
+                inst.rename(&|v| into[index(v)]);
             }
-            if let End::Branch { cond, .. } = &mut block.end
-                && *cond == Val::Reg(t)
-            {
-                *cond = Val::Reg(x);
+            if let End::Branch { cond: Val::Reg(r), .. } = &mut block.end {
+                *r = into[index(*r)];
             }
         }
-        ranges[index(x)] = match (ranges[index(x)], ranges[index(t)]) {
-            (Some(a), Some(b)) => Some(union(a, b)),
-            (a, b) => a.or(b),
-        };
         run(flow);
     }
 }
 
-/// The sides of a copy that can be one register: the one to keep, and the one to rename.
-fn joinable(flow: &Flow) -> Option<(V, V)> {
+/// For each register the one that it can be: itself, or the other side of a copy.
+fn joinable(flow: &Flow) -> Vec<V> {
     let (live_out, live_in) = liveness(flow);
-    let clash = interference(flow, &live_out, &live_in);
-    let index = |v: V| usize::try_from(v).unwrap_or(0);
+    let mut clash = interference(flow, &live_out, &live_in);
     let alone = |v: V| v >= flow.params && flow.regs[index(v)].group.is_none_or(|g| g.words == 1);
+    let mut into: Vec<V> = (0..).take(flow.regs.len()).collect();
+    let find = |into: &[V], mut v: V| {
+        while into[index(v)] != v {
+            v = into[index(v)];
+        }
+        v
+    };
     for (inst, _) in flow.blocks.iter().flat_map(|b| &b.insts) {
         if let Inst::Set { dst, calc: Calc::Use(Val::Reg(from)) } = *inst {
+            let (dst, from) = (find(&into, dst), find(&into, from));
             let (a, b) = (flow.regs[index(dst)], flow.regs[index(from)]);
             let same = a.class == b.class && a.group.is_some() == b.group.is_some();
             if same && dst != from && alone(dst) && alone(from) && !clash[index(dst)].has(from) {
-                return Some((dst, from));
+                into[index(from)] = dst;
+                let others = clash[index(from)].clone();
+                for other in others.iter() {
+                    clash[index(other)].insert(dst);
+                    clash[index(dst)].insert(other);
+                }
             }
         }
     }
-    None
+    (0..).take(flow.regs.len()).map(|v| find(&into, v)).collect()
 }
 
-fn lookup(known: &Known, v: Val) -> Val {
-    match v {
-        Val::Const(_) => v,
-        Val::Reg(r) => known.get(&r).copied().unwrap_or(v),
-    }
+fn index(v: V) -> usize {
+    usize::try_from(v).unwrap_or(usize::MAX)
 }
 
-fn kill(known: &mut Known, v: V) {
-    known.remove(&v);
-    known.retain(|_, to| *to != Val::Reg(v));
+/// What is known where a block begins or ends, and on the way through it.
+#[derive(Default)]
+struct Facts {
+    known: Known,
+    /// The registers that were found equal to each register; some may no longer be.
+    equals: BTreeMap<V, Vec<V>>,
 }
 
-/// Rewrites one operation with what is known, and learns from it.
-fn transfer(inst: &mut Inst, known: &mut Known) {
-    inst.map(&mut |v| *v = lookup(known, *v));
-    if let Inst::Set { calc, .. } = inst {
-        *calc = match (*calc, known.get(&THIS_CPU)) {
-            (Calc::ThisCpu, Some(cpu)) => Calc::Use(*cpu),
-            (calc, _) => fold(calc),
-        };
+impl Facts {
+    fn new(known: Known) -> Facts {
+        let mut facts = Facts::default();
+        for (v, to) in known {
+            facts.learn(v, to);
+        }
+        facts
     }
-    // The context may rest before it, and go on elsewhere.
-    if inst.gives_way() || matches!(inst, Inst::Window(w) if w.closes()) {
-        known.remove(&THIS_CPU);
+
+    fn learn(&mut self, v: V, to: Val) {
+        self.known.insert(v, to);
+        if let Val::Reg(r) = to {
+            self.equals.entry(r).or_default().push(v);
+        }
     }
-    inst.changes(&mut |v| kill(known, v));
-    if let Inst::Set { dst, calc: Calc::Use(v) } = *inst
-        && v != Val::Reg(dst)
-    {
-        known.insert(dst, v);
+
+    fn lookup(&self, v: Val) -> Val {
+        match v {
+            Val::Const(_) => v,
+            Val::Reg(r) => self.known.get(&r).copied().unwrap_or(v),
+        }
     }
-    if let Inst::Set { dst, calc: Calc::ThisCpu } = *inst {
-        known.insert(THIS_CPU, Val::Reg(dst));
+
+    fn kill(&mut self, v: V) {
+        self.known.remove(&v);
+        for other in self.equals.remove(&v).unwrap_or_default() {
+            if self.known.get(&other) == Some(&Val::Reg(v)) {
+                self.known.remove(&other);
+            }
+        }
+    }
+
+    /// Rewrites one operation with what is known, and learns from it.
+    fn transfer(&mut self, inst: &mut Inst) {
+        inst.map(&mut |v| *v = self.lookup(*v));
+        if let Inst::Set { calc, .. } = inst {
+            *calc = match (*calc, self.known.get(&THIS_CPU)) {
+                (Calc::ThisCpu, Some(cpu)) => Calc::Use(*cpu),
+                (calc, _) => fold(calc),
+            };
+        }
+        // The context may rest before it, and go on elsewhere.
+        if inst.gives_way() || matches!(inst, Inst::Window(w) if w.closes()) {
+            self.known.remove(&THIS_CPU);
+        }
+        inst.changes(&mut |v| self.kill(v));
+        if let Inst::Set { dst, calc: Calc::Use(v) } = *inst
+            && v != Val::Reg(dst)
+        {
+            self.learn(dst, v);
+        }
+        if let Inst::Set { dst, calc: Calc::ThisCpu } = *inst {
+            self.learn(THIS_CPU, Val::Reg(dst));
+        }
     }
 }
 
@@ -124,27 +176,30 @@ fn propagate(flow: &mut Flow) -> Vec<Known> {
             before[next].push(i);
         }
     }
+    // What nobody reads any more need not be known.
+    let (live_out, _) = liveness(flow);
     let mut outs: Vec<Option<Known>> = vec![None; count];
-    let meet = |b: B, outs: &[Option<Known>]| -> Known {
+    let meet = |b: B, outs: &[Option<Known>]| -> Facts {
         if b == 0 {
-            return Known::new();
+            return Facts::default();
         }
         let mut preds = before[b].iter().filter_map(|p| outs[*p].as_ref());
         let mut known = preds.next().cloned().unwrap_or_default();
         for other in preds {
             known.retain(|v, to| other.get(v) == Some(to));
         }
-        known
+        Facts::new(known)
     };
     let mut changed = true;
     while changed {
         changed = false;
         for b in 0..count {
-            let mut known = meet(b, &outs);
+            let mut facts = meet(b, &outs);
             for (inst, _) in &flow.blocks[b].insts {
-                let mut copy = *inst;
-                transfer(&mut copy, &mut known);
+                facts.transfer(&mut inst.clone());
             }
+            let mut known = facts.known;
+            known.retain(|v, _| *v == THIS_CPU || live_out[b].has(*v));
             if outs[b].as_ref() != Some(&known) {
                 outs[b] = Some(known);
                 changed = true;
@@ -152,13 +207,13 @@ fn propagate(flow: &mut Flow) -> Vec<Known> {
         }
     }
     for b in 0..count {
-        let mut known = meet(b, &outs);
+        let mut facts = meet(b, &outs);
         let block = &mut flow.blocks[b];
         for (inst, _) in &mut block.insts {
-            transfer(inst, &mut known);
+            facts.transfer(inst);
         }
         if let End::Branch { cond, .. } = &mut block.end {
-            *cond = lookup(&known, *cond);
+            *cond = facts.lookup(*cond);
         }
     }
     outs.into_iter().map(Option::unwrap_or_default).collect()
@@ -290,7 +345,6 @@ fn merge(flow: &mut Flow) -> bool {
 fn coalesce(flow: &mut Flow) -> bool {
     let mut uses = vec![0u32; flow.regs.len()];
     let mut defs = vec![0u32; flow.regs.len()];
-    let index = |v: V| usize::try_from(v).unwrap_or(0);
     for block in &flow.blocks {
         for (inst, _) in &block.insts {
             inst.uses(&mut |v| uses[index(v)] += 1);
@@ -337,7 +391,7 @@ fn dead(flow: &mut Flow) -> bool {
     let mut grows = true;
     while grows {
         grows = false;
-        for block in &flow.blocks {
+        for block in flow.blocks.iter().rev() {
             if let End::Branch { cond: Val::Reg(r), .. } = block.end {
                 grows |= needed.insert(r);
             }
@@ -380,7 +434,6 @@ fn within(range: Option<Interval>, lo: i64, hi: i64) -> bool {
 
 /// Turns what the types say into operations of the stepper, where the ranges do not make it unnecessary.
 pub(crate) fn resolve(flow: &mut Flow, ranges: &mut Vec<Option<Interval>>, optimise: bool) {
-    let index = |v: V| usize::try_from(v).unwrap_or(usize::MAX);
     for b in 0..flow.blocks.len() {
         let insts = std::mem::take(&mut flow.blocks[b].insts);
         let mut new = Vec::with_capacity(insts.len());

@@ -15,6 +15,7 @@ use crate::ast::{
     Ast, Decl, Each, Expr, ExprKind, Function, Ident, Item, ItemKind, LockType, Object, Span, Type,
 };
 use crate::diag::Fault;
+use crate::kernel::instead_of;
 use crate::lex::{Tok, Token, lex};
 
 /// How deep statements and parentheses may nest.
@@ -91,6 +92,11 @@ const RESERVED: [&str; 47] = [
     "DEFINE_PER_CPU",
     "DEFINE_PER_ASID",
 ];
+
+/// Whether a word is the language's own.
+pub(crate) fn is_word(word: &str) -> bool {
+    [&RESERVED[..], &types::TYPE_WORDS, &stmt::LOOPS].iter().any(|words| words.contains(&word))
+}
 
 /// Parses one text.
 pub(crate) fn parse_text(text: &str, file: u16) -> (Ast, Vec<Fault>) {
@@ -433,7 +439,8 @@ impl<'a> Parser<'a> {
                 "expected a function, a variable, `struct`, `enum`, `#define`, `DEFINE_PER_CPU` or `DEFINE_MUTEX`",
             );
             if let Tok::Word(word) = word {
-                fault = fault.help_if(crate::diag::nearest(word, types::TYPE_WORDS));
+                let help = instead_of(word).or_else(|| crate::diag::nearest(word, types::TYPE_WORDS));
+                fault = fault.help_if(help);
             }
             return self.fail(fault);
         }
@@ -506,7 +513,13 @@ impl<'a> Parser<'a> {
         let mut fields = Vec::new();
         while !self.is("}") {
             if !self.type_starts() {
-                return self.unexpected("a field or `}`");
+                let mut fault = Fault::at(self.span(), format!("unexpected {}", self.found()))
+                    .expected("expected a field or `}`");
+                if let Tok::Word(word) = self.tok() {
+                    let help = instead_of(word).or_else(|| crate::diag::nearest(word, types::TYPE_WORDS));
+                    fault = fault.help_if(help);
+                }
+                return self.fail(fault);
             }
             let ty = self.ty()?;
             let name = self.ident("the field's name")?;
@@ -550,6 +563,7 @@ impl<'a> Parser<'a> {
             }
         }
         self.need(")")?;
+        self.qualifiers();
         let body = if self.eat(";") { None } else { Some(self.block()?) };
         Ok(Function { is_static, is_inline, result, name, params, body })
     }

@@ -345,8 +345,8 @@ pub enum Prim {
     /// `lockdep_assert_held(lock)` and its kin: arguments are the variable, its instance, its word, and what to look
     /// for: 0 any hold, 1 for writing, 2 for reading, 3 none of this context's. An own step.
     LockHeld,
-    /// `WARN_ON(condition)`: reports a condition that holds; of a pCPU's number that is none's if argument 1 is 1. An own
-    /// step.
+    /// `WARN_ON(condition)`, and what the compiler finds out by itself: reports what argument 1 says if argument 0 is not 0
+    /// (`svm_lang::Warning`). An own step.
     Warn,
     /// `rmp_make_private(page, kvm)`: RMPUPDATE; returns 0 or an error.
     RmpMakePrivate,

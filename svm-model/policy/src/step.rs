@@ -47,7 +47,7 @@ pub enum Outcome {
         /// What must change.
         on: SlotId,
     },
-    /// More than a million own operations without an access: the text loops forever.
+    /// More than a million own operations without an access: the text may loop forever.
     Runaway {
         /// Where it was when it was stopped.
         at: Pc,
@@ -115,6 +115,10 @@ pub trait Platform {
     fn pcpus(&self) -> i64;
     /// Bits of a mask that share a word, 1 to 64.
     fn word_bits(&self) -> i64;
+    /// The operation that comes next, before those that may be against the rules.
+    fn reach(&mut self, pc: Pc) {
+        let _ = pc;
+    }
     /// Interrupts or preemption on or off on this context's pCPU.
     fn window(&mut self, window: Window);
     /// Whether interrupts or preemption are off that were on when the step began: whoever waits now, waits so, which
@@ -459,6 +463,7 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
             }
             Op::Window(window) => {
                 closed = if window.closes() { Some(at) } else { closed };
+                platform.reach(at);
                 platform.window(window);
             }
             Op::Choose { dst, options } => regs[usize::from(dst)] = platform.choose(i64::from(options)),
@@ -479,25 +484,28 @@ fn run<P: Platform>(ops: &[Op], context: &mut Context, platform: &mut P, mut spe
             | Op::Rmw { .. }
             | Op::Lock { .. }
             | Op::Unlock { .. }
-            | Op::Prim { .. } => match shared(op, regs, platform) {
-                Answer::Done(_) => {
-                    if op.is_shared() {
-                        spent = Some(at);
+            | Op::Prim { .. } => {
+                platform.reach(at);
+                match shared(op, regs, platform) {
+                    Answer::Done(_) => {
+                        if op.is_shared() {
+                            spent = Some(at);
+                        }
+                    }
+                    Answer::Own(_) => {}
+                    Answer::Stay => {
+                        context.pc = at;
+                        return Outcome::Ran { at };
+                    }
+                    Answer::Blocked(on) => {
+                        context.pc = at;
+                        return match closed.filter(|_| platform.shut()) {
+                            Some(closed) => Outcome::Ran { at: closed },
+                            None => Outcome::Blocked { at, on },
+                        };
                     }
                 }
-                Answer::Own(_) => {}
-                Answer::Stay => {
-                    context.pc = at;
-                    return Outcome::Ran { at };
-                }
-                Answer::Blocked(on) => {
-                    context.pc = at;
-                    return match closed.filter(|_| platform.shut()) {
-                        Some(closed) => Outcome::Ran { at: closed },
-                        None => Outcome::Blocked { at, on },
-                    };
-                }
-            },
+            }
         }
     }
     Outcome::Runaway { at: context.pc }

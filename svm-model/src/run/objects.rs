@@ -63,6 +63,45 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         Answer::Done(0)
     }
 
+    /// A task ends. If it is the last that can free objects, those have leaked that no variable refers to.
+    pub(super) fn judge_objects(&mut self) {
+        let machine = self.machine;
+        let objects = &machine.objects;
+        let uses = |task: usize| objects.users.get(task) == Some(&true);
+        // What is in a store buffer may still become a reference.
+        if objects.pools.is_empty() || !uses(self.task) || !machine.buffers.of_pcpu.is_empty() {
+            return;
+        }
+        let mut others = machine.tasks.iter().enumerate().filter(|(task, _)| uses(*task));
+        let idle = others.all(|(task, slots)| {
+            let scheduled = slots.vcpu.as_ref().is_none_or(|vcpu| vcpu.sched.idle(self.store));
+            scheduled && (task == self.task || slots.main.idle(self.store))
+        });
+        let mut pcpus = machine.pcpus.iter();
+        let called = objects.in_handlers
+            && pcpus.any(|p| self.store.get(p.pending) != 0 || self.store.get(p.handling) != 0);
+        if !idle || called {
+            return;
+        }
+        for pool in &objects.pools {
+            for instance in 0..i64::from(machine.vars[usize::from(pool.state)].instances) {
+                let Some(slot) = machine.var_slot(VarId(pool.state), instance, 0) else { continue };
+                if self.store.get(slot) == MASK_LIVE && !self.is_referred_to(&pool.names, instance) {
+                    self.broke(Broken::ObjectLeaked(slot));
+                }
+            }
+        }
+    }
+
+    /// Whether one of these variables holds the number of an object.
+    fn is_referred_to(&self, names: &[u16], object: i64) -> bool {
+        let slots = names.iter().flat_map(|var| {
+            let lies = &self.machine.vars[usize::from(*var)];
+            lies.base..lies.base + lies.words * lies.instances
+        });
+        slots.map(SlotId).any(|slot| self.store.get(slot) == object)
+    }
+
     /// The structures of a VM and of its vCPUs are freed: what only they pointed at is lost.
     pub(super) fn free_vm(&mut self, vm: i64) -> Answer {
         let meant = |scope: Scope, instance: i64, vm_of: i64| {

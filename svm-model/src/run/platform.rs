@@ -4,7 +4,8 @@ use cache_model::event::EventKind;
 use sev_arch::{Access, VmId};
 use sim_core::choice::Chooser;
 use sim_core::state::{Domain, SlotId, Store};
-use svm_policy::{Answer, Lock, LockEvent, Place, Platform, Prim, REGS, Shared, Window};
+use svm_lang::Warning;
+use svm_policy::{Answer, Lock, LockEvent, Pc, Place, Platform, Prim, REGS, Shared, Window};
 
 use super::{Runner, Who};
 use crate::label::{Broken, What};
@@ -122,6 +123,10 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
 
     fn word_bits(&self) -> i64 {
         i64::from(self.machine.spec.assumptions.word_bits)
+    }
+
+    fn reach(&mut self, pc: Pc) {
+        self.at = Some(pc);
     }
 
     fn window(&mut self, window: Window) {
@@ -318,7 +323,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::Fence => Answer::Own(0),
             Prim::Warn => {
                 if args[0] != 0 {
-                    self.broke(if args[1] == 0 { Broken::Warned } else { Broken::NoBit });
+                    self.broke(warned(args));
                 }
                 Answer::Own(0)
             }
@@ -329,6 +334,22 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
                 Answer::Done(0)
             }
         }
+    }
+}
+
+/// What an operation of [`Prim::Warn`] reports whose condition holds.
+fn warned([cond, what, _, mask]: [i64; 4]) -> Broken {
+    let mask = u16::try_from(mask).unwrap_or(u16::MAX);
+    match Warning::of(what) {
+        Warning::Condition => Broken::Warned,
+        Warning::NoCpu => Broken::NoBit,
+        Warning::Count => Broken::Count,
+        Warning::Irqs => Broken::Irqs,
+        Warning::MaskGone if cond < 0 => Broken::LocalMaskNull(mask),
+        Warning::MaskGone => Broken::LocalMaskFreed(mask),
+        Warning::MaskAllocatedTwice => Broken::LocalMaskAllocatedTwice(mask),
+        Warning::MaskFreedTwice => Broken::LocalMaskFreedTwice(mask),
+        Warning::MaskLeaked => Broken::LocalMaskLeaked(mask),
     }
 }
 

@@ -148,6 +148,9 @@ impl Machine {
             }
             Op::Lock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: done"),
             Op::Unlock { kind: Lock::Completion | Lock::CompleteAll, .. } => format!("{name}: completed"),
+            Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } if !changed => {
+                format!("{name}: waited for in vain: {} holds it", self.holder_name(old))
+            }
             Op::Lock { kind: Lock::Mutex | Lock::Spin, .. } => format!("{name}: taken"),
             Op::Unlock { kind: Lock::Read | Lock::DownRead, .. } if new > 0 => {
                 format!("{name}: released; others still read")
@@ -180,6 +183,15 @@ impl Machine {
             | Op::ChooseBit { .. }
             | Op::Prim { .. }
             | Op::Halt => format!("{name} is {is}"),
+        }
+    }
+
+    /// Who holds an exclusive lock whose slot holds this.
+    fn holder_name(&self, holder: i64) -> String {
+        let holder = usize::try_from(holder - 1).unwrap_or(0);
+        match self.spec.tasks.get(holder) {
+            Some(task) => task.name.clone(),
+            None => format!("the handler on CPU{}", holder - self.spec.tasks.len()),
         }
     }
 

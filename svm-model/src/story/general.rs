@@ -59,7 +59,7 @@ impl Causes {
                 )
             }),
             EventKind::Firmware => self.refused(machine, seen, notes.status?, end),
-            EventKind::Tracking => self.broken(machine, notes.broken?, end),
+            EventKind::Tracking => self.broken(machine, notes.broken?.0, end),
             EventKind::Deadlock => Some(format!(
                 "{} waits for a lock that it holds itself, or that is held by what it interrupted {}",
                 self.who(machine, end),
@@ -412,6 +412,29 @@ impl Causes {
                     self.changed(end, slot).map_or_else(String::new, |s| format!(": first by {}", by(s)));
                 format!("{} was freed twice, now by {}{first}", name(slot), by(end))
             }
+            Broken::LocalMaskNull(mask) => {
+                let mask = machine.local_mask(mask);
+                format!(
+                    "{who} used its mask {mask} {}, which is NULL: not allocated, or there was no memory",
+                    at(end)
+                )
+            }
+            Broken::LocalMaskFreed(mask) => {
+                format!("{who} used its mask {} {} after it had freed it", machine.local_mask(mask), at(end))
+            }
+            Broken::LocalMaskLeaked(mask) => format!(
+                "the mask leaked: {who} left the block of its mask {} {} and had not freed it",
+                machine.local_mask(mask),
+                at(end)
+            ),
+            Broken::LocalMaskAllocatedTwice(mask) => format!(
+                "{who} allocated its mask {} {} though it was there: that one leaked",
+                machine.local_mask(mask),
+                at(end)
+            ),
+            Broken::LocalMaskFreedTwice(mask) => {
+                format!("{who} freed its mask {} twice, now {}", machine.local_mask(mask), at(end))
+            }
             Broken::ObjectGone(slot) => match self.changed(end, slot) {
                 Some(freed) => format!(
                     "use after free: {} freed {}, and {who} used it afterwards {}",
@@ -421,6 +444,15 @@ impl Causes {
                 ),
                 None => format!("{who} used {} {}, which nobody had allocated", name(slot), at(end)),
             },
+            Broken::ObjectLeaked(slot) => {
+                let allocated = self.changed(end, slot);
+                let allocated = allocated.map_or_else(String::new, |s| format!(", allocated by {},", by(s)));
+                format!(
+                    "{}{allocated} leaked: nothing refers to it any more where {who} ends {}, and nobody has freed it",
+                    name(slot),
+                    at(end)
+                )
+            }
             Broken::NoSuch => {
                 format!(
                     "{who} went by a reference that is NULL, or to an element that is not there {}",
@@ -456,6 +488,10 @@ impl Causes {
                     at(end)
                 )
             }
+            Broken::Irqs => format!("interrupts are not off or on as {who} asserts {}", at(end)),
+            Broken::Count => {
+                format!("{who} counted references {} where none is left: the count is not above 0", at(end))
+            }
         })
     }
 }
@@ -465,6 +501,11 @@ impl Machine {
     fn owner_of_state(&self, slot: SlotId) -> String {
         let name = &self.layout.slots()[slot.0 as usize].name;
         name.strip_suffix(".state").unwrap_or(name).to_owned()
+    }
+
+    /// The name of a local mask.
+    fn local_mask(&self, mask: u16) -> &str {
+        self.code.masks.get(usize::from(mask)).map_or("", String::as_str)
     }
 
     /// How the bookkeeping broke, in one sentence.
@@ -483,6 +524,9 @@ impl Machine {
             }
             Broken::ObjectGone(slot) => {
                 format!("{} was used, and is not allocated", self.owner_of_state(slot))
+            }
+            Broken::ObjectLeaked(slot) => {
+                format!("{} leaked: nothing refers to it, and it is there", self.owner_of_state(slot))
             }
             Broken::NoSuch => {
                 "a reference that is NULL, or an element that is not there, was used".to_owned()
@@ -507,6 +551,29 @@ impl Machine {
             Broken::NotHeld => "a lock was given back by who does not hold it".to_owned(),
             Broken::LockAssertion => "a lock is not held as asserted".to_owned(),
             Broken::Warned => "the condition of a WARN_ON holds".to_owned(),
+            Broken::Irqs => "interrupts are not off or on as asserted".to_owned(),
+            Broken::Count => "a reference count is not above 0".to_owned(),
+            Broken::LocalMaskNull(mask) => {
+                format!("the local mask {} is NULL, and was used", self.local_mask(mask))
+            }
+            Broken::LocalMaskFreed(mask) => {
+                format!("the local mask {} was used after it was freed", self.local_mask(mask))
+            }
+            Broken::LocalMaskLeaked(mask) => {
+                format!(
+                    "the local mask {} leaked: its block ended, and it was not freed",
+                    self.local_mask(mask)
+                )
+            }
+            Broken::LocalMaskAllocatedTwice(mask) => {
+                format!(
+                    "the local mask {} was allocated again, and what it was leaked",
+                    self.local_mask(mask)
+                )
+            }
+            Broken::LocalMaskFreedTwice(mask) => {
+                format!("the local mask {} was freed twice", self.local_mask(mask))
+            }
         }
     }
 
@@ -525,10 +592,10 @@ impl Machine {
             .then(|| format!("{} can never end: {round}, and nothing else helps", list(&tasks)))
     }
 
-    /// Who waits for what, where nobody can go on: each task that has not ended.
-    pub(super) fn stuck(&self, words: &[i64]) -> Option<String> {
+    /// Who waits for what, where nobody can go on: each task that has not ended, and what keeps pCPUs from handlers.
+    pub(super) fn stuck(&self, causes: &Causes, words: &[i64]) -> Option<String> {
         use sim_core::choice::Scripted;
-        let mut waits = Vec::new();
+        let (mut waits, mut shut) = (Vec::new(), Vec::new());
         for actor in self.actors() {
             let (mut words, mut notes) = (words.to_vec(), Notes::default());
             let mut memory = self.shadow()?;
@@ -538,13 +605,35 @@ impl Machine {
                 crate::run::Stepped::Done => return None,
                 // No IPI is on its way: nothing to wait for.
                 crate::run::Stepped::Blocked(slot) if self.pcpus.iter().any(|p| p.pending == slot) => {}
-                crate::run::Stepped::Blocked(slot) if matches!(actor, Actor::Task(_) | Actor::Irq(_)) => {
-                    let slot = &self.layout.slots()[slot.0 as usize].name;
-                    waits.push(format!("{} waits for {slot}", self.actor_name(actor)));
-                }
-                crate::run::Stepped::Blocked(_) | crate::run::Stepped::Idle => {}
+                crate::run::Stepped::Blocked(slot) => match actor {
+                    Actor::Irq(p) if self.pcpus[usize::from(p)].irq_off == slot => {
+                        let since = causes.last(causes.moments.len(), |m| {
+                            m.changed.iter().any(|(changed, was, is)| *changed == slot && is > was)
+                        });
+                        let since = since.map_or_else(String::new, |s| {
+                            format!(" since {} turned them off {}", causes.who(self, s), at(s))
+                        });
+                        shut.push(format!("CPU{p} has interrupts off{since}"));
+                    }
+                    Actor::Task(_) | Actor::Irq(_) => {
+                        let who = self.actor_name(actor);
+                        waits.push(format!("{who} waits for {}", self.waited_for(slot)));
+                    }
+                    Actor::Preempt(_) | Actor::Buffer(_) | Actor::Cache | Actor::World => {}
+                },
+                crate::run::Stepped::Idle => {}
             }
         }
-        (!waits.is_empty()).then(|| format!("nobody can go on: {}", list(&waits)))
+        let shut = if shut.is_empty() { String::new() } else { format!("; {}", list(&shut)) };
+        (!waits.is_empty()).then(|| format!("nobody can go on: {}{shut}", list(&waits)))
+    }
+
+    /// What somebody waits for whose slot this is.
+    fn waited_for(&self, slot: SlotId) -> String {
+        let calls = self.calls.iter().position(|call| *call == slot);
+        match calls.map(|at| at % self.pcpus.len().max(1)) {
+            Some(pcpu) => format!("the handler on CPU{pcpu}"),
+            None => self.layout.slots()[slot.0 as usize].name.clone(),
+        }
     }
 }

@@ -246,6 +246,11 @@ impl Litmus {
             if !is_name(name) {
                 return Err(fail(place, format!("a page called `{name}`: expected a name as in C")));
             }
+            if svm_lang::is_taken(name) {
+                let message =
+                    format!("a page called `{name}`: the texts' language has a meaning for this word");
+                return Err(fail(place, message));
+            }
             if f.pages[..i].iter().any(|p| p.name() == name) {
                 return Err(fail(place, format!("two pages are called `{name}`")));
             }

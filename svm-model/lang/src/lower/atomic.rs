@@ -5,6 +5,7 @@ use svm_policy::{BinOp, Prim, RmwOp, UnOp, Window};
 use super::call::Arg;
 use super::expr::what;
 use super::{Lower, Lowered, Target, Value};
+use crate::Warning;
 use crate::ast::{Expr, Infix, IntType, Span, Type};
 use crate::builtin::{self, Act, Sum};
 use crate::diag::Fault;
@@ -64,7 +65,8 @@ impl<'p> Lower<'p, '_, '_> {
                 self.need_number(&ty, span)?;
                 let old = self.rmw(slot, RmwOp::Add, Val::Const(by), Val::Const(0), span);
                 let wrong = self.bin(BinOp::Lt, old, Val::Const(least), span);
-                self.prim(Prim::Warn, [wrong, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
+                let args = [wrong, Val::Const(Warning::Count.number()), Val::Const(0), Val::Const(0)];
+                self.prim(Prim::Warn, args, None, span);
                 if !test {
                     return Ok(Value::Nothing);
                 }

@@ -8,8 +8,9 @@ use crate::Role;
 use crate::ast::{Expr, ExprKind, Filter, Ident, IntType, Object, Span, Type};
 use crate::builtin::{self, Act, Bit, Builtin, Feature, Gives, Group, Par};
 use crate::decl::Global;
-use crate::diag::{Fault, nearest};
+use crate::diag::Fault;
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
+use crate::kernel::instead_of;
 
 const INT: Type = Type::Int(IntType::Int);
 
@@ -62,7 +63,9 @@ impl<'p> Lower<'p, '_, '_> {
             None => {
                 let functions =
                     self.p.globals.iter().filter(|(_, g)| matches!(g, Global::Func(_))).map(|(n, _)| *n);
-                let help = nearest(&name.name, functions.chain(builtin::TABLE.iter().map(|b| b.name)));
+                let help = instead_of(&name.name).or_else(|| {
+                    self.nearest(&name.name, functions.chain(builtin::TABLE.iter().map(|b| b.name)))
+                });
                 let fault = Fault::at(name.span, format!("unknown function `{}`", name.name));
                 self.fail(fault.expected("neither built in nor in any text").help_if(help))
             }
@@ -282,7 +285,7 @@ impl<'p> Lower<'p, '_, '_> {
             return Ok(*var);
         }
         let names = self.p.vars.iter().filter(|v| v.scope == scope).map(|v| v.name.as_str());
-        let help = nearest(&arg.to_string(), names);
+        let help = self.nearest(&arg.to_string(), names);
         let (what, define) = match scope {
             Scope::PerAsid => ("per-ASID", "DEFINE_PER_ASID"),
             Scope::Global
@@ -404,7 +407,10 @@ impl<'p> Lower<'p, '_, '_> {
             }
             (Act::MaskAny, [Arg::Mask(m), ..]) => {
                 let mask = match m {
-                    MaskRef::Local(mask) | MaskRef::Fixed(mask) => mask,
+                    MaskRef::Local(mask) | MaskRef::Fixed(mask) => {
+                        self.use_local(mask, span);
+                        mask
+                    }
                     MaskRef::Shared(_) | MaskRef::Full => {
                         let mask = self.new_mask();
                         self.mask_copy(MaskRef::Local(mask), m, span);
@@ -423,15 +429,8 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Nothing
             }
             (Act::Zalloc(junk), [Arg::Mask(m), Arg::Num(gfp, _), ..]) => {
-                if let MaskRef::Local(_) = m {
-                    self.mask_fill(m, false, span);
-                    if junk {
-                        let (full, after) = (self.new_block(), self.new_block());
-                        let full_or_empty = self.option(2, span);
-                        self.branch(full_or_empty, full, after, full, span);
-                        self.mask_fill(m, true, span);
-                        self.jump(after, after, span);
-                    }
+                if let MaskRef::Local(mask) = m {
+                    return Ok(num(self.allocate_local(mask, junk, gfp, span)));
                 }
                 let (var, instance) = m.variable();
                 let junk = Val::Const(i64::from(junk));
@@ -458,8 +457,9 @@ impl<'p> Lower<'p, '_, '_> {
                 self.prim(Prim::LockHeld, [var, slot.instance, slot.word, Val::Const(how)], None, span);
                 Value::Nothing
             }
-            // A local mask is not tracked: it is there, and gone with its function.
-            (Act::OfMaskVar(_), [Arg::Mask(MaskRef::Local(_)), ..]) => num(Val::Const(1)),
+            (Act::OfMaskVar(prim), [Arg::Mask(MaskRef::Local(mask)), ..]) => {
+                num(self.of_local(prim, mask, span))
+            }
             (Act::OfMaskVar(prim), [Arg::Mask(m), ..]) => {
                 let (var, instance) = m.variable();
                 num(self.prim(prim, [var, instance, Val::Const(0), Val::Const(0)], None, span))
@@ -509,6 +509,7 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Mask(self.mask_of(cpu, Some(shared), span), Type::MaskPtr)
             }
             (Act::SetOnline, [Arg::Num(cpu, _), Arg::Num(on, _), ..]) => self.set_online(cpu, on, span)?,
+            (Act::NumberOfBit, [Arg::Num(n, _), ..]) => num(self.bin(BinOp::Shl, Val::Const(1), n, span)),
             (Act::Likely, [Arg::Num(v, ty), ..]) => Value::Num(v, ty),
             (Act::GetCpu, _) => {
                 self.push(Inst::Window(Window::PreemptDisable), span);
@@ -551,6 +552,7 @@ impl<'p> Lower<'p, '_, '_> {
                 Value::Nothing
             }
             (Act::WaitCalls, [Arg::Local(Some(mask)), ..]) => {
+                self.use_local(mask, span);
                 self.prim(Prim::WaitCalls, [Val::Const(0); 4], Some(mask), span);
                 Value::Nothing
             }

@@ -6,8 +6,9 @@ use super::{Lower, Lowered, MaskRef, Target, Value};
 use crate::ast::{Expr, ExprKind, Ident, Infix, IntType, Object, Prefix, Span, Type};
 use crate::builtin::{self, Act};
 use crate::decl::{Global, ONLINE_MASK, POSSIBLE_MASK, Program};
-use crate::diag::{Fault, nearest};
+use crate::diag::Fault;
 use crate::ir::{B, Calc, Inst, Slot, Val};
+use crate::kernel::instead_of;
 use crate::machine;
 
 const INT: Type = Type::Int(IntType::Int);
@@ -137,7 +138,8 @@ impl<'p> Lower<'p, '_, '_> {
             Some(Global::Var(var)) => Ok(self.variable(*var, Val::Const(0))),
             None => {
                 let locals = self.scopes.iter().flat_map(|s| s.names.keys().copied());
-                let help = nearest(name, locals.chain(self.p.globals.keys().copied()));
+                let help = instead_of(name)
+                    .or_else(|| self.nearest(name, locals.chain(self.p.globals.keys().copied())));
                 let fault =
                     Fault::at(span, format!("unknown name `{name}`")).expected("not declared in any text");
                 self.fail(fault.help_if(help))
@@ -195,7 +197,8 @@ impl<'p> Lower<'p, '_, '_> {
                         if object == Object::Vcpu { &["kvm", "vcpu_idx"][..] } else { &[] }.iter().copied(),
                     )
                     .collect();
-                let help = nearest(&field.name, &names)
+                let help = instead_of(&field.name)
+                    .or_else(|| self.nearest(&field.name, &names))
                     .or_else(|| (!names.is_empty()).then(|| format!("its fields are {}", names.join(", "))));
                 let fault = Fault::at(field.span, format!("`{object}` has no field `{}`", field.name));
                 self.fail(fault.expected("no text declares it").help_if(help))

@@ -1,9 +1,10 @@
 //! Locks, guards, and the windows that they close.
 
-use svm_policy::{BinOp, Lock, Prim, RmwOp, Window};
+use svm_policy::{BinOp, Lock, Prim, RmwOp, UnOp, Window};
 
 use super::call::Arg;
 use super::{Lower, Lowered, Value};
+use crate::Warning;
 use crate::ast::{Expr, GuardKind, IntType, LockType, Span, Type};
 use crate::builtin::{Act, Irqs};
 use crate::diag::Fault;
@@ -69,6 +70,15 @@ impl<'p> Lower<'p, '_, '_> {
                 for window in list {
                     self.push(Inst::Window(*window), span);
                 }
+                Value::Nothing
+            }
+            (Act::AssertIrqs(off), _) => {
+                let mut wrong = self.ask(Prim::IrqsDisabled, span);
+                if off {
+                    wrong = self.un(UnOp::IsZero, wrong, span);
+                }
+                let args = [wrong, Val::Const(Warning::Irqs.number()), Val::Const(0), Val::Const(0)];
+                self.prim(Prim::Warn, args, None, span);
                 Value::Nothing
             }
             (Act::Preemptible, _) => {

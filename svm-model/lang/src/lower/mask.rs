@@ -1,11 +1,28 @@
 //! Operations on masks of pCPUs: word by word on shared ones, for nothing on local ones.
 
+use std::collections::BTreeSet;
+
 use svm_policy::{BinOp, Prim, RmwOp, Shared, UnOp};
 
-use super::{Lower, MaskRef};
-use crate::ast::{Filter, Span};
-use crate::builtin::{Bit, Combine, Compare};
+use super::{Allocated, Lower, MaskRef};
+use crate::ast::{Block, ExprKind, Filter, Ident, Prefix, Span};
+use crate::builtin::{self, Act, Bit, Combine, Compare};
 use crate::ir::{Calc, Inst, LocalMask, Slot, V, Val};
+use crate::{MASK_FREED, MASK_LIVE, MASK_NULL, Warning};
+
+/// The names of the masks whose addresses a function's body gives to an allocation.
+pub(super) fn allocated_in(body: &Block) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    body.each_call(&mut |name, args| {
+        if let Some(Act::Zalloc(_)) = builtin::find(&name.name).map(|b| b.act)
+            && let Some(ExprKind::Prefix(Prefix::AddressOf, of)) = args.first().map(|a| &a.kind)
+            && let ExprKind::Name(mask) = &of.kind
+        {
+            found.insert(mask.as_str());
+        }
+    });
+    found
+}
 
 impl Lower<'_, '_, '_> {
     fn words(&self) -> u8 {
@@ -19,10 +36,108 @@ impl Lower<'_, '_, '_> {
         Slot { word, ..slot }
     }
 
+    /// Begins to keep whether a local mask is there: not yet.
+    pub(super) fn track(&mut self, mask: LocalMask, name: &Ident) {
+        let names = &mut *self.s.masks;
+        let at = names.iter().position(|n| *n == name.name).unwrap_or_else(|| {
+            names.push(name.name.clone());
+            names.len() - 1
+        });
+        let state = self.new_reg();
+        self.set(state, Val::Const(MASK_NULL), name.span);
+        self.allocated.insert(mask.base, Allocated { state, name: i64::try_from(at).unwrap_or(i64::MAX) });
+        if let Some(scope) = self.scopes.last_mut() {
+            scope.masks.push(mask);
+        }
+    }
+
+    /// Reports something about a local mask that its function allocates, if the value is not 0.
+    fn warn(&mut self, what: Warning, cond: Val, mask: Allocated, span: Span) {
+        let args = [cond, Val::Const(what.number()), Val::Const(0), Val::Const(mask.name)];
+        self.prim(Prim::Warn, args, None, span);
+    }
+
+    /// Reports the use of a local mask that is not there. It has no bits.
+    pub(super) fn use_local(&mut self, mask: LocalMask, span: Span) {
+        if let Some(kept) = self.allocated.get(&mask.base).copied() {
+            let gone = self.bin(BinOp::Sub, Val::Reg(kept.state), Val::Const(MASK_LIVE), span);
+            self.warn(Warning::MaskGone, gone, kept, span);
+        }
+    }
+
+    /// What a write of the value to a local mask leaves: nothing where the mask is not there.
+    fn kept(&mut self, mask: LocalMask, v: Val, span: Span) -> Val {
+        let Some(kept) = self.allocated.get(&mask.base).copied() else { return v };
+        let there = self.bin(BinOp::Eq, Val::Reg(kept.state), Val::Const(MASK_LIVE), span);
+        self.bin(BinOp::Mul, v, there, span)
+    }
+
+    /// Sets what a local mask's words hold, whether or not it is there.
+    fn fill_local(&mut self, mask: LocalMask, full: bool, span: Span) {
+        for (word, reg) in (0..).zip(mask.regs()) {
+            let bits = if full { self.p.machine.full_word(word) } else { 0 };
+            self.set(reg, Val::Const(bits), span);
+        }
+    }
+
+    /// Allocates a local mask, empty or with whatever it holds; gives whether there was memory.
+    pub(super) fn allocate_local(&mut self, mask: LocalMask, junk: bool, gfp: Val, span: Span) -> Val {
+        let kept = self.allocated.get(&mask.base).copied();
+        if let Some(kept) = kept {
+            let twice = self.bin(BinOp::Eq, Val::Reg(kept.state), Val::Const(MASK_LIVE), span);
+            self.warn(Warning::MaskAllocatedTwice, twice, kept, span);
+        }
+        let got =
+            self.prim(Prim::ZallocMask, [Val::Const(-1), Val::Const(0), gfp, Val::Const(0)], None, span);
+        if let Some(kept) = kept {
+            // Whether it was got is whether it is there.
+            self.set(kept.state, got, span);
+        }
+        self.fill_local(mask, false, span);
+        if junk {
+            let (choose, full, after) = (self.new_block(), self.new_block(), self.new_block());
+            self.branch(got, choose, after, choose, span);
+            let is_full = self.option(2, span);
+            self.branch(is_full, full, after, full, span);
+            self.fill_local(mask, true, span);
+            self.jump(after, after, span);
+        }
+        got
+    }
+
+    /// Frees a local mask, or asks whether it is there.
+    pub(super) fn of_local(&mut self, prim: Prim, mask: LocalMask, span: Span) -> Val {
+        // One that nobody allocates is there, and gone with its function.
+        let Some(kept) = self.allocated.get(&mask.base).copied() else { return Val::Const(1) };
+        let state = Val::Reg(kept.state);
+        let not_null = self.bin(BinOp::Ne, state, Val::Const(MASK_NULL), span);
+        if prim == Prim::FreeMask {
+            let twice = self.bin(BinOp::Eq, state, Val::Const(MASK_FREED), span);
+            self.warn(Warning::MaskFreedTwice, twice, kept, span);
+            self.fill_local(mask, false, span);
+            let freed = self.bin(BinOp::Mul, not_null, Val::Const(MASK_FREED), span);
+            self.set(kept.state, freed, span);
+        }
+        not_null
+    }
+
+    /// The scope of a local mask ends: it leaks if it is there.
+    pub(super) fn leak(&mut self, mask: LocalMask, span: Span) {
+        if let Some(kept) = self.allocated.get(&mask.base).copied() {
+            let there = self.bin(BinOp::Eq, Val::Reg(kept.state), Val::Const(MASK_LIVE), span);
+            self.warn(Warning::MaskLeaked, there, kept, span);
+        }
+    }
+
     /// Reads a word; a shared one by a load.
     fn word(&mut self, mask: MaskRef, word: u8, span: Span) -> Val {
         match mask {
-            MaskRef::Local(m) | MaskRef::Fixed(m) => Val::Reg(m.base + V::from(word)),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => {
+                if word == 0 {
+                    self.use_local(m, span);
+                }
+                Val::Reg(m.base + V::from(word))
+            }
             MaskRef::Full => Val::Const(self.p.machine.full_word(word)),
             MaskRef::Shared(slot) => {
                 let slot = self.word_slot(slot, word, span);
@@ -36,7 +151,13 @@ impl Lower<'_, '_, '_> {
     /// Writes a word; a shared one by a store.
     fn put_word(&mut self, mask: MaskRef, word: u8, v: Val, span: Span) {
         match mask {
-            MaskRef::Local(m) => self.set(m.base + V::from(word), v, span),
+            MaskRef::Local(m) => {
+                if word == 0 {
+                    self.use_local(m, span);
+                }
+                let v = self.kept(m, v, span);
+                self.set(m.base + V::from(word), v, span);
+            }
             MaskRef::Shared(slot) => {
                 let slot = self.word_slot(slot, word, span);
                 self.push(Inst::Store { slot, src: v }, span);
@@ -73,13 +194,17 @@ impl Lower<'_, '_, '_> {
         let below = self.bin(BinOp::Lt, cpu, Val::Const(0), span);
         let above = self.bin(BinOp::Ge, cpu, Val::Const(self.p.machine.pcpus), span);
         let wrong = self.bin(BinOp::Or, below, above, span);
-        self.prim(Prim::Warn, [wrong, Val::Const(1), Val::Const(0), Val::Const(0)], None, span);
+        let args = [wrong, Val::Const(Warning::NoCpu.number()), Val::Const(0), Val::Const(0)];
+        self.prim(Prim::Warn, args, None, span);
     }
 
     pub(super) fn mask_test(&mut self, mask: MaskRef, cpu: Val, span: Span) -> Val {
         self.check_cpu(cpu, span);
         match mask {
-            MaskRef::Local(m) | MaskRef::Fixed(m) => self.calc(Calc::MaskTest(m, cpu), span),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => {
+                self.use_local(m, span);
+                self.calc(Calc::MaskTest(m, cpu), span)
+            }
             MaskRef::Full => Val::Const(1),
             MaskRef::Shared(slot) => {
                 let (slot, bit) = self.bit_place(slot, cpu, span);
@@ -104,8 +229,9 @@ impl Lower<'_, '_, '_> {
         let slot = match mask {
             MaskRef::Fixed(_) | MaskRef::Full => return Val::Const(1),
             MaskRef::Local(m) => {
+                self.use_local(m, span);
                 let was = if old { self.calc(Calc::MaskTest(m, cpu), span) } else { Val::Const(0) };
-                let on = Val::Const(i64::from(bit == Bit::Set));
+                let on = self.kept(m, Val::Const(i64::from(bit == Bit::Set)), span);
                 self.push(Inst::MaskPut { mask: m, bit: cpu, on }, span);
                 return was;
             }
@@ -210,6 +336,7 @@ impl Lower<'_, '_, '_> {
         match mask {
             MaskRef::Full => Val::Const(0),
             MaskRef::Local(m) | MaskRef::Fixed(m) => {
+                self.use_local(m, span);
                 let weight = self.calc(Calc::MaskWeight(m), span);
                 self.un(UnOp::IsZero, weight, span)
             }
@@ -223,7 +350,10 @@ impl Lower<'_, '_, '_> {
     pub(super) fn mask_weight(&mut self, mask: MaskRef, span: Span) -> Val {
         match mask {
             MaskRef::Full => Val::Const(self.p.machine.pcpus),
-            MaskRef::Local(m) | MaskRef::Fixed(m) => self.calc(Calc::MaskWeight(m), span),
+            MaskRef::Local(m) | MaskRef::Fixed(m) => {
+                self.use_local(m, span);
+                self.calc(Calc::MaskWeight(m), span)
+            }
             MaskRef::Shared(_) => {
                 let mut sum = Val::Const(0);
                 for w in 0..self.words() {
@@ -242,6 +372,7 @@ impl Lower<'_, '_, '_> {
         let known = |l: &mut Self, v| l.calc(Calc::Known { of: v, lo: 0, hi: pcpus }, span);
         match mask {
             MaskRef::Local(m) | MaskRef::Fixed(m) => {
+                self.use_local(m, span);
                 let after = self.bin(BinOp::Sub, from, Val::Const(1), span);
                 let found = self.calc(Calc::MaskNext(m, after), span);
                 known(self, found)
@@ -360,6 +491,12 @@ impl Lower<'_, '_, '_> {
         new: Option<LocalMask>,
         span: Span,
     ) {
+        for mask in new.iter().chain([&local]) {
+            self.use_local(*mask, span);
+        }
+        if let MaskRef::Local(m) = shared {
+            self.use_local(m, span);
+        }
         for w in 0..self.words() {
             let src = new.map_or(Val::Const(0), |m| Val::Reg(m.base + V::from(w)));
             let dst = local.base + V::from(w);
@@ -367,11 +504,15 @@ impl Lower<'_, '_, '_> {
                 MaskRef::Shared(slot) => {
                     let slot = self.word_slot(slot, w, span);
                     self.push(Inst::Rmw { dst, slot, op: RmwOp::Xchg, src, expected: Val::Const(0) }, span);
+                    let got = self.kept(local, Val::Reg(dst), span);
+                    self.set(dst, got, span);
                 }
                 MaskRef::Local(m) => {
                     let old = self.keep(Val::Reg(m.base + V::from(w)), span);
-                    self.set(m.base + V::from(w), src, span);
-                    self.set(dst, old, span);
+                    let new = self.kept(m, src, span);
+                    self.set(m.base + V::from(w), new, span);
+                    let got = self.kept(local, old, span);
+                    self.set(dst, got, span);
                 }
                 MaskRef::Fixed(_) | MaskRef::Full => {}
             }

@@ -2,10 +2,10 @@
 
 use svm_policy::BinOp;
 
-use super::{Label, Loop, Lower, Lowered, MaskRef, Target, Value};
+use super::{Around, Label, Loop, Lower, Lowered, MaskRef, Target, Value};
 use crate::ast::{Block, Decl, Expr, Ident, Object, Span, Stmt, StmtKind, Type};
 use crate::decl::{ONLINE_MASK, Program};
-use crate::diag::{Fault, nearest};
+use crate::diag::Fault;
 use crate::ir::{B, Val};
 
 impl<'p> Lower<'p, '_, '_> {
@@ -15,8 +15,8 @@ impl<'p> Lower<'p, '_, '_> {
         self.labels_of(body, &mut path);
     }
 
-    fn labels_of(&mut self, block: &'p Block, path: &mut Vec<(u32, usize)>) {
-        path.push((block.span.start, 0));
+    fn labels_of(&mut self, block: &'p Block, path: &mut Vec<Around>) {
+        path.push(Around { id: block.span.start, guards: 0, masks: 0 });
         for stmt in &block.stmts {
             match &stmt.kind {
                 StmtKind::Label(label) => {
@@ -33,8 +33,15 @@ impl<'p> Lower<'p, '_, '_> {
                     }
                 }
                 StmtKind::Guard { .. } => {
-                    if let Some((_, guards)) = path.last_mut() {
-                        *guards += 1;
+                    if let Some(around) = path.last_mut() {
+                        around.guards += 1;
+                    }
+                }
+                StmtKind::Decl(decl) => {
+                    if let Some(around) = path.last_mut()
+                        && self.allocates(decl)
+                    {
+                        around.masks += 1;
                     }
                 }
                 StmtKind::Block(b)
@@ -53,7 +60,6 @@ impl<'p> Lower<'p, '_, '_> {
                     }
                 }
                 StmtKind::Empty
-                | StmtKind::Decl(_)
                 | StmtKind::Expr(_)
                 | StmtKind::Case(_)
                 | StmtKind::Default
@@ -78,7 +84,7 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn close(&mut self, block: &Block) {
         let end = Span { start: block.span.end.saturating_sub(1), ..block.span };
-        if self.scopes.last().is_some_and(|s| !s.cleanups.is_empty()) {
+        if self.scopes.last().is_some_and(|s| !s.cleanups.is_empty() || !s.masks.is_empty()) {
             self.text = self.s.places.text(end);
         }
         self.pop_scope(end);
@@ -218,6 +224,12 @@ impl<'p> Lower<'p, '_, '_> {
         Ok(())
     }
 
+    /// Whether it declares a local mask that the function allocates.
+    fn allocates(&self, decl: &Decl) -> bool {
+        decl.ty == Type::MaskVar
+            && self.frames.last().is_some_and(|frame| frame.allocates.contains(decl.name.name.as_str()))
+    }
+
     fn declared(&mut self, decl: &'p Decl) -> Lowered<Target> {
         let span = decl.name.span;
         if let Some(len) = &decl.array {
@@ -257,6 +269,9 @@ impl<'p> Lower<'p, '_, '_> {
                 let mask = self.new_mask();
                 for reg in mask.regs() {
                     self.set(reg, Val::Const(0), span);
+                }
+                if self.allocates(decl) {
+                    self.track(mask, &decl.name);
                 }
                 Ok(Target::Value(Value::Mask(MaskRef::Local(mask), decl.ty.clone())))
             }
@@ -367,12 +382,16 @@ impl<'p> Lower<'p, '_, '_> {
     /// Gives back what the scopes from `depth` on guard, the innermost first.
     pub(super) fn unwind(&mut self, depth: usize, span: Span) {
         for i in (depth..self.scopes.len()).rev() {
-            self.unwind_scope(i, 0, span);
+            self.unwind_scope(i, 0, 0, span);
         }
     }
 
-    fn unwind_scope(&mut self, scope: usize, keep: usize, span: Span) {
-        let cleanups = self.scopes[scope].cleanups[keep..].to_vec();
+    /// Leaves what a scope guards and allocates behind the first `guards` and `masks`.
+    fn unwind_scope(&mut self, scope: usize, guards: usize, masks: usize, span: Span) {
+        for mask in self.scopes[scope].masks.iter().skip(masks).copied().collect::<Vec<_>>() {
+            self.leak(mask, span);
+        }
+        let cleanups = self.scopes[scope].cleanups[guards..].to_vec();
         for (held, taken) in cleanups.into_iter().rev() {
             self.give_back(held, if span.end > 0 { span } else { taken });
         }
@@ -393,7 +412,7 @@ impl<'p> Lower<'p, '_, '_> {
         let Some(Label { block, path, seen, span: place, .. }) =
             frame.labels.get(label.name.as_str()).cloned()
         else {
-            let help = nearest(&label.name, frame.labels.keys());
+            let help = self.nearest(&label.name, frame.labels.keys());
             return self.fail(
                 Fault::at(label.span, format!("no label `{}` in this function", label.name)).help_if(help),
             );
@@ -401,15 +420,15 @@ impl<'p> Lower<'p, '_, '_> {
         // Blocks of the text around the `goto`, from the outermost of the function.
         let around: Vec<(usize, u32)> =
             (frame.scopes..self.scopes.len()).filter_map(|i| self.scopes[i].id.map(|id| (i, id))).collect();
-        let common = around.iter().zip(&path).take_while(|((_, a), (b, _))| a == b).count();
+        let common = around.iter().zip(&path).take_while(|((_, id), path)| *id == path.id).count();
         let Some(&(scope, _)) = around.get(common.wrapping_sub(1)) else { return Ok(()) };
-        let keep = path[common - 1].1;
-        if keep > self.scopes[scope].cleanups.len() || path[common..].iter().any(|(_, guards)| *guards > 0) {
+        let Around { guards, masks, .. } = path[common - 1];
+        if guards > self.scopes[scope].cleanups.len() || path[common..].iter().any(|a| a.guards > 0) {
             let fault = Fault::at(span, format!("`goto {}` jumps into the scope of a guard", label.name));
             return self.fail(fault.help("the guard's lock would be given back without having been taken"));
         }
         self.unwind(scope + 1, span);
-        self.unwind_scope(scope, keep, span);
+        self.unwind_scope(scope, guards, masks, span);
         if seen {
             self.flow.loops.push((block, place));
         }

@@ -1,9 +1,23 @@
 //! Statements.
 
+use super::types::TYPE_WORDS;
 use super::{Parsed, Parser, Reported};
 use crate::ast::{Block, Decl, Expr, ExprKind, Filter, GuardKind, Ident, Span, Stmt, StmtKind};
 use crate::diag::{Fault, nearest};
+use crate::kernel::instead_of;
 use crate::lex::Tok;
+
+/// Statements that look like calls.
+pub(super) const LOOPS: [&str; 8] = [
+    "guard",
+    "scoped_guard",
+    "for_each_cpu",
+    "for_each_cpu_and",
+    "for_each_cpu_andnot",
+    "for_each_possible_cpu",
+    "for_each_online_cpu",
+    "kvm_for_each_vcpu",
+];
 
 impl Parser<'_> {
     pub(super) fn block(&mut self) -> Parsed<Block> {
@@ -174,9 +188,31 @@ impl Parser<'_> {
 
     fn expr_stmt(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {
         let expr = self.expr()?;
+        self.no_statement(&expr)?;
         let span = start.to(self.need(";")?);
         out.push(Stmt { kind: StmtKind::Expr(expr), span });
         Ok(())
+    }
+
+    /// Refuses what looks like a statement or a declaration of the kernel's, where a `;` would not help.
+    fn no_statement(&mut self, expr: &Expr) -> Parsed<()> {
+        let next = self.token();
+        let word = matches!(next.tok, Tok::Word(_)) && !next.first;
+        let (name, what) = if let ExprKind::Name(name) = &expr.kind
+            && word
+        {
+            (name.as_str(), "type")
+        } else if let ExprKind::Call { name, .. } = &expr.kind
+            && (word || matches!(next.tok, Tok::Punct("(" | "{")))
+        {
+            (name.name.as_str(), "statement")
+        } else {
+            return Ok(());
+        };
+        let fault = Fault::at(expr.span, format!("`{name}` is no {what} that is known here"));
+        let like: &[&str] = if what == "type" { &TYPE_WORDS } else { &LOOPS };
+        let help = instead_of(name).or_else(|| nearest(name, like));
+        self.fail(fault.help_if(help))
     }
 
     fn local(&mut self, start: Span, out: &mut Vec<Stmt>) -> Parsed<()> {

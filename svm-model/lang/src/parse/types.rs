@@ -3,23 +3,31 @@
 use super::{Parsed, Parser};
 use crate::ast::{IntType, LockType, Object, Type};
 use crate::diag::Fault;
+use crate::kernel::{ATTRIBUTES, instead_of};
 use crate::lex::Tok;
 
 impl Parser<'_> {
     pub(super) fn type_starts(&self) -> bool {
-        matches!(self.tok(), Tok::Word(w) if TYPE_WORDS.contains(&w))
+        matches!(self.tok(), Tok::Word(w) if TYPE_WORDS.contains(&w) || ATTRIBUTES.contains(&w))
+    }
+
+    /// What changes nothing about a type.
+    pub(super) fn qualifiers(&mut self) {
+        while matches!(self.tok(), Tok::Word(w) if w == "const" || ATTRIBUTES.contains(&w)) {
+            self.next();
+        }
     }
 
     /// A type, with its stars.
     pub(super) fn ty(&mut self) -> Parsed<Type> {
-        while self.eat_word("const") {}
+        self.qualifiers();
         let start = self.span();
         let base = self.base_type()?;
-        while self.eat_word("const") {}
+        self.qualifiers();
         let mut stars = 0;
         while self.eat("*") {
             stars += 1;
-            while self.eat_word("const") {}
+            self.qualifiers();
         }
         let span = start.to(self.behind());
         let whole = match (base, stars) {
@@ -32,12 +40,14 @@ impl Parser<'_> {
                 let fault = Fault::at(span, "the machine's objects are only referred to")
                     .expected("expected a pointer: add `*`");
                 let help = match &object {
-                    Object::Pool(name) => crate::diag::nearest(name, STRUCTS).or_else(|| {
-                        Some(format!(
-                            "the structures that are variables themselves are {}",
-                            STRUCTS[3..].join(", ")
-                        ))
-                    }),
+                    Object::Pool(name) => {
+                        instead_of(name).or_else(|| crate::diag::nearest(name, STRUCTS)).or_else(|| {
+                            Some(format!(
+                                "the structures that are variables themselves are {}",
+                                STRUCTS[3..].join(", ")
+                            ))
+                        })
+                    }
                     Object::Vm | Object::Vcpu | Object::Page => None,
                 };
                 return self.fail(fault.help_if(help));

@@ -77,6 +77,36 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("a per-CPU variable by its name", "static int f(void) { return seen; }\n"),
     ("0 for the null reference", "static bool f(struct kvm *kvm) { return kvm == 0; }\n"),
+    (
+        "a VM's structure of KVM's own",
+        "static void f(struct kvm *kvm) { struct kvm_sev_info *sev = to_kvm_sev_info(kvm); }\n",
+    ),
+    (
+        "a vCPU's structure of KVM's own",
+        "static void f(struct kvm_vcpu *vcpu) { int n = to_svm(vcpu)->vcpu; }\n",
+    ),
+    ("a field behind arch", "static void f(struct kvm_vcpu *vcpu) { vcpu->arch.cpu = 1; }\n"),
+    ("a lock of another kind", "static void f(void) { rcu_read_lock(); rcu_read_unlock(); }\n"),
+    ("a message", "static void f(int n) { if (n) pr_warn_once(\"n is %d\\n\", n); }\n"),
+    (
+        "a handler that sends IPIs",
+        "static void g(void *u) { }\nstatic void h(void *u) { send(g); }\nstatic void send(smp_call_func_t fn) { call_single_queue(1, fn, NULL, true); fn(NULL); }\nstatic void f(void) { send(h); }\n",
+    ),
+    ("a class", "static void f(void) { CLASS(cpumask, m)(GFP_KERNEL); }\n"),
+    (
+        "a list",
+        "static void f(struct kvm *kvm) { list_for_each_entry(pos, &kvm->list, node) { barrier(); } }\n",
+    ),
+    ("a loop over bits", "static void f(void) { int n; for_each_set_bit(n, bits, 4) barrier(); }\n"),
+    (
+        "a type of the kernel's",
+        "atomic64_t n;\nstruct kvm { wait_queue_head_t wq; };\nstatic void f(void) { seqcount_t seq; }\n",
+    ),
+    ("a bitmap", "struct kvm { DECLARE_BITMAP(bits, 4); };\n"),
+    (
+        "calls of the kernel's",
+        "static void f(struct kvm *kvm, struct kvm_vcpu *vcpu) { smp_call_function_any(&kvm->dirty, f, kvm, 1); kvm_make_request(1, vcpu); on_each_cpu_cond(f, f, kvm, 1); read_seqcount_begin(&kvm->dirty); }\n",
+    ),
     ("the preprocessor", "#include <linux/kvm_host.h>\nint x;\n"),
     (
         "several errors at once",

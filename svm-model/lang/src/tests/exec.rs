@@ -471,3 +471,26 @@ fn per_asid_variables_and_masks_of_the_topology() {
         assert_eq!(value(&code, &run, "out"), 50, "it starts full");
     }
 }
+
+#[test]
+fn what_a_patch_has_is_accepted_where_it_means_the_same() {
+    let text = "atomic_t n = ATOMIC_INIT(3); refcount_t r = REFCOUNT_INIT(1); enum { A = BIT(2) }; DEFINE_MUTEX(m); int out;
+        static int __must_check __maybe_unused f(void) { return A; }
+        static __init int g(int k) { return BIT(k); }
+        void test(void) { mutex_lock_nested(&m, 1); out = atomic_read(&n) + f() + g(3) + refcount_read(&r); mutex_unlock(&m); }";
+    let (code, run) = results(text);
+    assert_eq!(value(&code, &run, "out"), 3 + 4 + 8 + 1);
+}
+
+#[test]
+fn asserted_interrupts_are_those_at_hand() {
+    for (body, wrong) in [
+        ("lockdep_assert_irqs_disabled();", 1),
+        ("lockdep_assert_irqs_enabled();", 0),
+        ("local_irq_disable(); lockdep_assert_irqs_disabled(); local_irq_enable();", 0),
+        ("local_irq_disable(); lockdep_assert_irqs_enabled(); local_irq_enable();", 1),
+    ] {
+        let (_, run) = results(&format!("void test(void) {{ {body} }}"));
+        assert_eq!(run.log.iter().filter(|e| e.starts_with("Warn")).count(), wrong, "{body}");
+    }
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{config, errors, golden};
 use crate::builtin::TABLE;
-use crate::{Role, Source, compile, reference};
+use crate::{Role, Source, compile, kernel_names, reference};
 
 /// The text with what stands between two marks replaced.
 fn fill(text: &str, mark: &str, with: &str) -> String {
@@ -20,6 +20,7 @@ fn the_documentation_is_what_the_table_and_the_errors_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/LANGUAGE.md");
     let text = fs::read_to_string(&path).expect("docs/LANGUAGE.md");
     let filled = fill(&fill(&text, "builtin", &reference()), "errors", &errors::examples());
+    let filled = fill(&filled, "kernel", &kernel_names());
     if golden::bless() {
         fs::write(&path, &filled).expect("docs/LANGUAGE.md can be written");
     } else {

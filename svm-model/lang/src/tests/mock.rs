@@ -215,7 +215,7 @@ impl Platform for Mock<'_> {
             1
         } else if prim == Prim::FaultPage {
             args[0] - crate::EXIT_NPF
-        } else if prim == Prim::VmRun {
+        } else if matches!(prim, Prim::VmRun | Prim::ZallocMask) {
             self.choices.pop().unwrap_or(0)
         } else {
             0
