@@ -31,7 +31,8 @@ fn stories() -> std::path::PathBuf {
 /// Every step has its number once, at the left, and no line is wider than a mail's.
 fn reads_well(story: &str, about: &str) {
     assert!(story.lines().all(|l| l.chars().count() <= 100), "{about}\n{story}");
-    let said = ["shortest way there: ", "no end is in reach: "].iter().find_map(|way| story.split(way).nth(1));
+    let said =
+        ["shortest way there: ", "no end is in reach: "].iter().find_map(|way| story.split(way).nth(1));
     let said = said.and_then(|s| s.split(' ').next());
     let steps: usize = said.and_then(|n| n.parse().ok()).expect("the number of steps");
     let told = story.split("\n\n").nth(1).expect("a story follows");
