@@ -118,12 +118,12 @@ fn litmus_files_that_are_wrong() {
         (
             "a page called as a keyword",
             good.replace("name = \"P\"", "name = \"while\""),
-            ":5:20: a page called `while`: the texts' language has a meaning for this word",
+            ":5:19: a page called `while`: the texts' language has a meaning for this word",
         ),
         (
             "a page called as a built-in call",
             good.replace("name = \"P\"", "name = \"wbinvd\""),
-            ":5:20: a page called `wbinvd`",
+            ":5:19: a page called `wbinvd`",
         ),
         (
             "more pages than a state has room for",
