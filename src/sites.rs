@@ -52,8 +52,8 @@ pub(crate) fn sites(args: &TestArgs, out: &mut Output) -> Result<Exit, Failure> 
     let cases = Cases::read(&args.litmus, &args.cases)?;
     let kernel = names::find(Kind::Kernel, about.kernel.as_deref().unwrap_or(DEFAULT_KERNEL))?;
     let safe = |c: &CheckCase<'_>| {
-        let listed = |name: &&str| c.litmus.policies().is_none_or(|p| p.iter().any(|p| p == name));
-        named || SAFE.contains(&c.policy.name.as_str()) || !SAFE.iter().any(|name| listed(&name))
+        let listed = |name: &str| c.litmus.policies().is_none_or(|p| p.iter().any(|p| p == name));
+        named || SAFE.contains(&c.policy.name.as_str()) || !SAFE.iter().any(|name| listed(name))
     };
     let all: Vec<CheckCase<'_>> = cases.each().filter(|c| c.kernel.name == kernel.name && safe(c)).collect();
     let limits = args.cases.search.limits();
@@ -113,16 +113,16 @@ fn lives(kernels: &[NamedText]) -> Result<Vec<Life>, Failure> {
     let policies = policies.into_iter().collect::<Result<Vec<_>, _>>()?;
     let coherent = |name| names::part(name).map(|part: Part| (name, part.sme_coherent()));
     let parts = PARTS.map(coherent).into_iter().collect::<Result<Vec<_>, _>>()?;
-    let each = SITES.iter().flat_map(|site| PAGES.map(|pages| (site, pages)));
-    let each = each.flat_map(|(site, pages)| GUESTS.map(|guest| (site, pages, guest)));
-    let each: Vec<_> = each.flat_map(|life| kernels.iter().map(move |kernel| (life, kernel))).collect();
-    let live = |((site, pages, guest), kernel): &(
-        (&(&'static str, &str), &'static str, (&'static str, bool)),
-        &NamedText,
-    )| {
+    let mut each = Vec::new();
+    for site in SITES {
+        for (pages, guest) in PAGES.iter().flat_map(|pages| GUESTS.map(|guest| (*pages, guest))) {
+            each.extend(kernels.iter().map(|kernel| (site, pages, guest, kernel)));
+        }
+    }
+    let lives = each.into_par_iter().map(|(site, pages, guest, kernel)| {
         let comes_to =
-            without_flush(**site, pages, *guest, kernel, (&policies, &parts)).map_err(Failure::check)?;
+            without_flush(site, pages, guest, kernel, (&policies, &parts)).map_err(Failure::check)?;
         Ok(Life { site: site.0, pages, guest: guest.0, kernel: kernel.name.clone(), comes_to })
-    };
-    each.par_iter().map(live).collect()
+    });
+    lives.collect()
 }
