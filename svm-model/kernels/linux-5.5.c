@@ -27,7 +27,10 @@ int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 	region = kzalloc(sizeof(*region), GFP_KERNEL_ACCOUNT);
 	if (!region)
 		return -ENOMEM;
-	pin_user_page(page);
+	if (!pin_user_page(page)) {
+		kfree(region);
+		return -EFAULT;
+	}
 	region->page = page;
 	if (FLUSH_ON_REGISTER)
 		sev_clflush_pages(region->page);

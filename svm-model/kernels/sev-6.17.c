@@ -224,32 +224,61 @@ static struct page *pfn_to_page(int pfn)
 	return vcpu_fault_page(EXIT_NPF + pfn);
 }
 
-static void pin_user_page(struct page *page)
+/* The kernel counts mappings and pins of a page in one word. Here they are two, and change together. */
+DEFINE_SPINLOCK(page_refs);
+
+/* pin_user_pages(): what is not mapped any more cannot be pinned. */
+static bool pin_user_page(struct page *page)
 {
-	atomic_inc(&page->pins);
+	bool mapped;
+
+	spin_lock(&page_refs);
+	mapped = page_mapped(page);
+	if (mapped)
+		atomic_inc(&page->pins);
+	spin_unlock(&page_refs);
+	return mapped;
 }
 
 static void unpin_user_page(struct page *page)
 {
-	if (atomic_dec_and_test(&page->pins) && !page_mapped(page))
+	bool last;
+
+	spin_lock(&page_refs);
+	last = atomic_dec_and_test(&page->pins) && !page_mapped(page);
+	spin_unlock(&page_refs);
+	if (last)
 		free_page(page);
+}
+
+/* Takes the mapping away; whether nobody is left who has a reference. */
+static bool unmap_user_page(struct page *page)
+{
+	bool last;
+
+	spin_lock(&page_refs);
+	zap_user_pte(page);
+	last = !atomic_read(&page->pins);
+	spin_unlock(&page_refs);
+	return last;
 }
 
 /* madvise(MADV_DONTNEED) on memory that may be pinned: who holds the last reference frees it. */
 void madvise_dontneed_pinned(struct kvm *kvm, struct page *page)
 {
+	bool last;
+
 	kvm_mmu_notifier_invalidate_range_start(kvm, page);
-	zap_user_pte(page);
+	last = unmap_user_page(page);
 	kvm_mmu_notifier_invalidate_range_end(kvm, page);
-	if (!atomic_read(&page->pins))
+	if (last)
 		free_page(page);
 }
 
 /* exit_mmap() after the notifier's release. */
 void exit_mmap_page(struct page *page)
 {
-	zap_user_pte(page);
-	if (!atomic_read(&page->pins))
+	if (unmap_user_page(page))
 		free_page(page);
 }
 
@@ -275,7 +304,11 @@ int sev_mem_enc_register_region(struct kvm *kvm, struct page *page)
 	if (!region)
 		return -ENOMEM;
 	mutex_lock(&kvm->lock);
-	pin_user_page(page);
+	if (!pin_user_page(page)) {
+		mutex_unlock(&kvm->lock);
+		kfree(region);
+		return -EFAULT;
+	}
 	region->page = page;
 	region->next = kvm->regions_list;
 	kvm->regions_list = region;
@@ -505,7 +538,10 @@ int sev_launch_update_data(struct kvm *kvm, struct page *page)
 	if (is_mirroring_enc_context(kvm))
 		return -EINVAL;
 	mutex_lock(&kvm->lock);
-	pin_user_page(page);
+	if (!pin_user_page(page)) {
+		mutex_unlock(&kvm->lock);
+		return -EFAULT;
+	}
 	if (FLUSH_ON_LAUNCH_UPDATE)
 		sev_clflush_pages(page);
 	scoped_guard(mutex, &sev_cmd_mutex)

@@ -561,3 +561,20 @@ fn a_writer_that_waits_keeps_new_readers_out_but_no_handler() {
     assert_eq!(locks(tries, write), ["tracking"], "the second is not to be had once a writer waits");
     assert_eq!(locks(tries, "read_lock(&q); read_unlock(&q);"), NONE);
 }
+
+#[test]
+fn threads_of_vcpus_that_share_a_pcpu_take_turns() {
+    let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 1\nevents = [\"rmp-fault\"]\npages = [{ name = \"P\" }]\n";
+    let vcpu = |name: &str| format!("[[vcpu]]\nguest = \"guest\"\nthread = \"{name}\"\npcpus = [0]\n");
+    let expect = "[[expect]]\nverdict = \"holds\"\npolicies = [\"*\"]\n+++\nvoid guest(void) { }\n";
+    let vars = "int x; atomic_t ended; struct completion done;\n";
+    let both = |a: &str, b: &str| {
+        let bodies =
+            format!("void a(struct kvm_vcpu *vcpu) {{ {a} }}\nvoid b(struct kvm_vcpu *vcpu) {{ {b} }}\n");
+        checked(&format!("{front}{}{}{expect}{vars}{bodies}", vcpu("a"), vcpu("b")))
+    };
+    let adds = "int r = READ_ONCE(x); WRITE_ONCE(x, r + 1); \
+                if (atomic_inc_return(&ended) == 2) WARN_ON(READ_ONCE(x) != 2);";
+    assert_eq!(both(adds, adds), ["tracking"], "one loses its pCPU between its load and its store");
+    assert_eq!(both("wait_for_completion(&done);", "complete(&done);"), NONE, "who sleeps gives its pCPU up");
+}

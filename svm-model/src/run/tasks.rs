@@ -172,7 +172,9 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
                 return self.begin_sched(vcpu, &machine.sched_out);
             }
         }
-        let alone = machine.spec.tasks[t].pcpus.len() < 2 && task.vcpu.is_some();
+        let mut others = machine.spec.tasks.iter().enumerate().filter(|(o, _)| *o != t);
+        let wanted = others.any(|(_, other)| other.pcpus.iter().any(|q| usize::from(q.0) == p));
+        let alone = machine.spec.tasks[t].pcpus.len() < 2 && task.vcpu.is_some() && !wanted;
         if alone && !machine.must_leave(self.store, t, p) {
             // Losing a pCPU and getting the same one back changes nothing before vcpu_load.
             return Stepped::Blocked(on);

@@ -77,6 +77,7 @@ pub const BUILTIN: &[(&str, &str, &str)] = litmus!(
     "region-clflush-unlocked",
     "region-of-another-vm",
     "unregister-while-running",
+    "unpin-beside-madvise",
     "launch-over-host-lines",
     "register-over-host-lines",
     "vmsa-over-host-lines",
