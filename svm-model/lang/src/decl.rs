@@ -155,14 +155,18 @@ pub(crate) fn collect<'p>(
         }
     }
     let words = texts.words();
+    let mut by_file: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+    for (name, there) in &defines {
+        by_file.entry(there[0].0.span.file).or_default().push(name);
+    }
     for (name, all) in &defines {
         if ABOUT_VMS.contains(name) || words.get(name).is_some_and(|mentions| *mentions > all.len()) {
             continue;
         }
         // Nobody uses it. That is an error if it looks like another text's, whose switch was meant.
         let span = all[0].0.span;
-        let others = defines.iter().filter(|(_, there)| there[0].0.span.file != span.file);
-        if let Some(near) = nearest(name, others.map(|(other, _)| *other)) {
+        let others = by_file.iter().filter(|(file, _)| **file != span.file);
+        if let Some(near) = nearest(name, others.flat_map(|(_, names)| names.iter().copied())) {
             let fault = Fault::at(span, format!("no text uses `{name}`"));
             c.fault(fault.expected("a `#define` that changes nothing").help(near));
         }

@@ -1,5 +1,7 @@
 //! The front matter: its keys, what is refused, and the model it describes.
 
+use std::collections::BTreeSet;
+
 use cache_model::lattice::{Psp, Shape};
 use serde::Deserialize;
 use sev_arch::{CcxId, CoreId, PcpuId, VcpuId, VmId, WbinvdScope};
@@ -278,7 +280,11 @@ impl Litmus {
                 return Err(fail(place, format!("vm {vm} of 0 to {}", vms.saturating_sub(1))));
             }
         }
+        let mut assumed = BTreeSet::new();
         for a in &f.assume {
+            if !assumed.insert(a) {
+                return Err(fail(at("assume"), format!("'{a}' is named twice")));
+            }
             if !Assumptions::NAMES.contains(&a.as_str()) {
                 let known = Assumptions::NAMES.join(", ");
                 return Err(fail(at("assume"), format!("unknown assumption '{a}': known are {known}")));
