@@ -97,12 +97,31 @@ pub struct OtherVms {
     pub holders: Vec<(u32, String)>,
     /// Processes whose files this user may not see.
     pub hidden: usize,
+    /// Why there may be processes that are not even listed.
+    pub blind: Option<&'static str>,
+}
+
+/// The inode of the first process's own namespace of process numbers: a constant of the kernel's (PROC_PID_INIT_INO).
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
+/// Why `/proc` may leave processes out.
+fn blind(proc: &Path) -> Option<&'static str> {
+    match fs::read_link(proc.join("self/ns/pid")) {
+        Ok(pids) if pids.as_os_str() == FIRST_PIDS => {}
+        Ok(_) => return Some("this runs in a container that does not show the host's processes"),
+        Err(_) => return Some("/proc does not say whose processes it shows (/proc/self/ns/pid)"),
+    }
+    // Whether /proc hides processes or not: the first one is always there, and always somebody else's.
+    if !proc.join("1").exists() {
+        return Some("/proc hides other users' processes (hidepid): be root");
+    }
+    None
 }
 
 /// Looks through the processes below `root`, but for `own`.
 #[must_use]
 pub fn other_vms(root: &Path, own: u32) -> OtherVms {
-    let mut found = OtherVms::default();
+    let mut found = OtherVms { blind: blind(&root.join("proc")), ..OtherVms::default() };
     let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
     let numbered = processes.filter_map(|p| Some((p.file_name().to_str()?.parse::<u32>().ok()?, p.path())));
     let mut numbered: Vec<_> = numbered.filter(|(pid, _)| *pid != own).collect();
@@ -142,6 +161,9 @@ impl OtherVms {
                 "VMs of other processes run here ({n}: {}{more}), and {all_the_same}",
                 some.join(", ")
             ));
+        }
+        if let Some(why) = self.blind {
+            return Err(format!("whether other VMs run here is not to be seen: {why}; and {all_the_same}"));
         }
         if self.hidden > 0 {
             let n = self.hidden;
@@ -207,11 +229,15 @@ mod tests {
             fs::write(root.join(format!("proc/{pid}/comm")), format!("p{pid}\n")).unwrap();
             std::os::unix::fs::symlink(target, fd.join("3")).unwrap();
         };
+        let pids = root.join("proc/self/ns/pid");
+        fs::create_dir_all(root.join("proc/self/ns")).unwrap();
+        std::os::unix::fs::symlink(FIRST_PIDS, &pids).unwrap();
+        process(1, "/dev/null");
         process(10, "/dev/null");
         process(11, "anon_inode:kvm-vm");
         process(12, "anon_inode:kvm-vm");
         let found = other_vms(&root, 12);
-        assert_eq!(found, OtherVms { holders: vec![(11, "p11".to_owned())], hidden: 0 });
+        assert_eq!(found, OtherVms { holders: vec![(11, "p11".to_owned())], ..OtherVms::default() });
         assert!(found.may_flush(false).unwrap_err().contains("1: p11 (11)"));
         assert_eq!(found.may_flush(true), Ok(()));
         fs::remove_dir_all(root.join("proc/11")).unwrap();
@@ -219,6 +245,18 @@ mod tests {
         // A process whose files cannot be listed: here, one without the folder.
         fs::create_dir_all(root.join("proc/13")).unwrap();
         assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("not to be seen"));
+        fs::remove_dir_all(root.join("proc/13")).unwrap();
+        // What is not listed: users' processes, and those outside of a container.
+        fs::remove_dir_all(root.join("proc/1")).unwrap();
+        assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("hidepid"));
+        process(1, "/dev/null");
+        fs::remove_file(&pids).unwrap();
+        std::os::unix::fs::symlink("pid:[4026532001]", &pids).unwrap();
+        let container = other_vms(&root, 12);
+        assert!(container.may_flush(false).unwrap_err().contains("in a container"));
+        assert_eq!(container.may_flush(true), Ok(()));
+        fs::remove_file(&pids).unwrap();
+        assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("does not say whose"));
         fs::remove_dir_all(&root).unwrap();
     }
 }
