@@ -1,11 +1,12 @@
 //! `sevsim calibrate`: measures this host and writes a profile for `--profile`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use svm_native::calibrate::{Options, calibrate as measure, plan};
-use svm_native::noise;
 use svm_native::probe::caveat;
 use svm_native::profile::{Profile, Reading};
+use svm_native::safety::other_vms;
+use svm_native::{module_file, noise};
 
 use crate::args::{CalibrateArgs, Format};
 use crate::exit::{Exit, Failure};
@@ -30,15 +31,27 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         }
         if let Some(path) = &args.load_module {
             out.print(&format!("loads {} into the kernel, and unloads it at the end\n", path.display()));
+            here_not(out, module_file::loadable(path));
         }
         let target = args.out.as_ref().map_or("standard output".to_owned(), |p| p.display().to_string());
         out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
+        for (option, path) in [("--out", &args.out), ("--record-sev", &args.record_sev)] {
+            here_not(out, path.as_ref().map_or(Ok(()), |path| Target::look(option, path).map(drop)));
+        }
         return Ok(Exit::Done);
     }
     let target = |option, path: &Option<PathBuf>| {
         path.as_ref().map(|path| Target::new(option, path)).transpose().map_err(Failure::input)
     };
     let (to, record) = (target("--out", &args.out)?, target("--record-sev", &args.record_sev)?);
+    if args.load_module.is_some() {
+        // What the module is for is refused later else, with the module in the kernel.
+        let others = other_vms(Path::new("/"), std::process::id());
+        others.may_flush(args.yes_flush_this_host).map_err(|why| Failure {
+            exit: Exit::Unable,
+            message: format!("--load-module is refused: {why}"),
+        })?;
+    }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     let _loaded = match &args.load_module {
         Some(path) => {
@@ -105,6 +118,13 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         "interrupted; what was measured is kept. To measure all of it: sevsim calibrate{quick}{target}"
     ));
     Ok(Exit::Saved)
+}
+
+/// What of a plan cannot be done here.
+fn here_not(out: &mut Output, could: Result<(), String>) {
+    if let Err(why) = could {
+        out.print(&format!("HERE NOT: {why}\n"));
+    }
 }
 
 fn text(profile: &Profile, width: usize) -> String {

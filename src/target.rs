@@ -28,10 +28,27 @@ impl Target {
     /// # Errors
     /// It is a directory, a disk, a link to nothing or whatever else must not be replaced, or it cannot be written.
     pub(crate) fn new(option: &'static str, named: &Path) -> Result<Target, String> {
+        let way = match Target::look(option, named)? {
+            Some(place) => Way::Moved(place),
+            None => Way::Into(
+                File::options()
+                    .write(true)
+                    .open(named)
+                    .map_err(|e| format!("{option} {}: cannot be written: {e}", named.display()))?,
+            ),
+        };
+        Ok(Target { option, named: named.to_owned(), way })
+    }
+
+    /// The file's place; none of a device or a pipe, which is not opened.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn look(option: &str, named: &Path) -> Result<Option<PathBuf>, String> {
         let refused = |why: &str| format!("{option} {}: {why}", named.display());
         let wrong = |e: std::io::Error| refused(&format!("cannot be written: {e}"));
         let is_link = fs::symlink_metadata(named).is_ok_and(|m| m.is_symlink());
-        let way = match fs::metadata(named) {
+        let place = match fs::metadata(named) {
             Ok(found) if found.is_dir() => return Err(refused("this is a directory")),
             // /dev/stdout, where that is a file: the name is the kernel's, and the file is somebody's who goes on writing it.
             Ok(found)
@@ -39,20 +56,16 @@ impl Target {
             {
                 return Err(refused("this leads to a file that is open: name the file itself"));
             }
-            Ok(found) if found.is_file() => Way::Moved(fs::canonicalize(named).map_err(wrong)?),
-            Ok(found) if may_be_written_into(found.file_type()) => {
-                Way::Into(File::options().write(true).open(named).map_err(wrong)?)
-            }
+            Ok(found) if found.is_file() => fs::canonicalize(named).map_err(wrong)?,
+            Ok(found) if may_be_written_into(found.file_type()) => return Ok(None),
             Ok(_) => return Err(refused("this is neither a file nor a pipe nor a character device")),
             Err(_) if is_link => return Err(refused("this is a link that leads nowhere")),
-            Err(_) => Way::Moved(named.to_owned()),
+            Err(_) => named.to_owned(),
         };
-        if let Way::Moved(place) = &way {
-            let (beside, file) = beside(place).map_err(wrong)?;
-            drop(file);
-            fs::remove_file(beside).map_err(wrong)?;
-        }
-        Ok(Target { option, named: named.to_owned(), way })
+        let (beside, file) = beside(&place).map_err(wrong)?;
+        drop(file);
+        fs::remove_file(beside).map_err(wrong)?;
+        Ok(Some(place))
     }
 
     /// Writes what there is so far, if the next text can take its place.

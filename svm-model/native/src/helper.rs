@@ -9,7 +9,7 @@ use crate::probe::HELPER_DEVICE;
 
 mod load;
 
-pub use load::{Loaded, loaded};
+pub use load::Loaded;
 
 const ABI: u32 = 2;
 const MASK_WORDS: usize = 128;

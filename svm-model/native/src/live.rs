@@ -64,6 +64,8 @@ pub struct Held {
     pub keeps: bool,
     /// pCPUs where the VM was entered and nothing was written back since.
     pub missed: Vec<usize>,
+    /// Write-backs that were not executed, since one reclaim asked for too many.
+    pub refused: u32,
     /// Cycles of the TSC from the call of the policy to its return.
     pub cycles: u64,
 }
@@ -402,6 +404,7 @@ fn held(vm: u16, entered: Vec<usize>, reclaim: &Reclaim, predicted: Option<Vec<F
         keeps: predicted.iter().flatten().any(|f| f.keeps),
         predicted: predicted.as_ref().map(set),
         missed: reclaim.where_(|p| p.missed()),
+        refused: reclaim.refused,
         cycles: reclaim.end - reclaim.begin,
     }
 }
