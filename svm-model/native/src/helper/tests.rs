@@ -156,15 +156,15 @@ fn reclaims_keep_their_pause_too() {
         return;
     }
     let before = helper.info().unwrap().flushes;
-    paused("by several threads", 40, || {
+    paused("by several threads", 400, || {
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..10).for_each(|_| drop(helper.reclaim(0, 1).unwrap())));
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| drop(helper.reclaim(0, 1).unwrap())));
             }
         });
     });
     let reclaims = helper.info().unwrap().flushes - before;
-    assert_eq!(reclaims, 40 * online().len() as u64, "each is one write-back on every pCPU");
+    assert_eq!(reclaims, 400 * online().len() as u64, "each is one write-back on every pCPU");
 }
 
 #[test]
