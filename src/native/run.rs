@@ -45,7 +45,9 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
             shape.pcpus()
         ));
     }
-    other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host).map_err(unable)?;
+    other_vms(Path::new("/"), std::process::id())
+        .may_flush(args.yes_flush_this_host)
+        .map_err(|why| unable(format!("refused: {why}")))?;
     let loaded = match &args.load_module {
         Some(path) => Some(Loaded::load(path).map_err(unable)?),
         None => None,

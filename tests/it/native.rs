@@ -534,6 +534,15 @@ fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
     }
     let (ran, kinds) = host("all", "0");
     ran.ends(0);
+    // Whoever may read a file that is made here may read what is delivered.
+    folder.file("plain", "");
+    let mode = |path: &std::path::Path| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).expect("is there").permissions())
+    };
+    let delivered = std::fs::read_dir(folder.path.join("all")).expect("can be listed").flatten();
+    for file in delivered {
+        assert_eq!(mode(&file.path()), mode(&folder.path.join("plain")), "{file:?}");
+    }
     assert_eq!(kinds, ["again.toml", "log", "probe.json", "toml"]);
     // Interrupted: what there is, and no second one.
     let (ran, kinds) = host("cut", "75");

@@ -172,7 +172,8 @@ static int check(const struct sevsim_flush *ask)
 		return -EINVAL;
 	if (ask->dirty_by < -1 || ask->dirty_node < -1)
 		return -EINVAL;
-	if (ask->flags & SEVSIM_REFILL && !ask->dirty_lines)
+	/* Nothing to read again, and nothing that another could dirty. */
+	if (!ask->dirty_lines && (ask->flags & SEVSIM_REFILL || ask->dirty_by >= 0))
 		return -EINVAL;
 	if (ask->op == SEVSIM_WBNOINVD && ask->flags & SEVSIM_STRICT && !sevsim_has_wbnoinvd())
 		return -EOPNOTSUPP;

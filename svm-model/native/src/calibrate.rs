@@ -224,6 +224,7 @@ pub fn calibrate(
             "clock" => measure::clock(&mut bench),
             "write-backs" => other_vms(root, std::process::id())
                 .may_flush_unnamed(options.yes_flush)
+                .map_err(|why| format!("refused: {why}"))
                 .and_then(|()| crate::flushes::measure(&mut bench)),
             "atomics" => measure::atomics(&mut bench),
             "ladder" => measure::ladder(&mut bench),
@@ -237,6 +238,7 @@ pub fn calibrate(
             "guests" => measure::guests(&mut bench),
             _ => {
                 let may = other_vms(root, std::process::id()).may_flush_unnamed(options.yes_flush);
+                let may = may.map_err(|why| format!("refused: {why}"));
                 measure::sev(&mut bench, sev_there, may, &title).map(|text| exchange = text)
             }
         };

@@ -100,6 +100,8 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(errno(helper.flush_raw(1, 0, 4, mask, plain)), libc::EINVAL, "nothing to read again");
     let by = Ask { dirty_by: Some(pcpus[0]), dirty_lines: 1, ..Ask::of(Instruction::Wbinvd, &pcpus) };
     assert_eq!(errno(helper.flush(&by)), libc::EINVAL, "one pCPU dirties for one only");
+    let none = Ask { dirty_by: Some(pcpus[0]), ..ask.clone() };
+    assert_eq!(errno(helper.flush(&none)), libc::EINVAL, "nothing for another to dirty");
     let most = Ask { dirty_lines: (256 << 20) / 64 + 1, ..ask.clone() };
     assert_eq!(errno(helper.flush(&most)), libc::E2BIG);
     // 25 ns a line, as flush.c says: 100 ms.
@@ -193,6 +195,8 @@ fn nobody_flushes_beside_anothers_session() {
         let begin = Instant::now();
         let mut met = false;
         while !met && begin.elapsed() < Duration::from_secs(5) {
+            // While a session is there the other is turned away: it needs a while to be at it again.
+            std::thread::sleep(Duration::from_millis(20));
             let late = Helper::open().unwrap();
             met = errno(late.start(0, 1, &[])) == libc::EBUSY;
         }
