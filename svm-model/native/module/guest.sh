@@ -100,8 +100,13 @@ cases_of_all() {
 	insmod /looping.ko
 	killed_in_loop() {
 		loops spin 1 0 &
-		sleep 3
-		kill -KILL $(pidof sevsim)
+		# A slow host takes its time to start it; the loop would end by itself after 5 s.
+		for n in $(seq 1 300); do
+			pid=$(pidof sevsim) && break
+			sleep 0.1
+		done
+		sleep 2
+		kill -KILL $pid
 		wait $!
 		echo "ended with $?"
 		sleep 1

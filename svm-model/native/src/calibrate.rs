@@ -29,7 +29,8 @@ pub const STEPS: [Step; 13] = [
     Step {
         name: "write-backs",
         level: 2,
-        does: "executes WBINVD and WBNOINVD on one pCPU, and on all of an L3, with lines of its own made dirty",
+        does: "executes WBINVD and WBNOINVD on one pCPU, and WBINVD on all of an L3 and on one of each L3 at once, with lines of its \
+               own made dirty; sends IPIs to all pCPUs",
         flushes: true,
     },
     Step { name: "atomics", level: 0, does: "runs locked additions on one pCPU", flushes: false },
