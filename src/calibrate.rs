@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use svm_native::calibrate::{Options, calibrate as measure, plan};
-use svm_native::noise;
 use svm_native::probe::caveat;
 use svm_native::profile::{Profile, Reading};
+use svm_native::safety::other_vms;
+use svm_native::{module_file, noise};
 
 use crate::args::{CalibrateArgs, Format};
 use crate::exit::{Exit, Failure};
@@ -14,6 +15,7 @@ use crate::output::Output;
 use crate::report::number::thousandths;
 use crate::report::table::{Cell, Head, styled, table};
 use crate::report::{json, style, verdicts};
+use crate::target::Target;
 
 /// Does it.
 pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, Failure> {
@@ -29,15 +31,26 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         }
         if let Some(path) = &args.load_module {
             out.print(&format!("loads {} into the kernel, and unloads it at the end\n", path.display()));
+            here_not(out, module_file::loadable(path));
         }
         let target = args.out.as_ref().map_or("standard output".to_owned(), |p| p.display().to_string());
         out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
+        for (option, path) in [("--out", &args.out), ("--record-sev", &args.record_sev)] {
+            here_not(out, path.as_ref().map_or(Ok(()), |path| Target::look(option, path).map(drop)));
+        }
         return Ok(Exit::Done);
     }
-    for (option, path) in [("--out", &args.out), ("--record-sev", &args.record_sev)] {
-        if let Some(path) = path {
-            writable(option, path).map_err(Failure::input)?;
-        }
+    let target = |option, path: &Option<PathBuf>| {
+        path.as_ref().map(|path| Target::new(option, path)).transpose().map_err(Failure::input)
+    };
+    let (to, record) = (target("--out", &args.out)?, target("--record-sev", &args.record_sev)?);
+    if args.load_module.is_some() {
+        // What the module is for is refused later else, with the module in the kernel.
+        let others = other_vms(Path::new("/"), std::process::id());
+        others.may_flush(args.yes_flush_this_host).map_err(|why| Failure {
+            exit: Exit::Unable,
+            message: format!("--load-module is refused: {why}"),
+        })?;
     }
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     let _loaded = match &args.load_module {
@@ -51,17 +64,20 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
     let mut tell = |step: &svm_native::calibrate::Step| out.log(&format!("{}: {}", step.name, step.does));
     let mut keep = |profile: &Profile| {
         *kept.borrow_mut() = Some(profile.clone());
-        args.out.as_ref().map_or(Ok(()), |path| write("--out", path, &profile.toml()))
+        to.as_ref().map_or(Ok(()), |to| to.keep(&profile.toml()))
     };
     let done = measure(&options, &mut tell, &mut keep);
     let done = done.map_err(|why| Failure { exit: Exit::Unable, message: why })?;
-    if let Some(path) = &args.record_sev {
-        write("--record-sev", path, &done.exchange).map_err(Failure::internal)?;
+    if let Some(record) = &record {
+        record.finish(&done.exchange).map_err(Failure::internal)?;
     }
     let Some(profile) = kept.into_inner() else {
         out.log("interrupted before a step was done");
         return Err(Failure::interrupted());
     };
+    if let Some(to) = &to {
+        to.finish(&profile.toml()).map_err(Failure::internal)?;
+    }
     match args.format.format {
         Format::Table if args.out.is_none() => out.print(&profile.toml()),
         Format::Table => out.print(&text(&profile, out.width())),
@@ -104,27 +120,11 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
     Ok(Exit::Saved)
 }
 
-/// Where a file is written before it is moved to its place.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    path.with_file_name(name)
-}
-
-/// Writes beside the file and moves it there, so that a profile is never half written.
-fn write(option: &str, path: &Path, text: &str) -> Result<(), String> {
-    let wrong = |e: std::io::Error| format!("{option} {}: cannot be written: {e}", path.display());
-    std::fs::write(beside(path), text).map_err(wrong)?;
-    std::fs::rename(beside(path), path).map_err(wrong)
-}
-
-/// Fails before a measurement, not after it.
-fn writable(option: &str, path: &Path) -> Result<(), String> {
-    if path.is_dir() {
-        return Err(format!("{option} {}: this is a directory", path.display()));
+/// What of a plan cannot be done here.
+fn here_not(out: &mut Output, could: Result<(), String>) {
+    if let Err(why) = could {
+        out.print(&format!("HERE NOT: {why}\n"));
     }
-    let made = std::fs::write(beside(path), "").and_then(|()| std::fs::remove_file(beside(path)));
-    made.map_err(|e| format!("{option} {}: cannot be written: {e}", path.display()))
 }
 
 fn text(profile: &Profile, width: usize) -> String {

@@ -119,7 +119,7 @@ fn timed(
         Format::Csv => {
             out.print(&csv_head());
             for t in rows.iter().flat_map(|r| &r.runs) {
-                out.print(&csv_row(names, &t.report));
+                out.print(&csv_row(names, experiment.prepared.part().measured(), &t.report));
             }
         }
     }

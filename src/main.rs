@@ -24,6 +24,7 @@ mod scale;
 mod show;
 mod sites;
 mod spool;
+mod target;
 mod test;
 mod token;
 mod validate;

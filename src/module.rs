@@ -42,10 +42,23 @@ pub(crate) fn module(args: &ModuleArgs, out: &mut Output) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-/// Writes the files; old policies of the folder do not stay.
+/// Writes the files, into a new or empty folder or into one that has the module; its old policies do not stay.
 fn write(dir: &Path, files: &[(String, String)]) -> Result<(), String> {
     let wrong = |path: &Path, e: std::io::Error| format!("{}: cannot be written: {e}", path.display());
-    fs::create_dir_all(dir).map_err(|e| wrong(dir, e))?;
+    match fs::read_dir(dir) {
+        Ok(mut there) => {
+            if there.next().is_some() && !dir.join("sevsim_flush.h").is_file() {
+                let dir = dir.display();
+                return Err(format!(
+                    "{dir}: this folder holds other files, and no sevsim_flush.h: name a new or an empty one"
+                ));
+            }
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            fs::create_dir_all(dir).map_err(|e| wrong(dir, e))?
+        }
+        Err(e) => return Err(format!("{}: cannot be read: {e}", dir.display())),
+    }
     let mut n = 0;
     while fs::remove_file(dir.join(format!("policy_{n}.c"))).is_ok() {
         n += 1;

@@ -55,6 +55,10 @@ fn text(report: &Report, width: usize) -> String {
     say("processor", &format!("{} ({})", host.cpu, host.family));
     let (cores, l3s, sockets) = (topology.cores(), topology.l3s(), topology.sockets());
     say("topology", &format!("pCPUs {}, cores {cores}, L3 {l3s}, sockets {sockets}", topology.pcpus.len()));
+    if report.allowed.len() < topology.pcpus.len() {
+        let these: Vec<String> = report.allowed.iter().map(ToString::to_string).collect();
+        say("this process", &format!("may use {} of them: {}", these.len(), these.join(" ")));
+    }
     for (head, said) in leaves(&report.cpuid) {
         say(head, &said);
     }
@@ -137,6 +141,8 @@ struct Probe<'a> {
     caches: Vec<Cache>,
     encryption: Option<Encryption>,
     pcpus: usize,
+    /// Those that this process may use.
+    usable_pcpus: usize,
     cores: usize,
     l3s: usize,
     sockets: usize,
@@ -230,6 +236,7 @@ impl<'a> Probe<'a> {
                 asids: e.asids,
             }),
             pcpus: report.topology.pcpus.len(),
+            usable_pcpus: report.allowed.len(),
             cores: report.topology.cores(),
             l3s: report.topology.l3s(),
             sockets: report.topology.sockets(),

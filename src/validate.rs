@@ -1,7 +1,7 @@
 //! `sevsim validate`: what the simulation predicts of measurements that no number of a profile was taken from.
 
 use serde::Serialize;
-use workloads::validate::agree::{AGREE_PERCENT, Pair, agree};
+use workloads::validate::agree::{AGREE_PERCENT, FAR_PERCENT, Pair, agree};
 use workloads::validate::{
     BOUND_PERCENT, NOISY_PERCENT, Outcome, Prediction, Validation, validate as predictions,
 };
@@ -204,8 +204,13 @@ fn agreement(args: &ValidateArgs, other: &str, out: &mut Output) -> Result<Exit,
             let rows: Vec<Vec<Cell>> = found.pairs.iter().map(row).collect();
             out.print(&table(&heads, &rows, out.width()));
             let median = found.median_permille;
+            let far = found
+                .pairs
+                .iter()
+                .filter(|p| p.difference_permille().unsigned_abs() > FAR_PERCENT * 10)
+                .count();
             let said = format!(
-                "median difference {}.{} %, of {} numbers",
+                "median difference {}.{} %, of {} numbers; {far} of them differ by more than {FAR_PERCENT} %",
                 median / 10,
                 median % 10,
                 found.pairs.len()

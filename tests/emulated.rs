@@ -227,6 +227,16 @@ fn the_emulated_run() {
     assert!(loaded("modules"));
     assert_eq!(case("unload").exit, 0, "{:#?}", case("unload"));
     assert!(!loaded("modules-end"));
+
+    // Loops of a policy's text end: in time, at a kill, and with four write-backs a pCPU.
+    assert_eq!(case("native-spin").exit, 6, "{:#?}", case("native-spin"));
+    case("native-spin").says(&["a loop of the policy's text did not end by itself"]);
+    case("killed-in-loop").says(&["ended with 137", "unloaded with 0"]);
+    let many = native("native-many", 1);
+    let (reclaims, refused) = (&many[0]["reclaims"], many[0]["refused"].as_u64().expect("a number"));
+    // Of 40 each; fewer than four where one was seen to last long.
+    assert!(*reclaims == 3 && (3 * 36..3 * 40).contains(&refused), "{many:#?}");
+    case("native-many").says(&["refused"]);
     assert_eq!(case("kernel-log").out, "", "the kernel complains");
 }
 

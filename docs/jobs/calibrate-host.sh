@@ -21,10 +21,13 @@ trap 'rm -rf -- "$work"' EXIT
 # Whoever stops the job means the calibration, which keeps what it has; this script then delivers that.
 trap : INT TERM
 
-# Moved in one step, so that nobody collects half a file.
+# Moved in one step, so that nobody collects half a file. Written under a name that nobody can have taken before.
 deliver() {
-    cp -- "$1" "$folder/.$2.part"
-    mv -- "$folder/.$2.part" "$folder/$2"
+    local part
+    part=$(mktemp -- "$folder/.$2.XXXXXXXX")
+    cp -- "$1" "$part"
+    chmod "$(printf %o $((0666 & ~$(umask))))" "$part"
+    mv -T -- "$part" "$folder/$2"
 }
 
 code=0

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use svm_native::helper::{Helper, Instruction, Loaded};
 use svm_native::live::{self, Held, Live, Plan};
+use svm_native::module_file::loadable;
 use svm_native::probe::{Place, caveat, emulated};
 use svm_native::program::Shape;
 use svm_native::safety::other_vms;
@@ -37,7 +38,16 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
         out.print(&plan_text(args, &shape, &place));
         return Ok(Exit::Done);
     }
-    other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host).map_err(unable)?;
+    let allowed = place.allowed().len();
+    if allowed < shape.pcpus() {
+        out.log(&format!(
+            "this process may use {allowed} of the host's {} pCPUs: vCPUs and flushers stay on those",
+            shape.pcpus()
+        ));
+    }
+    other_vms(Path::new("/"), std::process::id())
+        .may_flush(args.yes_flush_this_host)
+        .map_err(|why| unable(format!("refused: {why}")))?;
     let loaded = match &args.load_module {
         Some(path) => Some(Loaded::load(path).map_err(unable)?),
         None => None,
@@ -80,6 +90,9 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
             live::run(&helper, number, &policy.program, &shape, &plan, interrupt::flag()).map_err(unable)?;
         drop(helper);
         let said = Said { policy, live: &live, emulated };
+        if let Some(why) = said.refused() {
+            out.log(&why);
+        }
         match args.format.format {
             Format::Table => out.print(&said.text()),
             Format::Json => said.lines().iter().for_each(|line| out.print(line)),
@@ -119,6 +132,9 @@ fn plan_text(args: &NativeArgs, shape: &Shape, place: &Place) -> String {
             cannot.push_str(&format!("HERE NOT: {}; to get it: {}\n", level.why, level.how));
         }
     }
+    if let Some(Err(why)) = args.load_module.as_deref().map(loadable) {
+        cannot.push_str(&format!("HERE NOT: {why}\n"));
+    }
     if let Err(why) = other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host) {
         cannot.push_str(&format!("REFUSED: {why}\n"));
     }
@@ -126,23 +142,23 @@ fn plan_text(args: &NativeArgs, shape: &Shape, place: &Place) -> String {
         Some(path) => format!("loads {} into the kernel, and unloads it at the end\n", path.display()),
         None => "uses the helper module that is loaded\n".to_owned(),
     };
+    let pcpus = match (place.allowed().len(), shape.pcpus()) {
+        (allowed, all) if allowed < all => {
+            format!("the {allowed} of the host's {all} pCPUs that this process may use")
+        }
+        (_, all) => format!("{all} pCPUs"),
+    };
     let policies = if args.policies.is_empty() {
         "each policy that the module has".to_owned()
     } else {
         args.policies.join(", ")
     };
     format!(
-        "{module}for {policies}: makes {} VMs of {} vCPUs on {} pCPUs, each dirtying {} lines a run;\n  {} reclaims while all \
+        "{module}for {policies}: makes {} VMs of {} vCPUs on {pcpus}, each dirtying {} lines a run;\n  {} reclaims while all \
          stand still, {} while all run and move, by {} threads;\n  each executes WBINVD or WBNOINVD on the pCPUs that the \
          policy asks for, which stop for milliseconds\nthreads' affinity is their own and ends with them; nothing else is \
          changed\n{cannot}",
-        args.vms,
-        args.vcpus,
-        shape.pcpus(),
-        args.lines,
-        args.held,
-        args.moving,
-        args.flushers
+        args.vms, args.vcpus, args.lines, args.held, args.moving, args.flushers
     )
 }
 
@@ -188,6 +204,8 @@ struct HeldLine<'a> {
     /// By the stepper.
     predicted: Option<&'a [usize]>,
     missed: &'a [usize],
+    /// Write-backs that the module did not execute, since there were too many.
+    refused: u32,
     instruction: &'static str,
     cycles: u64,
     emulated: bool,
@@ -245,6 +263,7 @@ impl Said<'_> {
         held.asked.iter().all(|p| held.flushed.contains(p))
             && held.predicted.as_ref().is_none_or(|p| *p == held.flushed)
             && held.probed == held.entered
+            && held.refused == 0
             && (held.keeps || held.predicted.is_none() || held.instruction != Instruction::Wbnoinvd)
     }
 
@@ -253,6 +272,19 @@ impl Said<'_> {
         let moving = &self.live.moving;
         let counted = !self.live.complete || kernel == probe;
         self.live.held.iter().all(Said::as_asked) && counted && moving.unanswered == 0 && moving.refused == 0
+    }
+
+    /// What the module did not execute, and why the exit code is what it is.
+    fn refused(&self) -> Option<String> {
+        let held: u64 = self.live.held.iter().map(|h| u64::from(h.refused)).sum();
+        let all = held + self.live.moving.refused;
+        (all > 0).then(|| {
+            format!(
+                "{}: {all} write-backs were refused: one reclaim may execute four on a pCPU, together no longer than the module's \
+                 stall_limit_us; so what was flushed is not what the program asks for",
+                self.policy.text.name
+            )
+        })
     }
 
     fn missed(&self) -> bool {
@@ -283,6 +315,7 @@ impl Said<'_> {
                 flushed: &h.flushed,
                 predicted: h.predicted.as_deref(),
                 missed: &h.missed,
+                refused: h.refused,
                 instruction: h.instruction.name(),
                 cycles: h.cycles,
                 emulated,
@@ -334,6 +367,7 @@ impl Said<'_> {
         let mut text = format!("{}\n", styled(&self.policy.text.name, style::strong()));
         for (round, h) in self.live.held.iter().enumerate() {
             let verdict = match () {
+                () if h.refused > 0 => styled(&format!("REFUSED: {} write-backs", h.refused), style::bad()),
                 () if !Said::as_asked(h) => {
                     let predicted = h.predicted.as_ref().map_or_else(|| "not known".to_owned(), |p| set(p));
                     styled(

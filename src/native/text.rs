@@ -1,11 +1,12 @@
 //! A policy's text as a file of the helper module: the text itself, what C needs around it, and a table of its functions.
 //!
-//! The text is C with the kernel's names, so it is compiled as it stands, but for two things that C writes elsewhere: the
-//! fields that every `struct kvm_vcpu` has, and what fields start as.
+//! The text is C with the kernel's names, so it is compiled as it stands, but for two things that C writes elsewhere, the
+//! fields that every `struct kvm_vcpu` has and what fields start as, and one that keeps the host alive: each round of a loop
+//! asks the module whether it may go on.
 
 use std::fmt::Write as _;
 
-use svm_model::lang::ast::{Decl, Each, Item, ItemKind, LockType, Object, Type};
+use svm_model::lang::ast::{Block, Decl, Each, Item, ItemKind, LockType, Object, Stmt, StmtKind, Type};
 use svm_native::admit;
 
 use super::program::Policy;
@@ -43,8 +44,13 @@ pub(crate) fn module_file(policy: &Policy, number: usize) -> Result<String, Fail
             ItemKind::Per { each: Each::Cpu, decl } => globals.push((decl, true)),
             ItemKind::Global { is_const: false, decl, .. } => globals.push((decl, false)),
             ItemKind::Lock { name, .. } => rename(&mut out, number, &name.name),
-            ItemKind::Function(f) if f.body.is_some() => rename(&mut out, number, &f.name.name),
-            ItemKind::Function(_) => return Err(refuse("a prototype: a policy has whole functions only")),
+            ItemKind::Function(f) => {
+                let Some(body) = &f.body else {
+                    return Err(refuse("a prototype: a policy has whole functions only"));
+                };
+                rename(&mut out, number, &f.name.name);
+                edits.extend(bounds(&text.text, body));
+            }
             ItemKind::Define { .. } | ItemKind::Enum { .. } | ItemKind::Global { .. } => {}
         }
     }
@@ -134,6 +140,69 @@ fn without_initialiser(text: &str, decl: &Decl) -> Option<(usize, usize, String)
     let (from, to) = (at(decl.name.span.end), at(init.span.end));
     let equals = text.get(from..at(init.span.start))?.rfind('=')?;
     Some((from + equals, to, String::new()))
+}
+
+/// What is put into a function's loops, so that none goes on for ever: what they wait for may never come. Loops over pCPUs end by
+/// themselves.
+fn bounds(text: &str, body: &Block) -> Vec<(usize, usize, String)> {
+    let mut edits = Vec::new();
+    let mut labels = Vec::new();
+    let mut gotos = Vec::new();
+    let mut todo: Vec<&Stmt> = body.stmts.iter().collect();
+    while let Some(stmt) = todo.pop() {
+        match &stmt.kind {
+            StmtKind::While { body, .. } | StmtKind::DoWhile { body, .. } | StmtKind::For { body, .. } => {
+                todo.extend(&body.stmts);
+                edits.extend(bound(text, body));
+            }
+            StmtKind::If { then, otherwise, .. } => {
+                todo.extend(&then.stmts);
+                todo.extend(otherwise.iter().flat_map(|o| &o.stmts));
+            }
+            StmtKind::Block(body)
+            | StmtKind::Switch { body, .. }
+            | StmtKind::ForEachCpu { body, .. }
+            | StmtKind::ForEachPossibleCpu { body, .. }
+            | StmtKind::ForEachOnlineCpu { body, .. }
+            | StmtKind::ForEachVcpu { body, .. } => todo.extend(&body.stmts),
+            StmtKind::Label(label) => labels.push((label.name.as_str(), stmt.span.start)),
+            StmtKind::Goto(label) => gotos.push((label.name.as_str(), stmt.span.start)),
+            StmtKind::Empty
+            | StmtKind::Decl(_)
+            | StmtKind::Expr(_)
+            | StmtKind::Case(_)
+            | StmtKind::Default
+            | StmtKind::Break
+            | StmtKind::Continue
+            | StmtKind::Fallthrough
+            | StmtKind::Return(_)
+            | StmtKind::Guard { .. } => {}
+        }
+    }
+    for (label, from) in gotos {
+        if labels.iter().any(|(name, to)| *name == label && *to < from) {
+            // No `if`, which an `else` behind it would take for its own.
+            edits.push((at(from), at(from), String::from("for (; sevsim_goes_on(); ) ")));
+        }
+    }
+    edits
+}
+
+/// What is put into the body of a loop.
+fn bound(text: &str, body: &Block) -> Option<(usize, usize, String)> {
+    let start = body.span.start;
+    // A `scoped_guard` is a loop that runs once.
+    if let Some(Stmt { kind: StmtKind::Guard { .. }, span }) = body.stmts.first()
+        && span.start == start
+    {
+        return None;
+    }
+    let (start, braced) = (at(start), text.get(at(start)..)?.starts_with('{'));
+    let check = "if (!sevsim_goes_on()) break;";
+    Some(match braced {
+        true => (start + 1, start + 1, format!(" {check}")),
+        false => (start, start, format!("{check} else ")),
+    })
 }
 
 fn edited(text: &str, edits: &[(usize, usize, String)]) -> String {

@@ -130,8 +130,15 @@ pub(crate) fn measured(m: &Measured) -> String {
         Some(name) => format!(" {}.", svm_native::probe::caveat(name)),
         None => String::new(),
     };
+    let wrong: Vec<String> =
+        m.out_of_order.iter().map(|(near, far)| format!("{} is above {}", near.name(), far.name())).collect();
+    let wrong = if wrong.is_empty() {
+        String::new()
+    } else {
+        format!(" OUT OF ORDER: {}, which no host is: do not trust this profile.", wrong.join(", "))
+    };
     format!(
-        "Measured: {} of {} numbers are those of {} ({}, {}), by {}: {}. All others are the part's own.{guest}",
+        "Measured: {} of {} numbers are those of {} ({}, {}), by {}: {}. All others are the part's own.{guest}{wrong}",
         names.len(),
         Param::ALL.len(),
         m.host,

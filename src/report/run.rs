@@ -1,7 +1,7 @@
 //! What timed runs cost, for reading: one row per policy, what went wrong, and how far the numbers can be trusted.
 
 use cache_model::event::EventKind;
-use cache_model::part::{Confidence, Param, Part};
+use cache_model::part::{Confidence, Measured, Param, Part};
 use svm_model::timed::{Cause, Newer};
 use workloads::guest::builtin::BUILTIN_TRACES;
 use workloads::guest::{Guest, GuestSpec};
@@ -320,11 +320,12 @@ pub(crate) fn csv_head() -> String {
         .to_owned()
         + &Cause::ALL.map(|cause| format!("lost_{}_cycles,", cause.name())).concat()
         + &DRAM.map(|(name, _)| format!("dram_{name}_bytes,")).concat()
-        + "false_flushes,idle_flush_cycles\n"
+        + "false_flushes,idle_flush_cycles,measured_numbers,emulated\n"
 }
 
-/// A run as a line of CSV; events are joined by spaces.
-pub(crate) fn csv_row(names: [&str; 3], report: &RunReport) -> String {
+/// A run as a line of CSV; events are joined by spaces. Of the part's numbers so many are measured, and by a profile of an emulated
+/// host if that is so.
+pub(crate) fn csv_row(names: [&str; 3], measured: Option<&Measured>, report: &RunReport) -> String {
     let [scenario, kernel, part] = names;
     let (outcome, cost, latency) = (&report.outcome, &report.outcome.cost, report.flush_latency);
     let events: Vec<String> = outcome.events.iter().map(|(kind, n)| format!("{}={n}", kind.name())).collect();
@@ -364,5 +365,8 @@ pub(crate) fn csv_row(names: [&str; 3], report: &RunReport) -> String {
     }
     number(&mut fields, super::costs::sum(outcome.met.values().copied()).nothing());
     number(&mut fields, outcome.idle_flush_cycles);
+    number(&mut fields, measured.map_or(0, |m| m.params.len() as u64));
+    let hypervisor = measured.and_then(|m| m.hypervisor.as_deref());
+    fields.push(hypervisor.is_some_and(svm_native::probe::emulated).to_string());
     csv_line(&fields)
 }

@@ -40,6 +40,47 @@ fn the_sources_hold_the_policies_as_they_were_given() {
 }
 
 #[test]
+fn loops_ask_whether_they_may_go_on() {
+    let folder = Folder::new();
+    let mine = "int go;\nDEFINE_MUTEX(m);\nvoid sev_writeback_caches(struct kvm *kvm)\n{\n\tint i;\n\tint cpu;\n\
+        \twhile (READ_ONCE(go) == 0) {\n\t}\n\tdo {\n\t\tcpu_relax();\n\t} while (READ_ONCE(go) == 1);\n\
+        \tfor (i = 0; i < 4; i++)\n\t\tif (READ_ONCE(go) == i)\n\t\t\tcontinue;\nagain:\n\
+        \tif (READ_ONCE(go) == 2)\n\t\tgoto again;\n\telse\n\t\tgoto out;\nout:\n\
+        \tscoped_guard(mutex, &m) {\n\t\tfor_each_online_cpu(cpu)\n\t\t\twbinvd_on_cpu(cpu);\n\t}\n}\n";
+    folder.file("mine.c", mine);
+    sevsim_in(&folder, &["module", "out", "--policy", "./mine.c"]).ends(0);
+    let policy = std::fs::read_to_string(folder.path.join("out/policy_0.c")).expect("written");
+    let check = "if (!sevsim_goes_on()) break;";
+    for part in [
+        format!("\twhile (READ_ONCE(go) == 0) {{ {check}\n\t}}\n\tdo {{ {check}\n\t\tcpu_relax();\n"),
+        format!("i < 4; i++)\n\t\t{check} else if (READ_ONCE(go) == i)\n"),
+        "\t\tfor (; sevsim_goes_on(); ) goto again;\n\telse\n\t\tgoto out;\n".to_owned(),
+        "scoped_guard(mutex, &m) {\n\t\tfor_each_online_cpu(cpu)\n\t\t\twbinvd_on_cpu(cpu);\n".to_owned(),
+    ] {
+        assert!(policy.contains(&part), "{part}\n{policy}");
+    }
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_left_alone() {
+    let folder = Folder::new();
+    let module = |dir: &str| sevsim_in(&folder, &["module", dir, "--policy", "no-flush"]);
+    std::fs::create_dir(folder.path.join("own")).expect("a folder");
+    for name in ["Makefile", "policy_0.c"] {
+        folder.file(&format!("own/{name}"), "mine");
+    }
+    module("own").ends(2).says(&["own: this folder holds other files, and no sevsim_flush.h"]);
+    for name in ["Makefile", "policy_0.c"] {
+        assert_eq!(folder.read(&format!("own/{name}")), "mine");
+    }
+    // An empty one is taken, and one that is the module's.
+    std::fs::create_dir(folder.path.join("empty")).expect("a folder");
+    module("empty").ends(0);
+    module("empty").ends(0);
+    module("own/Makefile").ends(2).says(&["own/Makefile: cannot be read"]);
+}
+
+#[test]
 fn what_cannot_run_for_real_is_refused_with_the_reason_and_the_place() {
     let folder = Folder::new();
     let hook = |body: &str| format!("struct kvm {{ struct mutex m; cpumask_var_t c; }};\n{body}");
@@ -65,6 +106,12 @@ fn what_cannot_run_for_real_is_refused_with_the_reason_and_the_place() {
     refused("sleeps.c", &sleeps, &["sleeps.c:4:2", "may sleep here, where interrupts are off"]);
     let ipi = hook("void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\twbinvd_on_all_cpus();\n}\n");
     refused("ipi.c", &ipi, &["two that do so wait for each other for ever"]);
+    let early = hook("void sev_vcpu_load(struct kvm_vcpu *vcpu, int cpu)\n{\n\twbnoinvd();\n}\n");
+    refused("early.c", &early, &["early.c:4:2", "writes back outside of a reclaim"]);
+    let entry = hook("void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\twbinvd();\n}\n");
+    refused("entry.c", &entry, &["writes back outside of a reclaim"]);
+    let life = hook("int sev_alloc_tracking(struct kvm *kvm)\n{\n\twbinvd_on_all_cpus();\n\treturn 0;\n}\n");
+    refused("life.c", &life, &["writes back outside of a reclaim"]);
     let unwaited = hook(
         "static void f(void *info)\n{\n\twbinvd();\n}\nvoid sev_writeback_caches(struct kvm *kvm)\n{\n\ton_each_cpu_mask(kvm->c, f, NULL, false);\n}\n",
     );

@@ -86,6 +86,20 @@ fn the_other_levels_say_what_they_lack() {
     lacks(2, MILAN, &[modules], "not loaded", "insmod");
     let locked = ("sys/kernel/security/lockdown", "none [integrity] confidentiality");
     lacks(2, MILAN, &[modules, locked], "locked down", "sign it");
+    let off = ("proc/sys/kernel/modules_disabled", "1\n");
+    lacks(2, MILAN, &[modules, off], "modules_disabled is 1", "boot again");
+    let signed = ("sys/module/module/parameters/sig_enforce", "Y\n");
+    lacks(2, MILAN, &[modules, signed], "only signed modules load", "sign it");
+    let intel = |vmx: &str| {
+        let vendor = "00000000 0 10 756e6547 6c65746e 49656e69";
+        MILAN
+            .replace("00000000 0 10 68747541 444d4163 69746e65", vendor)
+            .replace("00a00f11 0 0 0", &format!("000806f8 0 {vmx} 0"))
+            .replace("80000001 0 0 0 4 0", "")
+    };
+    lacks(1, &intel("20"), &[], "no /dev/kvm", "load kvm_intel");
+    lacks(1, &intel("0"), &[], "no /dev/kvm", "VMX on in the firmware");
+    lacks(1, &intel("80000000"), &[], "no /dev/kvm", "let this VM nest (its CPUID 1 ECX[5], VMX");
 }
 
 #[test]
@@ -105,6 +119,28 @@ fn this_host_is_probed_without_failing() {
     let json = sevsim(&["probe", "--format", "json"]).ends(0).json();
     assert_eq!(json[0]["schema"], "sevsim.probe/1");
     assert_eq!(json[0]["in_a_vm"].as_bool(), Some(ran.out.contains("IN A VM")));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_may_not_use_all_pcpus_says_so() {
+    let all = sevsim(&["probe", "--format", "json"]).ends(0).json()[0]["pcpus"].as_u64().expect("a number");
+    let first = |args: &[&str]| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", "0", env!("CARGO_BIN_EXE_sevsim")]).args(args);
+        ran(command.output().expect("taskset runs")).ends(0)
+    };
+    let json = &first(&["probe", "--format", "json"]).json()[0];
+    assert_eq!((json["pcpus"].as_u64(), json["usable_pcpus"].as_u64()), (Some(all), Some(1)));
+    if all > 1 {
+        let out = first(&["probe"]).out;
+        assert!(
+            out.contains("may use 1 of them: 0") && out.contains("of which this process may use 1"),
+            "{out}"
+        );
+        let dry = first(&["native", "--dry-run", "--policy", "no-flush"]).out;
+        assert!(dry.contains(&format!("the 1 of the host's {all} pCPUs that this process may use")), "{dry}");
+    }
 }
 
 const PROFILE: &str = r#"schema = "sevsim.profile/1"
@@ -157,6 +193,33 @@ fn a_profile_takes_the_place_of_a_parts_numbers() {
     };
     let (quick, slow) = (latency("p.toml"), latency("slow.toml"));
     assert!(quick > 0 && slow > quick + 90_000, "{quick} {slow}");
+
+    let csv = |profile: &[&str]| {
+        let args = [&args[..], profile, &["--format", "csv"]].concat();
+        let out = sevsim_in(&folder, &args).ends(0).out;
+        assert!(out.lines().next().is_some_and(|head| head.ends_with(",measured_numbers,emulated")), "{out}");
+        out.lines()
+            .nth(1)
+            .map(|row| row.rsplitn(3, ',').take(2).collect::<Vec<_>>().join(","))
+            .expect("a row")
+    };
+    assert_eq!(csv(&[]), "false,0");
+    assert_eq!(csv(&["--profile", "p.toml"]), "false,1");
+    folder.file("tcg.toml", PROFILE.replace("\"none\"", "\"TCGTCGTCGTCG\""));
+    assert_eq!(csv(&["--profile", "tcg.toml"]), "true,1");
+
+    // Levels that no host has in this order: an L3 nearer than the L2, and farther than the memory.
+    let level = |ns: &str| {
+        let l3 = format!(
+            "\n[latency]\nl3_hit = {{ value = {ns}, low = {ns}, high = {ns}, unit = \"ns\", samples = 9, tagged = 0, \
+             method = \"a chase\" }}\n"
+        );
+        folder.file("l3.toml", format!("{PROFILE}{l3}"));
+        sevsim_in(&folder, &["show", "part", "genoa", "--profile", "l3.toml"]).ends(0).out.replace('\n', " ")
+    };
+    assert!(!level("14").contains("OUT OF ORDER"));
+    assert!(level("1").contains("OUT OF ORDER: latency.l2_hit is above latency.l3_hit,"));
+    assert!(level("500").contains("OUT OF ORDER: latency.l3_hit is above latency.dram_local,"));
 
     folder.file("vm.toml", PROFILE.replace("\"none\"", "\"KVMKVMKVM\""));
     let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "vm.toml"]).ends(0).out;
@@ -264,6 +327,21 @@ fn a_dry_run_says_what_is_done_what_is_not_and_why_and_measures_nothing() {
     let why = level["why"].as_str().expect("a text");
     assert_eq!(sev.contains(&format!("HERE NOT: {why}")), level["have"] == false, "{sev}");
     assert!(!folder.path.join("p.toml").exists());
+    // So is what was asked for: a module, a place, a clock.
+    folder.file("x.ko", "no module");
+    let args =
+        ["--load-module", "x.ko", "--out", "/proc/none/p.toml", "--record-sev", ".", "--governor", "no-such"];
+    let ran = sevsim_in(&folder, &[&["calibrate", "--dry-run"], &args[..]].concat()).ends(0);
+    for said in ["--out /proc/none/p.toml: cannot", "--record-sev .: this is a dir", "--governor"] {
+        assert!(ran.out.contains(&format!("HERE NOT: {said}")), "{said}: {}", ran.out);
+    }
+    if !std::path::Path::new("/dev/sevsim_flush").exists() {
+        for command in ["calibrate", "native"] {
+            let ran = sevsim_in(&folder, &[command, "--dry-run", "--load-module", "x.ko"]).ends(0);
+            let said = "HERE NOT: --load-module x.ko: this is no module of a kernel";
+            assert!(ran.out.contains(said), "{}", ran.out);
+        }
+    }
 }
 
 #[test]
@@ -293,8 +371,13 @@ fn calibrations_are_compared_with_each_other() {
     let against = |other: &str, code: i32| {
         sevsim_in(&folder, &["validate", "a.toml", "--against", other]).ends(code).out
     };
-    assert!(against("near.toml", 0).contains("median difference 2.8 %, of 2 numbers"));
+    let near = against("near.toml", 0);
+    assert!(
+        near.contains("median difference 2.8 %, of 2 numbers; 0 of them differ by more than 25 %"),
+        "{near}"
+    );
     let far = against("far.toml", 3);
+    assert!(far.contains("1 of them differ by more than 25 %"), "{far}");
     assert!(far.contains("+20.0%") && far.contains("-50.0%") && far.contains("second: as it was"), "{far}");
     against("noisy.toml", 5);
     let args = ["validate", "a.toml", "--against", "near.toml", "--format", "json"];
@@ -346,7 +429,11 @@ fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
     assert!(ran.out.contains("core.clock"), "{}", ran.out);
     let text = folder.read("p.toml");
     assert!(text.contains("complete = false") && text.contains("[core]") && !text.contains("[os]"), "{text}");
-    assert!(!folder.path.join("p.toml.part").exists());
+    assert_eq!(
+        std::fs::read_dir(&folder.path).expect("can be listed").count(),
+        1,
+        "nothing is left beside it"
+    );
     sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0);
 }
 
@@ -393,7 +480,8 @@ fn a_second_interrupt_does_not_wait_for_a_calibration_that_is_stuck() {
     let ended = child.try_wait().expect("can be asked");
     drop(child.kill());
     assert_eq!(ended.and_then(|status| status.code()), Some(130));
-    assert!(!folder.path.join("p.toml").exists() && !folder.path.join("p.toml.part").exists());
+    let left = std::fs::read_dir(&folder.path).expect("can be listed").flatten().map(|f| f.file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["pipe"]);
 }
 
 /// A program that stands for sevsim: `calibrate` writes a profile to `--out` and ends with $CODE.
@@ -446,6 +534,15 @@ fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
     }
     let (ran, kinds) = host("all", "0");
     ran.ends(0);
+    // Whoever may read a file that is made here may read what is delivered.
+    folder.file("plain", "");
+    let mode = |path: &std::path::Path| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).expect("is there").permissions())
+    };
+    let delivered = std::fs::read_dir(folder.path.join("all")).expect("can be listed").flatten();
+    for file in delivered {
+        assert_eq!(mode(&file.path()), mode(&folder.path.join("plain")), "{file:?}");
+    }
     assert_eq!(kinds, ["again.toml", "log", "probe.json", "toml"]);
     // Interrupted: what there is, and no second one.
     let (ran, kinds) = host("cut", "75");

@@ -2,7 +2,7 @@
 
 use super::param::Param;
 use super::read::{Section, document};
-use super::{Part, PartError};
+use super::{Level, Part, PartError};
 
 /// What every profile says that it is.
 const SCHEMA: &str = "sevsim.profile/1";
@@ -22,7 +22,12 @@ pub struct Measured {
     pub hypervisor: Option<String>,
     /// Which numbers.
     pub params: Vec<Param>,
+    /// Levels of memory that are out of order with them, each with the next: no host is like that.
+    pub out_of_order: Vec<(Param, Param)>,
 }
+
+/// The levels of memory, each of which takes no longer than the next.
+const LEVELS: [Param; 4] = [Param::L1Hit, Param::L2Hit, Param::L3Hit, Param::DramLocal];
 
 impl Part {
     /// The part with the numbers that a profile has; `file` is for error messages. Everything else stays as it is, the
@@ -69,7 +74,20 @@ impl Part {
             section.finish()?;
         }
         let hypervisor = hypervisor.filter(|name| name != "none");
-        part.profile = Some(Measured { file: file.to_owned(), host: name, cpu, date, hypervisor, params });
+        let out_of_order = part.out_of_order(&params);
+        let file = file.to_owned();
+        part.profile = Some(Measured { file, host: name, cpu, date, hypervisor, params, out_of_order });
         Ok(part)
+    }
+
+    /// Neighbours among the levels of which a measured one makes the nearer take longer.
+    fn out_of_order(&self, measured: &[Param]) -> Vec<(Param, Param)> {
+        let t = self.timing(Level::Typical);
+        let cycles = [t.l1_hit, t.l2_hit, t.l3_hit, t.dram_local];
+        let pairs = LEVELS.windows(2).zip(cycles.windows(2));
+        let wrong = pairs.filter(|(levels, cycles)| {
+            cycles[0] > cycles[1] && levels.iter().any(|level| measured.contains(level))
+        });
+        wrong.map(|(levels, _)| (levels[0], levels[1])).collect()
     }
 }

@@ -12,6 +12,8 @@ struct kvm_vcpu;
 void sevsim_call_mask(const struct cpumask *mask, bool self, void (*fn)(void *info), void *info);
 void sevsim_call_one(int cpu, void (*fn)(void *info), void *info);
 void sevsim_write_back(u32 op);
+/* Asked in each round of a loop that the text has: false ends it. */
+bool sevsim_goes_on(void);
 struct kvm_vcpu *sevsim_running_vcpu(void);
 
 #endif

@@ -45,6 +45,11 @@ u64 sevsim_us(u64 cycles)
 	return div_u64(cycles * 1000, tsc_khz ? tsc_khz : 1);
 }
 
+u64 sevsim_cycles(u64 us)
+{
+	return div_u64(us * (tsc_khz ? tsc_khz : 1), 1000);
+}
+
 bool sevsim_has_wbnoinvd(void)
 {
 	return boot_cpu_has(X86_FEATURE_WBNOINVD);
@@ -92,6 +97,12 @@ u64 sevsim_stall_us(void)
 u64 sevsim_stall_seen_us(void)
 {
 	return sevsim_us(READ_ONCE(longest));
+}
+
+/* What one write-back is taken to last: the worst of what the caches' size says and what was seen. */
+u64 sevsim_one_us(void)
+{
+	return max3(sevsim_stall_us(), sevsim_stall_seen_us(), 1ULL);
 }
 
 u64 sevsim_flushes(void)

@@ -81,6 +81,34 @@ KDIR=$dir/unpacked/usr/src/linux-headers-$kernel-cloud-amd64 sh module/build.sh 
 ! grep -E 'warning:' build.log || { echo "the module's build warns"; exit 1; }
 say "module built: $(ls module/policy_*.c | wc -l) policies"
 
+# Another one, of policies that loop: the module must get out of them.
+rm -rf looping
+mkdir -p loops
+cat >loops/spin.c <<'END'
+int go;
+void sev_writeback_caches(struct kvm *kvm)
+{
+	while (READ_ONCE(go) == 0) {
+	}
+}
+END
+cat >loops/many.c <<'END'
+static void many(void *unused)
+{
+	int i;
+
+	for (i = 0; i < 40; i++)
+		wbinvd();
+}
+void sev_writeback_caches(struct kvm *kvm)
+{
+	smp_call_function_single(0, many, NULL, true);
+}
+END
+"$sevsim" module looping --policy loops/spin.c --policy loops/many.c >/dev/null
+KDIR=$dir/unpacked/usr/src/linux-headers-$kernel-cloud-amd64 sh looping/build.sh >build.log 2>&1 || { cat build.log; exit 1; }
+! grep -E 'warning:' build.log || { echo "the module's build warns"; exit 1; }
+
 # The initial file system: busybox, the program with its libraries, the modules.
 rm -rf init
 mkdir -p init/{bin,dev,proc,sys,etc,tmp,root,lib}
@@ -100,7 +128,9 @@ done
 mkdir init/policies
 "$sevsim" show policy sticky-wbnoinvd >init/policies/sticky-wbnoinvd.c
 cp module/sevsim_flush.ko init/
-strip --strip-debug init/sevsim_flush.ko
+cp loops/*.c init/policies/
+cp looping/sevsim_flush.ko init/looping.ko
+strip --strip-debug init/sevsim_flush.ko init/looping.ko
 for name in irqbypass kvm ccp kvm-amd; do
 	find unpacked -path "*/modules/*" -name "$name.ko*" -exec cp {} init/ \;
 done

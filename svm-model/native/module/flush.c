@@ -8,7 +8,6 @@
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/uaccess.h>
-#include <asm/tsc.h>
 
 #include "internal.h"
 
@@ -18,6 +17,8 @@
 #define CHUNK_ORDER 9			/* 2 MiB, so that the direct map's large pages serve */
 /* Dirtying a line and reading it again, each at most: in order, at 2.5 GB/s. */
 #define LINE_NS 25
+/* How much later than another a pCPU may come, that had interrupts off when it was asked. */
+#define SKEW_US 1000
 
 /* A pCPU's lines, in pieces that are contiguous. */
 struct buffer {
@@ -32,7 +33,7 @@ struct job {
 	u32 flags;
 	atomic_t order;
 	atomic_t missing;	/* pCPUs that have not dirtied their lines */
-	u64 patience;		/* cycles that one waits for the others at most */
+	u64 patience;		/* cycles after which a pCPU, since it came, waits for no other any more */
 	bool dirty_here;	/* not by another pCPU before */
 	struct sevsim_cpu *cpus;
 	struct buffer **buffers;
@@ -52,7 +53,8 @@ static void free_buffer(struct buffer *buffer)
 	kfree(buffer);
 }
 
-static struct buffer *new_buffer(u64 lines, int node)
+/* Beside a pCPU if it can be, or on the node that was asked for and nowhere else. */
+static struct buffer *new_buffer(u64 lines, int node, gfp_t only)
 {
 	u64 bytes = lines * LINE;
 	unsigned int order = min_t(unsigned int, get_order(bytes), CHUNK_ORDER);
@@ -65,7 +67,7 @@ static struct buffer *new_buffer(u64 lines, int node)
 	buffer->lines = lines;
 	buffer->order = order;
 	for (; buffer->chunks < chunks; buffer->chunks++) {
-		struct page *page = alloc_pages_node(node, GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | __GFP_THISNODE, order);
+		struct page *page = alloc_pages_node(node, GFP_KERNEL | __GFP_ZERO | __GFP_NOWARN | only, order);
 
 		if (!page) {
 			free_buffer(buffer);
@@ -114,14 +116,13 @@ static void flush_here(void *arg)
 	int cpu = smp_processor_id();
 	struct sevsim_cpu *result = &job->cpus[cpu];
 	struct buffer *buffer = job->buffers ? job->buffers[cpu] : NULL;
-	u64 in, out, begin;
+	u64 in, out, begin = sevsim_tsc();
 
 	if (job->flags & SEVSIM_PREWARM)
 		sevsim_execute(SEVSIM_WBINVD, &in, &out);
 	if (buffer && job->dirty_here)
 		dirty(buffer);
 	/* All begin together, so that they load the memory together. */
-	begin = sevsim_tsc();
 	atomic_dec(&job->missing);
 	while (atomic_read(&job->missing) > 0 && sevsim_tsc() - begin < job->patience)
 		cpu_relax();
@@ -133,19 +134,33 @@ static void flush_here(void *arg)
 	result->order = atomic_inc_return(&job->order);
 }
 
+static u64 lines_us(const struct sevsim_flush *ask)
+{
+	return div_u64(ask->dirty_lines * LINE_NS, 1000);
+}
+
+/* After how long a pCPU has prepared itself at its worst, and so have the others that it waits for, in us. */
+static u64 prepared_us(const struct sevsim_flush *ask)
+{
+	u64 us = lines_us(ask);
+	unsigned int word, asked = 0;
+
+	if (ask->flags & SEVSIM_PREWARM)
+		us += sevsim_one_us();
+	for (word = 0; word < SEVSIM_MASK_WORDS; word++)
+		asked += hweight64(ask->mask[word]);
+	return ask->how == SEVSIM_PARALLEL && asked > 1 ? us + SKEW_US : us;
+}
+
 /* How long a pCPU may be kept from all else, in us: what the request asks for, each part at its worst. */
 static u64 stall_of(const struct sevsim_flush *ask)
 {
-	u64 one = max(sevsim_stall_us(), sevsim_stall_seen_us());
-	u64 us = 0;
+	u64 us = prepared_us(ask);
 
 	if (ask->op != SEVSIM_NOP)
-		us += one;
-	if (ask->flags & SEVSIM_PREWARM)
-		us += one;
-	us += div_u64(ask->dirty_lines * LINE_NS, 1000);
+		us += sevsim_one_us();
 	if (ask->flags & SEVSIM_REFILL)
-		us += div_u64(ask->dirty_lines * LINE_NS, 1000);
+		us += lines_us(ask);
 	return us;
 }
 
@@ -157,7 +172,8 @@ static int check(const struct sevsim_flush *ask)
 		return -EINVAL;
 	if (ask->dirty_by < -1 || ask->dirty_node < -1)
 		return -EINVAL;
-	if (ask->flags & SEVSIM_REFILL && !ask->dirty_lines)
+	/* Nothing to read again, and nothing that another could dirty. */
+	if (!ask->dirty_lines && (ask->flags & SEVSIM_REFILL || ask->dirty_by >= 0))
 		return -EINVAL;
 	if (ask->op == SEVSIM_WBNOINVD && ask->flags & SEVSIM_STRICT && !sevsim_has_wbnoinvd())
 		return -EOPNOTSUPP;
@@ -168,7 +184,7 @@ static int check(const struct sevsim_flush *ask)
 	return 0;
 }
 
-/* The pCPUs asked for; every one must be there. Hotplug is held off. */
+/* The pCPUs asked for; every one must be there. */
 static int mask_of(const struct sevsim_flush *ask, struct cpumask *mask)
 {
 	unsigned int bit;
@@ -204,7 +220,7 @@ static int make_buffers(const struct sevsim_flush *ask, const struct cpumask *ma
 	for_each_cpu(cpu, mask) {
 		int node = ask->dirty_node >= 0 ? ask->dirty_node : cpu_to_node(cpu);
 
-		job->buffers[cpu] = new_buffer(ask->dirty_lines, node);
+		job->buffers[cpu] = new_buffer(ask->dirty_lines, node, ask->dirty_node >= 0 ? __GFP_THISNODE : 0);
 		if (!job->buffers[cpu])
 			return -ENOMEM;
 		if (fatal_signal_pending(current))
@@ -213,16 +229,22 @@ static int make_buffers(const struct sevsim_flush *ask, const struct cpumask *ma
 	return 0;
 }
 
-static void run(struct sevsim_flush *ask, const struct cpumask *mask, struct job *job)
+static int dirty_before(const struct sevsim_flush *ask, const struct cpumask *mask, const struct job *job)
 {
-	u64 one = max(sevsim_stall_us(), sevsim_stall_seen_us());
-	int cpu;
+	if (job->dirty_here)
+		return 0;
+	return smp_call_function_single(ask->dirty_by, dirty_for_another, job->buffers[cpumask_first(mask)], true);
+}
 
-	job->patience = 2 * (one + div_u64(ask->dirty_lines * LINE_NS, 1000)) * max_t(u64, tsc_khz / 1000, 1);
-	if (!job->dirty_here)
-		smp_call_function_single(ask->dirty_by, dirty_for_another, job->buffers[cpumask_first(mask)], true);
+/* All at once. pCPUs may have gone while nobody held them: those are not there any more. */
+static int run_together(struct sevsim_flush *ask, const struct cpumask *mask, struct job *job)
+{
+	int ret = -ENXIO;
 
-	if (ask->how == SEVSIM_PARALLEL) {
+	cpus_read_lock();
+	if (cpumask_subset(mask, cpu_online_mask))
+		ret = dirty_before(ask, mask, job);
+	if (!ret) {
 		atomic_set(&job->missing, cpumask_weight(mask));
 		preempt_disable();
 		ask->caller_cpu = smp_processor_id();
@@ -230,16 +252,50 @@ static void run(struct sevsim_flush *ask, const struct cpumask *mask, struct job
 		on_each_cpu_mask(mask, flush_here, job, true);
 		ask->tsc_end = sevsim_tsc();
 		preempt_enable();
-		return;
+	}
+	cpus_read_unlock();
+	return ret;
+}
+
+/* Whatever keeps a pCPU for long takes a turn; an IPI alone does not. */
+static int run(struct sevsim_flush *ask, const struct cpumask *mask, struct job *job)
+{
+	bool turns = ask->op != SEVSIM_NOP || ask->flags & SEVSIM_PREWARM || ask->dirty_lines;
+	u64 begin;
+	int cpu, ret;
+
+	job->patience = sevsim_cycles(prepared_us(ask));
+	if (ask->how == SEVSIM_PARALLEL) {
+		ret = turns ? sevsim_take_turn() : 0;
+		if (ret)
+			return ret;
+		begin = sevsim_tsc();
+		ret = run_together(ask, mask, job);
+		if (turns)
+			sevsim_turn_over(sevsim_tsc() - begin);
+		return ret;
 	}
 	ask->caller_cpu = raw_smp_processor_id();
 	ask->tsc_begin = sevsim_tsc();
 	for_each_cpu(cpu, mask) {
+		ret = turns ? sevsim_take_turn() : 0;
+		if (ret)
+			return ret;
+		if (signal_pending(current))
+			return -EINTR;
+		begin = sevsim_tsc();
 		atomic_set(&job->missing, 1);
-		smp_call_function_single(cpu, flush_here, job, true);
+		ret = dirty_before(ask, mask, job);
+		if (!ret)
+			ret = smp_call_function_single(cpu, flush_here, job, true);
+		if (turns)
+			sevsim_turn_over(sevsim_tsc() - begin);
+		if (ret)
+			return ret;
 		cond_resched();
 	}
 	ask->tsc_end = sevsim_tsc();
+	return 0;
 }
 
 static long answer(struct sevsim_flush __user *to, struct sevsim_flush *ask, const struct cpumask *mask,
@@ -258,7 +314,7 @@ static long answer(struct sevsim_flush __user *to, struct sevsim_flush *ask, con
 	return copy_to_user(to, ask, sizeof(*ask)) ? -EFAULT : 0;
 }
 
-long sevsim_flush(struct sevsim_flush __user *to)
+long sevsim_flush(const struct sevsim_session *own, struct sevsim_flush __user *to)
 {
 	struct sevsim_flush *ask = memdup_user(to, sizeof(*ask));
 	struct job job = { };
@@ -274,13 +330,17 @@ long sevsim_flush(struct sevsim_flush __user *to)
 	ret = check(ask);
 	if (ret)
 		goto free_mask;
-	ret = mutex_lock_interruptible(&one_at_a_time);
-	if (ret)
-		goto free_mask;
 	cpus_read_lock();
 	ret = mask_of(ask, mask);
+	cpus_read_unlock();
 	if (ret)
-		goto unlock;
+		goto free_mask;
+	ret = sevsim_flush_begin(own);
+	if (ret)
+		goto free_mask;
+	ret = mutex_lock_interruptible(&one_at_a_time);
+	if (ret)
+		goto end;
 	ret = -ENOMEM;
 	job.cpus = kvcalloc(nr_cpu_ids, sizeof(*job.cpus), GFP_KERNEL);
 	if (!job.cpus)
@@ -289,19 +349,17 @@ long sevsim_flush(struct sevsim_flush __user *to)
 	job.flags = ask->flags;
 	job.dirty_here = ask->dirty_by < 0;
 	ret = make_buffers(ask, mask, &job);
-	if (ret)
-		goto unlock;
-	ret = sevsim_wait_turn();
-	if (ret)
-		goto unlock;
-	run(ask, mask, &job);
-	if (ask->op != SEVSIM_NOP || ask->flags & SEVSIM_PREWARM)
-		sevsim_turn_over(ask->tsc_end - ask->tsc_begin);
-	ask->op_used = ask->op == SEVSIM_WBNOINVD && !sevsim_has_wbnoinvd() ? SEVSIM_WBINVD : ask->op;
-	ret = answer(to, ask, mask, &job);
+	if (!ret)
+		ret = run(ask, mask, &job);
 unlock:
-	cpus_read_unlock();
 	mutex_unlock(&one_at_a_time);
+end:
+	sevsim_flush_end();
+	/* Written where the caller wants it when nobody waits for it any more: its memory may be slow to come. */
+	if (!ret) {
+		ask->op_used = ask->op == SEVSIM_WBNOINVD && !sevsim_has_wbnoinvd() ? SEVSIM_WBINVD : ask->op;
+		ret = answer(to, ask, mask, &job);
+	}
 	if (job.buffers)
 		for_each_possible_cpu(cpu)
 			free_buffer(job.buffers[cpu]);

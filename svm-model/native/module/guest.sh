@@ -90,6 +90,30 @@ cases_of_all() {
 	case_of native-after-kill $flush --policy sticky-wbnoinvd --held 5 --moving 0
 	case_of unload rmmod sevsim_flush
 	case_of modules-end cat /proc/modules
+
+	# A policy that waits in a loop for what never comes, and one that writes back again and again.
+	loops() {
+		timeout -s KILL 60 $flush --policy "/policies/$1.c" --load-module /looping.ko --moves 1 --flushers 1 --held "$2" --moving "$3"
+	}
+	case_of native-spin loops spin 1 0
+	case_of native-many loops many 0 3
+	insmod /looping.ko
+	killed_in_loop() {
+		loops spin 1 0 &
+		# A slow host takes its time to start it; the loop would end by itself after 5 s.
+		for n in $(seq 1 300); do
+			pid=$(pidof sevsim) && break
+			sleep 0.1
+		done
+		sleep 2
+		kill -KILL $pid
+		wait $!
+		echo "ended with $?"
+		sleep 1
+		rmmod sevsim_flush
+		echo "unloaded with $?"
+	}
+	case_of killed-in-loop killed_in_loop
 	case_of kernel-log sh -c 'dmesg | grep -E "WARNING|BUG|Oops|stall|lockup" || true'
 }
 

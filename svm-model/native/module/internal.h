@@ -37,11 +37,13 @@ extern const unsigned int sevsim_nr_policies;
 /* cpu.c */
 u64 sevsim_tsc(void);
 u64 sevsim_us(u64 cycles);
+u64 sevsim_cycles(u64 us);
 bool sevsim_has_wbnoinvd(void);
 bool sevsim_sme_coherent(void);
 u32 sevsim_execute(u32 op, u64 *in, u64 *out);
 u64 sevsim_stall_us(void);
 u64 sevsim_stall_seen_us(void);
+u64 sevsim_one_us(void);
 u64 sevsim_flushes(void);
 u64 sevsim_last_flush(int cpu);
 const struct cpumask *sevsim_llc_mask(int cpu);
@@ -51,14 +53,17 @@ void sevsim_cpu_exit(void);
 
 /* main.c */
 u64 sevsim_stall_limit_us(void);
-int sevsim_wait_turn(void);
+int sevsim_take_turn(void);
 void sevsim_turn_over(u64 cycles);
 
+struct sevsim_session;
+
 /* flush.c */
-long sevsim_flush(struct sevsim_flush __user *to);
+long sevsim_flush(const struct sevsim_session *own, struct sevsim_flush __user *to);
 
 /* session.c */
-struct sevsim_session;
+int sevsim_flush_begin(const struct sevsim_session *own);
+void sevsim_flush_end(void);
 bool sevsim_kvm_entry_found(void);
 bool sevsim_in_session(void);
 int sevsim_session_start(const struct sevsim_start *start, const u32 *llc, struct sevsim_session **session);

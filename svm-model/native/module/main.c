@@ -3,8 +3,9 @@
  * sevsim_flush: executes WBINVD and WBNOINVD on chosen pCPUs and says how long each took, and runs cache-flush policies
  * for real VMs. A calibration aid for a machine of one's own: it stops pCPUs for milliseconds.
  *
- * It needs CAP_SYS_RAWIO, checks every argument, leaves a pause of at least the last write-back's length between two
- * of them, and refuses what may hold a pCPU longer than the parameter stall_limit_us says.
+ * It needs CAP_SYS_RAWIO, checks every argument, and refuses what may hold a pCPU longer than the parameter stall_limit_us
+ * says. Requests, reclaims, and pCPUs that are asked one after the other begin one pause apart: pause_us, or as long as the last
+ * one took. Within a reclaim a policy does as it likes, up to four write-backs a pCPU.
  */
 #include <linux/capability.h>
 #include <linux/fs.h>
@@ -41,17 +42,24 @@ u64 sevsim_stall_limit_us(void)
 	return stall_limit_us;
 }
 
-/* Waits until enough time has passed since the last write-back. */
-int sevsim_wait_turn(void)
+/*
+ * Waits until enough time has passed since the last write-back, and takes the turn: whoever else waits goes on waiting for the
+ * shortest pause at least, and for longer if sevsim_turn_over() says so.
+ */
+int sevsim_take_turn(void)
 {
 	for (;;) {
 		u64 now = ktime_get_ns();
 		ktime_t when;
+		bool mine;
 
 		spin_lock(&turn_lock);
+		mine = now >= next_turn;
 		when = ns_to_ktime(next_turn);
+		if (mine)
+			next_turn = now + (u64)pause_us * NSEC_PER_USEC;
 		spin_unlock(&turn_lock);
-		if (now >= ktime_to_ns(when))
+		if (mine)
 			return 0;
 		set_current_state(TASK_INTERRUPTIBLE);
 		schedule_hrtimeout(&when, HRTIMER_MODE_ABS);
@@ -170,7 +178,10 @@ static long sevsim_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case SEVSIM_INFO:
 		return info(user);
 	case SEVSIM_FLUSH:
-		return sevsim_flush(user);
+		mutex_lock(&opened->lock);
+		session = opened->session;
+		mutex_unlock(&opened->lock);
+		return sevsim_flush(session, user);
 	case SEVSIM_POLICY:
 		return policy_text(user);
 	case SEVSIM_START:

@@ -10,6 +10,7 @@
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
@@ -22,8 +23,10 @@
 
 /* Reclaims of a session that may run at once. */
 #define FLUSHERS 16
-/* Write-backs that one reclaim may execute, for each pCPU: a text that loops must not stop the machine. */
+/* Write-backs that one reclaim may execute on a pCPU, together no longer than stall_limit_us: one handler may do them all. */
 #define FLUSHES_EACH 4
+/* How long a reclaim may go round in loops of the policy's text, in us; with interrupts off it is stall_limit_us. */
+#define LOOP_LIMIT_US 5000000
 
 struct counts {
 	u64 entries;
@@ -45,7 +48,8 @@ struct vcpu {
 /* A reclaim under way. */
 struct sevsim_asked {
 	struct task_struct *task;
-	atomic_t budget;
+	u64 until;			/* when its loops end */
+	u32 each;			/* write-backs that a pCPU may execute */
 	atomic_t refused;
 	cpumask_var_t targets;		/* of the call at hand */
 	struct sevsim_reclaimed *cpus;	/* by number */
@@ -68,10 +72,17 @@ struct sevsim_session {
 /* The policies' variables are the module's, so that there is one session at a time. */
 static DEFINE_MUTEX(session_lock);
 static struct sevsim_session *the_session;
+/* SEVSIM_FLUSH under way, of any file; under session_lock. */
+static unsigned int flushing;
+/* A loop of the policy was ended: whatever it does from then on means nothing. */
+static bool gave_up;
 static DEFINE_SPINLOCK(asked_lock);
 static struct sevsim_asked *asked[FLUSHERS];
 static DEFINE_PER_CPU(struct sevsim_asked *, asked_here);
 static DEFINE_PER_CPU(struct kvm_vcpu *, running);
+/* When loops of what runs here with interrupts off end; NOT_ASKED before its first round; 0 in a task. */
+static DEFINE_PER_CPU(u64, until_here);
+#define NOT_ASKED 1
 
 /* ---- what the policies call: calls.h ---- */
 
@@ -100,11 +111,14 @@ static void answer_call(void *arg)
 {
 	struct call *call = arg;
 	struct sevsim_asked *before = this_cpu_read(asked_here);
+	u64 until = this_cpu_read(until_here);
 
 	this_cpu_write(asked_here, call->asked);
+	this_cpu_write(until_here, NOT_ASKED);
 	if (call->asked)
 		call->asked->cpus[smp_processor_id()].asked++;
 	call->fn(call->info);
+	this_cpu_write(until_here, until);
 	this_cpu_write(asked_here, before);
 }
 
@@ -143,14 +157,43 @@ void sevsim_write_back(u32 op)
 	by = this_cpu_read(asked_here);
 	if (!by)
 		by = asked_by_current();
-	if (by && atomic_dec_return(&by->budget) >= 0) {
-		result = &by->cpus[smp_processor_id()];
+	/* Only this pCPU writes its own result, the caller or its handler, which the caller waits for. */
+	result = by ? &by->cpus[smp_processor_id()] : NULL;
+	if (result && result->flushed < by->each) {
 		result->op = sevsim_execute(op, &result->tsc_in, &result->tsc_out);
 		result->flushed++;
 	} else if (by) {
 		atomic_inc(&by->refused);
 	}
 	preempt_enable();
+}
+
+/*
+ * A text may wait in a loop for what another does, and may wait in vain. It then goes on as if its condition were met, which is
+ * wrong but ends; the reclaim says so.
+ */
+bool sevsim_goes_on(void)
+{
+	u64 until;
+	bool on;
+
+	if (READ_ONCE(gave_up))
+		return false;
+	until = this_cpu_read(until_here);
+	if (until == NOT_ASKED) {
+		until = sevsim_tsc() + sevsim_cycles(sevsim_stall_limit_us());
+		this_cpu_write(until_here, until);
+	}
+	if (until) {
+		on = sevsim_tsc() < until;
+	} else {
+		const struct sevsim_asked *by = asked_by_current();
+
+		on = !fatal_signal_pending(current) && (!by || sevsim_tsc() < by->until);
+	}
+	if (!on)
+		WRITE_ONCE(gave_up, true);
+	return on;
 }
 
 struct kvm_vcpu *sevsim_running_vcpu(void)
@@ -249,19 +292,26 @@ static void load(struct sevsim_session *session, struct vcpu *vcpu)
 	const struct sevsim_policy *policy = session->policy;
 	int cpu = smp_processor_id();
 	struct counts *counts = this_cpu_ptr(session->vm[vcpu->vm].counts);
+	u64 until = this_cpu_read(until_here);
 
+	this_cpu_write(until_here, NOT_ASKED);
 	if (policy->sev_vcpu_load_prepare)
 		policy->sev_vcpu_load_prepare(vcpu->vcpu, cpu);
 	this_cpu_write(running, vcpu->vcpu);
 	if (policy->sev_vcpu_load)
 		policy->sev_vcpu_load(vcpu->vcpu, cpu);
+	this_cpu_write(until_here, until);
 	smp_store_release(&counts->loads, counts->loads + 1);
 }
 
 static void put(struct sevsim_session *session, struct vcpu *vcpu)
 {
+	u64 until = this_cpu_read(until_here);
+
+	this_cpu_write(until_here, NOT_ASKED);
 	if (session->policy->sev_vcpu_put)
 		session->policy->sev_vcpu_put(vcpu->vcpu);
+	this_cpu_write(until_here, until);
 	this_cpu_write(running, NULL);
 }
 
@@ -277,8 +327,11 @@ static void on_kvm_entry(void *data, struct kvm_vcpu *unused)
 
 	if (!vcpu)
 		return;
-	if (session->policy->pre_sev_run)
+	if (session->policy->pre_sev_run) {
+		this_cpu_write(until_here, NOT_ASKED);
 		session->policy->pre_sev_run(vcpu->vcpu, smp_processor_id());
+		this_cpu_write(until_here, 0);
+	}
 	/* Noted after the policy's mark, so that whoever sees the note sees the mark; before the guest's first store. */
 	counts = this_cpu_ptr(session->vm[vcpu->vm].counts);
 	smp_store_release(&counts->last_entry, sevsim_tsc());
@@ -307,6 +360,28 @@ static void on_sched_switch(void *data, bool preempt, struct task_struct *prev, 
 bool sevsim_in_session(void)
 {
 	return READ_ONCE(the_session);
+}
+
+/* A write-back that is asked for by hand would hide what a policy misses: not beside another file's session, and none starts. */
+int sevsim_flush_begin(const struct sevsim_session *own)
+{
+	int ret = mutex_lock_interruptible(&session_lock);
+
+	if (ret)
+		return ret;
+	if (the_session && the_session != own)
+		ret = -EBUSY;
+	else
+		flushing++;
+	mutex_unlock(&session_lock);
+	return ret;
+}
+
+void sevsim_flush_end(void)
+{
+	mutex_lock(&session_lock);
+	flushing--;
+	mutex_unlock(&session_lock);
 }
 
 static void end(struct sevsim_session *session)
@@ -347,8 +422,9 @@ int sevsim_session_start(const struct sevsim_start *start, const u32 *llc, struc
 	if (ret)
 		return ret;
 	ret = -EBUSY;
-	if (the_session)
+	if (the_session || flushing)
 		goto unlock;
+	gave_up = false;
 	ret = -ENOMEM;
 	session = kzalloc(sizeof(*session), GFP_KERNEL);
 	if (!session)
@@ -410,31 +486,43 @@ int sevsim_session_bind(struct sevsim_session *session, const struct sevsim_bind
 {
 	struct vcpu *vcpu;
 	int ret = 0;
+	u32 n;
 
-	if (bind->vm >= session->vms)
+	if (bind->vm >= session->vms || bind->vcpu >= SEVSIM_VCPUS)
 		return -EINVAL;
 	mutex_lock(&session->binding);
 	if (vcpu_of(session, current)) {
 		ret = -EBUSY;
-	} else if (session->vcpus == SEVSIM_VCPUS) {
-		ret = -ENOSPC;
-	} else {
-		vcpu = &session->vcpu[session->vcpus];
-		vcpu->vcpu = kzalloc(session->policy->vcpu_size, GFP_KERNEL);
-		if (vcpu->vcpu) {
-			session->policy->init_vcpu(vcpu->vcpu, session->vm[bind->vm].kvm, bind->vcpu);
-			vcpu->vm = bind->vm;
-			get_task_struct(current);
-			/* As vcpu_load(): nobody switches in between, and the probes see the vCPU from here on. */
-			preempt_disable();
-			vcpu->task = current;
-			smp_store_release(&session->vcpus, session->vcpus + 1);
-			load(session, vcpu);
-			preempt_enable();
-		} else {
-			ret = -ENOMEM;
-		}
+		goto unlock;
 	}
+	/* A place that was left, or the next. */
+	for (n = 0; n < session->vcpus && session->vcpu[n].task; n++)
+		;
+	if (n == SEVSIM_VCPUS) {
+		ret = -ENOSPC;
+		goto unlock;
+	}
+	vcpu = &session->vcpu[n];
+	/* The policy may have kept the address of one that left: it stays as long as the session. */
+	if (vcpu->vcpu)
+		memset(vcpu->vcpu, 0, session->policy->vcpu_size);
+	else
+		vcpu->vcpu = kzalloc(session->policy->vcpu_size, GFP_KERNEL);
+	if (!vcpu->vcpu) {
+		ret = -ENOMEM;
+		goto unlock;
+	}
+	session->policy->init_vcpu(vcpu->vcpu, session->vm[bind->vm].kvm, bind->vcpu);
+	vcpu->vm = bind->vm;
+	get_task_struct(current);
+	/* As vcpu_load(): nobody switches in between, and the probes see the vCPU from here on. */
+	preempt_disable();
+	WRITE_ONCE(vcpu->task, current);
+	if (n == session->vcpus)
+		smp_store_release(&session->vcpus, n + 1);
+	load(session, vcpu);
+	preempt_enable();
+unlock:
 	mutex_unlock(&session->binding);
 	return ret;
 }
@@ -540,31 +628,34 @@ long sevsim_session_reclaim(struct sevsim_session *session, struct sevsim_reclai
 {
 	struct sevsim_reclaim ask;
 	struct sevsim_asked by = { .task = current };
+	u64 begin;
 	long ret;
 
 	if (copy_from_user(&ask, to, sizeof(ask)))
 		return -EFAULT;
 	if (ask.size != sizeof(ask) || ask.vm >= session->vms)
 		return -EINVAL;
-	if (max(sevsim_stall_us(), sevsim_stall_seen_us()) > sevsim_stall_limit_us())
+	by.each = min_t(u64, FLUSHES_EACH, div64_u64(sevsim_stall_limit_us(), sevsim_one_us()));
+	if (!by.each)
 		return -ETIME;
-	ret = sevsim_wait_turn();
-	if (ret)
-		return ret;
 	if (!zalloc_cpumask_var(&by.targets, GFP_KERNEL))
 		return -ENOMEM;
 	ret = -ENOMEM;
 	by.cpus = kvcalloc(nr_cpu_ids, sizeof(*by.cpus), GFP_KERNEL);
 	if (!by.cpus)
 		goto free;
-	atomic_set(&by.budget, FLUSHES_EACH * num_possible_cpus());
+	ret = sevsim_take_turn();
+	if (ret)
+		goto free;
 	ret = -EBUSY;
+	begin = sevsim_tsc();
+	by.until = begin + sevsim_cycles(LOOP_LIMIT_US);
 	if (!enlist(&by))
 		goto free;
 	reclaim(session, &ask, &by);
 	strike(&by);
-	sevsim_turn_over(ask.tsc_end - ask.tsc_begin);
-	ret = answer(to, &ask, &by);
+	sevsim_turn_over(sevsim_tsc() - begin);
+	ret = READ_ONCE(gave_up) ? -EDEADLK : answer(to, &ask, &by);
 free:
 	kvfree(by.cpus);
 	free_cpumask_var(by.targets);

@@ -127,7 +127,7 @@ struct sevsim_reclaim {
 	__u64 results;		/* struct sevsim_reclaimed[], one a possible pCPU */
 	__u32 results_len;	/* out, as all below */
 	__u32 skipped;		/* the policy says that this event needs no write-back */
-	__u32 refused;		/* write-backs beyond what one reclaim may execute */
+	__u32 refused;		/* write-backs beyond what one reclaim may execute on a pCPU */
 	__u32 caller_cpu;
 	__u64 tsc_begin;
 	__u64 tsc_end;

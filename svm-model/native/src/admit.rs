@@ -11,23 +11,30 @@ use crate::program::Program;
 
 /// Where a function runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Where {
-    /// In a task that may sleep: the flusher.
-    Task,
-    /// With interrupts off: at entry, at a switch, in an IPI.
-    Atomic,
+struct Where {
+    /// With interrupts off: at entry, at a switch, in an IPI; else in a task that may sleep.
+    atomic: bool,
+    /// For a reclaim: by its task, or in an IPI that the task sends.
+    reclaim: bool,
 }
 
-/// The hooks that can be called for real, and whether they run with interrupts off.
+/// At a guest's entry, or at a switch of threads.
+const HOOK: Where = Where { atomic: true, reclaim: false };
+/// In the flusher's task.
+const FLUSHER: Where = Where { atomic: false, reclaim: true };
+/// When a VM comes and goes.
+const LIFE: Where = Where { atomic: false, reclaim: false };
+
+/// The hooks that can be called for real, and where they run.
 const HOOKS: [(&str, Where); 8] = [
-    ("sev_vcpu_load_prepare", Where::Atomic),
-    ("sev_vcpu_load", Where::Atomic),
-    ("sev_vcpu_put", Where::Atomic),
-    ("pre_sev_run", Where::Atomic),
-    ("sev_notifier_skips", Where::Task),
-    ("sev_writeback_caches", Where::Task),
-    ("sev_alloc_tracking", Where::Task),
-    ("sev_free_tracking", Where::Task),
+    ("sev_vcpu_load_prepare", HOOK),
+    ("sev_vcpu_load", HOOK),
+    ("sev_vcpu_put", HOOK),
+    ("pre_sev_run", HOOK),
+    ("sev_notifier_skips", FLUSHER),
+    ("sev_writeback_caches", FLUSHER),
+    ("sev_alloc_tracking", LIFE),
+    ("sev_free_tracking", LIFE),
 ];
 
 /// The hooks that cannot, and why.
@@ -91,7 +98,8 @@ pub fn refusals(program: &Program) -> Vec<Refusal> {
                 let known = if let Operand::Const(n) = args[1] { program.callback(n) } else { None };
                 let all = program.callbacks.iter().filter_map(|e| program.entries.get(usize::from(*e)));
                 let sent: Vec<_> = known.map_or_else(|| all.collect(), |one| vec![one]);
-                todo.extend(sent.into_iter().map(|e| (e.start, Where::Atomic, hook)));
+                let there = Where { atomic: true, ..place };
+                todo.extend(sent.into_iter().map(|e| (e.start, there, hook)));
             }
             Op::Set { .. }
             | Op::MaskPut { .. }
@@ -110,7 +118,7 @@ pub fn refusals(program: &Program) -> Vec<Refusal> {
 }
 
 fn refusal(op: Op, place: Where, own: bool) -> Option<String> {
-    let atomic = place == Where::Atomic;
+    let atomic = place.atomic;
     match op {
         Op::Lock { kind: Lock::Completion | Lock::CompleteAll, .. } => {
             Some("a completion that the policy waits for has no end outside of the model's tasks".to_owned())
@@ -121,7 +129,7 @@ fn refusal(op: Op, place: Where, own: bool) -> Option<String> {
         Op::Choose { .. } | Op::ChooseBit { .. } if own => {
             Some("a choice of any way belongs to the model; real code takes one".to_owned())
         }
-        Op::Prim { prim, args, .. } => primitive(prim, args, atomic),
+        Op::Prim { prim, args, .. } => primitive(prim, args, place),
         Op::Set { .. }
         | Op::MaskPut { .. }
         | Op::Jump(_)
@@ -138,9 +146,14 @@ fn refusal(op: Op, place: Where, own: bool) -> Option<String> {
     }
 }
 
-fn primitive(prim: Prim, args: [Operand; 4], atomic: bool) -> Option<String> {
+fn primitive(prim: Prim, args: [Operand; 4], place: Where) -> Option<String> {
+    let atomic = place.atomic;
     let why = match does(prim) {
         Err(why) | Ok(Does::KernelsNote(why)) => why,
+        Ok(Does::WriteBack) if !place.reclaim => {
+            "it writes back outside of a reclaim: the helper module does so for a reclaim only, whose pauses and bounds it keeps, \
+             and which it can say it of"
+        }
         Ok(Does::Call) if args[3] == Operand::Const(0) => {
             "a call that is not waited for: the helper module waits for every call, since it must say what was flushed"
         }

@@ -10,6 +10,7 @@ use crate::stats::Random;
 pub const LINE: usize = 64;
 /// Bytes of a huge page.
 const HUGE: usize = 2 << 20;
+const _: () = assert!(HUGE >= 2 * LINE, "a buffer has two lines to chase at least");
 
 /// A private mapping of whole huge pages, zeroed and touched.
 #[derive(Debug)]
@@ -68,10 +69,8 @@ impl Buffer {
     }
 
     fn mapped(bytes: usize) -> io::Result<Buffer> {
-        let bytes = bytes.max(1).next_multiple_of(HUGE);
-        if u32::try_from(bytes).is_err() {
-            return Err(io::Error::other("more than a link of four bytes can reach"));
-        }
+        let bytes = bytes.max(1).checked_next_multiple_of(HUGE).filter(|b| u32::try_from(*b).is_ok());
+        let bytes = bytes.ok_or_else(|| io::Error::other("more than a link of four bytes can reach"))?;
         let mapped = bytes + HUGE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new anonymous mapping at a place of the kernel's choice; no existing memory is touched.
@@ -93,8 +92,8 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.offset), self.bytes) }
     }
 
-    /// The memory, to write.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The memory, to write: not bytes 0 to 3 of a line of a buffer that is chased, which are links ([`Buffer::chase`]).
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `bytes`, and the mutable borrow makes it the only reference.
         unsafe { std::slice::from_raw_parts_mut(self.map.as_ptr().add(self.offset), self.bytes) }
     }
@@ -144,7 +143,12 @@ impl Buffer {
     }
 
     /// Links lines into one random cycle, each holding where the next one begins; none may be named twice.
+    ///
+    /// # Panics
+    /// A line lies outside of the buffer; nothing was linked then.
     pub fn link(&mut self, lines: &[u32], random: &mut Random) {
+        let all = self.bytes / LINE;
+        assert!(lines.iter().all(|line| (*line as usize) < all), "a line outside of the buffer's {all}");
         let mut order = lines.to_vec();
         for last in (1..order.len()).rev() {
             order.swap(last, random.below(last + 1));
@@ -164,9 +168,10 @@ impl Buffer {
         let lines = u32::try_from(self.bytes / LINE).unwrap_or(u32::MAX);
         let mut at = from.min(lines - 1) * LINE as u32;
         for _ in 0..steps {
-            // SAFETY: `at` is where a line of the buffer begins: at first by `min`, then because `link` wrote only the
-            // beginnings of lines that it could index itself, and nothing else in the crate writes bytes 0 to 3 of a line that
-            // is chased (unlinked lines hold 0). Lines are aligned.
+            // SAFETY: `at` is where a line of the buffer begins: at first by `min`; then because bytes 0 to 3 of a line are zero,
+            // as the kernel gave them or `discard` left them, or what `link` wrote, which has looked at every line before. This
+            // module writes byte 8 of lines else, and `bytes_mut`, which only this crate can call, is called by `vm` only, on
+            // guests' memory, which nobody chases. Lines are aligned.
             at = unsafe { std::ptr::read_volatile(base.add(at as usize).cast::<u32>()) };
         }
         at / LINE as u32
@@ -193,5 +198,21 @@ mod tests {
             assert_ne!(buffer.chase(7, steps), 7, "back after {steps}");
         }
         assert_eq!(buffer.chase(7, lines.len()), 7);
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_buffer() {
+        let mut buffer = Buffer::new(1).unwrap();
+        let lines = u32::try_from(HUGE / LINE).unwrap();
+        for outside in [lines, u32::MAX, u32::MAX / 64 + 1] {
+            let all: Vec<u32> = (0..64).chain([outside]).collect();
+            let linked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                buffer.link(&all, &mut Random::new(1));
+            }));
+            assert!(linked.is_err());
+            assert!(buffer.bytes().chunks(LINE).all(|line| line[..4] == [0; 4]), "no store before the look");
+        }
+        assert!(Buffer::new(usize::MAX).is_err());
+        assert!(buffer.chase(u32::MAX, 1) == 0, "the last line, which holds no link");
     }
 }

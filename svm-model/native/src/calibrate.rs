@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::noise::Counts;
 use crate::probe::Place;
 use crate::profile::{Profile, now};
-use crate::safety::{governor, other_vms};
+use crate::safety::{could_set_governor, governor, other_vms};
 
 /// One step of a calibration.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,8 @@ pub const STEPS: [Step; 13] = [
     Step {
         name: "write-backs",
         level: 2,
-        does: "executes WBINVD and WBNOINVD on one pCPU, and on all of an L3, with lines of its own made dirty",
+        does: "executes WBINVD and WBNOINVD on one pCPU, and WBINVD on all of an L3 and on one of each L3 at once, with lines of its \
+               own made dirty; sends IPIs to all pCPUs",
         flushes: true,
     },
     Step { name: "atomics", level: 0, does: "runs locked additions on one pCPU", flushes: false },
@@ -152,11 +153,15 @@ pub fn plan(options: &Options<'_>) -> Vec<String> {
     plan.push(match (options.governor, now) {
         (None, Some(now)) => format!("governor        stays {now}; --governor performance sets it meanwhile"),
         (None, None) => "governor        none to set".to_owned(),
-        (Some(wanted), Some(now)) => {
-            format!("governor        {now} becomes {wanted}, and {now} again in the end")
-        }
-        (Some(_), None) => {
-            "governor        REFUSED: this kernel sets no clock (in a VM the host does)".to_owned()
+        (Some(wanted), now) => {
+            let pcpus: Vec<usize> = report.topology.pcpus.iter().map(|p| p.id).collect();
+            match could_set_governor(Path::new("/"), &pcpus, wanted) {
+                Ok(()) => {
+                    let now = now.unwrap_or_default();
+                    format!("governor        {now} becomes {wanted}, and {now} again in the end")
+                }
+                Err(why) => format!("governor        HERE NOT: {why}"),
+            }
         }
     });
     plan
@@ -219,7 +224,8 @@ pub fn calibrate(
         let done = match step.name {
             "clock" => measure::clock(&mut bench),
             "write-backs" => other_vms(root, std::process::id())
-                .may_flush(options.yes_flush)
+                .may_flush_unnamed(options.yes_flush)
+                .map_err(|why| format!("refused: {why}"))
                 .and_then(|()| crate::flushes::measure(&mut bench)),
             "atomics" => measure::atomics(&mut bench),
             "ladder" => measure::ladder(&mut bench),
@@ -232,7 +238,8 @@ pub fn calibrate(
             "ipi" => measure::ipi(&mut bench),
             "guests" => measure::guests(&mut bench),
             _ => {
-                let may = other_vms(root, std::process::id()).may_flush(options.yes_flush);
+                let may = other_vms(root, std::process::id()).may_flush_unnamed(options.yes_flush);
+                let may = may.map_err(|why| format!("refused: {why}"));
                 measure::sev(&mut bench, sev_there, may, &title).map(|text| exchange = text)
             }
         };

@@ -170,6 +170,12 @@ impl Cpuid {
         self.bit(0x8000_0001, 2, 2)
     }
 
+    /// `1` ECX\[5\]: VMX, what Intel has in the place of SVM.
+    #[must_use]
+    pub fn vmx(&self) -> bool {
+        self.bit(1, 2, 5)
+    }
+
     /// `8000_0007` EDX\[8\]: the TSC runs at one rate, always.
     #[must_use]
     pub fn invariant_tsc(&self) -> bool {

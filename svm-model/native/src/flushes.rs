@@ -42,7 +42,7 @@ impl Module<'_, '_> {
             if self.bench.stopped() {
                 break;
             }
-            let answer = self.helper.flush(ask).map_err(|e| refused(ask, &e))?;
+            let answer = self.helper.flush(ask).map_err(|e| self.refused(ask, &e))?;
             for cycles in read(&answer) {
                 // Interrupts are off where it is measured: nothing but the hypervisor can come between.
                 samples.add(self.ps(cycles), false);
@@ -50,16 +50,22 @@ impl Module<'_, '_> {
         }
         Ok(samples)
     }
-}
 
-fn refused(ask: &Ask, error: &std::io::Error) -> String {
-    let what = format!("{} with {} dirty lines", ask.instruction.name(), ask.dirty_lines);
-    match error.raw_os_error() {
-        Some(libc::ETIME) => format!(
-            "{what}: the module refuses what may stop a pCPU for longer than its parameter stall_limit_us"
-        ),
-        Some(libc::ENOMEM) => format!("{what}: no memory in pieces of 2 MiB"),
-        _ => format!("{what}: {error}"),
+    fn refused(&self, ask: &Ask, error: &std::io::Error) -> String {
+        let what = format!("{} with {} dirty lines", ask.instruction.name(), ask.dirty_lines);
+        match error.raw_os_error() {
+            Some(libc::ETIME) => match self.helper.info() {
+                Ok(info) => format!("{what}: {}", info.too_long()),
+                Err(e) => format!("{what}: {error} ({e})"),
+            },
+            Some(libc::ENOMEM) => {
+                format!(
+                    "{what}: no memory on that node in contiguous pieces (2 MiB each, or all of it if that is less)"
+                )
+            }
+            Some(libc::EBUSY) => format!("{what}: another process runs a policy through the module"),
+            _ => format!("{what}: {error}"),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::probe::HELPER_DEVICE;
 
 mod load;
 
-pub use load::{Loaded, loaded};
+pub use load::Loaded;
 
 const ABI: u32 = 2;
 const MASK_WORDS: usize = 128;
@@ -90,6 +90,24 @@ impl Info {
     #[must_use]
     pub const fn kvm_entry(&self) -> bool {
         self.kvm_entry != 0
+    }
+
+    /// Why the module refuses with `ETIME`, and what to do: the figures that it compares.
+    #[must_use]
+    pub fn too_long(&self) -> String {
+        let (size, seen, limit) = (self.stall_us, self.stall_seen_us, self.stall_limit_us);
+        let one = if seen > size {
+            format!(
+                "{seen} us, the longest that it saw since it was loaded (by its caches' size it would be {size} us; rmmod \
+                 sevsim_flush, and loading it again, forgets it)"
+            )
+        } else {
+            format!("{size} us, by its caches' size (the longest that it saw: {seen} us)")
+        };
+        format!(
+            "the module refuses what may stop a pCPU for longer than its parameter stall_limit_us, {limit} us, where one \
+             write-back counts as {one}"
+        )
     }
 
     /// Whether some process runs a policy.
@@ -395,8 +413,9 @@ impl Helper {
     /// Executes and times a write-back.
     ///
     /// # Errors
-    /// `EINVAL`: a pCPU that is not there, no pCPU, or what makes no sense; `ETIME`: it may keep a pCPU from all else for
-    /// too long; `E2BIG`: more lines than the module prepares; `EOPNOTSUPP`: no WBNOINVD, and `strict`; `EINTR`.
+    /// `EINVAL`: a pCPU that is not there, no pCPU, or what makes no sense; `ENXIO`: a pCPU has gone meanwhile; `ETIME`: it
+    /// may keep a pCPU from all else for too long; `E2BIG`: more lines than the module prepares; `EOPNOTSUPP`: no WBNOINVD, and
+    /// `strict`; `EBUSY`: another file's policy runs; `EINTR`.
     pub fn flush(&self, ask: &Ask) -> io::Result<Flushed> {
         let absent = || io::Error::from_raw_os_error(libc::EINVAL);
         let mut mask = [0; MASK_WORDS];
@@ -461,7 +480,7 @@ impl Helper {
     /// Lets a policy take over this process's VMs 0 .. `vms`, until the device is closed. `llc` says which L3 each pCPU has.
     ///
     /// # Errors
-    /// `EBUSY`: another process runs one; `ENODEV`: KVM is not loaded, or has no tracepoint `kvm_entry`; `EINVAL`.
+    /// `EBUSY`: another process runs one, or flushes; `ENODEV`: KVM is not loaded, or has no tracepoint `kvm_entry`; `EINVAL`.
     pub fn start(&self, policy: u32, vms: u32, llc: &[u32]) -> io::Result<()> {
         let mut raw = RawStart {
             size: size_of_u32::<RawStart>(),
@@ -476,7 +495,7 @@ impl Helper {
     /// The calling thread is this vCPU from here on.
     ///
     /// # Errors
-    /// `EINVAL`: no such VM; `EBUSY`: it is one already; `ENOSPC`: too many.
+    /// `EINVAL`: no such VM, or no such vCPU; `EBUSY`: it is one already; `ENOSPC`: too many.
     pub fn bind(&self, vm: u32, vcpu: u32) -> io::Result<()> {
         let mut raw = RawBind { size: size_of_u32::<RawBind>(), vm, vcpu, pad: 0 };
         self.ask(request(WRITE, 0x64, size_of::<RawBind>()), &mut raw)
@@ -494,7 +513,8 @@ impl Helper {
     /// Lets the policy write back for a VM, as reclaim of its memory does.
     ///
     /// # Errors
-    /// `EINVAL`: no such VM; `ETIME`: a write-back may last too long on this host; `EINTR`.
+    /// `EINVAL`: no such VM; `ETIME`: a write-back may last too long on this host; `EDEADLK`: a loop of the policy's text was
+    /// ended, since it did not end by itself, and the session's reclaims mean nothing any more; `EINTR`.
     pub fn reclaim(&self, vm: u32, event: u32) -> io::Result<Reclaim> {
         let mut pcpus = vec![Reclaimed::default(); self.info()?.nr_cpu_ids as usize];
         let mut raw = RawReclaim {

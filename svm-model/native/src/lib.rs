@@ -16,6 +16,7 @@ pub mod admit;
 pub mod allocator;
 pub mod calibrate;
 pub mod cpuid;
+pub mod module_file;
 pub mod noise;
 pub mod primitive;
 pub mod probe;

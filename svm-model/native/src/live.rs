@@ -64,6 +64,8 @@ pub struct Held {
     pub keeps: bool,
     /// pCPUs where the VM was entered and nothing was written back since.
     pub missed: Vec<usize>,
+    /// Write-backs that were not executed, since one reclaim asked for too many.
+    pub refused: u32,
     /// Cycles of the TSC from the call of the policy to its return.
     pub cycles: u64,
 }
@@ -159,7 +161,7 @@ pub fn run(
 ) -> Result<Live, String> {
     let pcpus = os::affinity().map_err(|e| format!("sched_getaffinity: {e}"))?.members();
     helper.start(number, u32::from(plan.vms), &shape.llc).map_err(|e| match e.raw_os_error() {
-        Some(libc::EBUSY) => "another process runs a policy through the module".to_owned(),
+        Some(libc::EBUSY) => "another process runs a policy, or flushes, through the module".to_owned(),
         Some(libc::ENODEV) => {
             "KVM's tracepoint kvm_entry is not there: load kvm_amd (or this KVM has none)".to_owned()
         }
@@ -365,10 +367,10 @@ fn settle(vcpus: &[(Vcpu, usize)]) -> Result<(), String> {
 
 fn reclaim(helper: &Helper, vm: u16) -> Result<Reclaim, String> {
     helper.reclaim(u32::from(vm), MMU_NOTIFY_CLEAR).map_err(|e| match e.raw_os_error() {
-        Some(libc::ETIME) => {
-            "the module refuses: a write-back may stop this host for longer than its parameter stall_limit_us allows"
-                .to_owned()
-        }
+        Some(libc::ETIME) => helper.info().map_or_else(|e| e.to_string(), |info| info.too_long()),
+        Some(libc::EDEADLK) => "a loop of the policy's text did not end by itself, and was ended (in a reclaim after 5 s, with \
+                                interrupts off after the module's stall_limit_us): what the policy did then means nothing"
+            .to_owned(),
         _ => format!("the module does not reclaim: {e}"),
     })
 }
@@ -402,6 +404,7 @@ fn held(vm: u16, entered: Vec<usize>, reclaim: &Reclaim, predicted: Option<Vec<F
         keeps: predicted.iter().flatten().any(|f| f.keeps),
         predicted: predicted.as_ref().map(set),
         missed: reclaim.where_(|p| p.missed()),
+        refused: reclaim.refused,
         cycles: reclaim.end - reclaim.begin,
     }
 }

@@ -56,8 +56,14 @@ pub fn sum(steps: &[Noise]) -> Noise {
 }
 
 impl Noise {
-    fn percent(&self, ms: u64) -> u64 {
-        ms * 100 / (self.wall_ms * self.pcpus).max(1)
+    /// The part of the pCPUs' time that this is, in thousandths.
+    fn permille(&self, ms: u64) -> u64 {
+        ms * 1000 / self.time().max(1)
+    }
+
+    /// The pCPUs' time, all together, in milliseconds.
+    fn time(&self) -> u64 {
+        self.wall_ms * self.pcpus
     }
 
     /// Whether the host was quiet.
@@ -65,11 +71,13 @@ impl Noise {
     /// # Errors
     /// Why not.
     pub fn quiet(&self) -> Result<(), String> {
-        let (steal, others) = (self.percent(self.steal_ms), self.percent(self.others_ms));
-        if steal > STEAL_PERCENT {
+        let more = |ms: u64, percent: u64| ms * 100 > percent * self.time().max(1);
+        if more(self.steal_ms, STEAL_PERCENT) {
+            let steal = percent(self.permille(self.steal_ms));
             return Err(format!("the hypervisor took {steal} % of the pCPUs' time"));
         }
-        if others > OTHERS_PERCENT {
+        if more(self.others_ms, OTHERS_PERCENT) {
+            let others = percent(self.permille(self.others_ms));
             return Err(format!("other programs used {others} % of the pCPUs' time"));
         }
         if let Some((low, high)) = self.clock_mhz
@@ -83,7 +91,7 @@ impl Noise {
     /// How quiet it was, in words.
     #[must_use]
     pub fn said(&self) -> String {
-        let (steal, others) = (self.percent(self.steal_ms), self.percent(self.others_ms));
+        let [steal, others] = [self.steal_ms, self.others_ms].map(|ms| percent(self.permille(ms)));
         let clock =
             self.clock_mhz.map_or(String::new(), |(low, high)| format!(", clock {low} to {high} MHz"));
         let word = match self.quiet() {
@@ -96,6 +104,11 @@ impl Noise {
             self.wall_ms, self.pcpus, self.interrupts, self.load
         )
     }
+}
+
+/// Thousandths as percent.
+fn percent(permille: u64) -> String {
+    format!("{}.{}", permille / 10, permille % 10)
 }
 
 /// What the kernel has counted so far.
@@ -168,13 +181,13 @@ mod tests {
     fn quiet_is_what_the_bounds_say() {
         let step =
             |steal_ms, others_ms| Noise { wall_ms: 500, pcpus: 2, steal_ms, others_ms, ..Noise::default() };
-        assert_eq!(step(19, 59).quiet(), Ok(()));
-        assert!(step(20, 0).quiet().unwrap_err().contains("took 2 %"));
-        assert!(step(0, 60).quiet().unwrap_err().contains("used 6 %"));
+        assert_eq!(step(10, 50).quiet(), Ok(()));
+        assert!(step(11, 0).quiet().unwrap_err().contains("took 1.1 %"));
+        assert!(step(0, 51).quiet().unwrap_err().contains("used 5.1 %"));
         let clocks = |low, high| Noise { clock_mhz: Some((low, high)), ..step(0, 0) };
         assert!(sum(&[clocks(3000, 3000), clocks(3100, 3100)]).quiet().is_ok());
         assert!(sum(&[clocks(3000, 3000), clocks(3700, 3700)]).quiet().unwrap_err().contains("3000 to 3700"));
-        let both = sum(&[step(20, 0), step(0, 0)]);
+        let both = sum(&[step(19, 0), step(0, 0)]);
         assert_eq!((both.wall_ms, both.quiet()), (1000, Ok(())));
         assert!(both.said().starts_with("quiet:") && step(90, 0).said().starts_with("NOT QUIET"));
     }

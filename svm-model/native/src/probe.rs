@@ -39,6 +39,8 @@ pub struct Report {
     pub cpuid: Cpuid,
     /// Who shares what.
     pub topology: Topology,
+    /// The pCPUs that this process may use; of a scripted host all.
+    pub allowed: Vec<usize>,
     /// Whose the numbers would be.
     pub host: Host,
 }
@@ -172,8 +174,16 @@ impl Place {
             levels: [self.user(), self.guests(&kvm), self.helper(), self.sev(&kvm)],
             cpuid: self.cpuid.clone(),
             topology: self.topology(),
+            allowed: self.allowed(),
             host: self.host(),
         }
+    }
+
+    /// The pCPUs that this process may use: `taskset`, a cpuset or a job's share may leave it fewer than the host has.
+    #[must_use]
+    pub fn allowed(&self) -> Vec<usize> {
+        let all = || self.topology().pcpus.iter().map(|p| p.id).collect();
+        if self.scripted { all() } else { real_allowed().unwrap_or_else(all) }
     }
 
     fn user(&self) -> Level {
@@ -195,11 +205,15 @@ impl Place {
             return level(false, why, "a host, or a VM type, with an invariant TSC");
         }
         let clock = if emulated { "EMULATED: its times mean nothing" } else { "invariant TSC" };
-        let mut why = format!("x86-64 Linux, {clock}, pCPUs {}", topology.pcpus.len());
+        let (there, allowed) = (topology.pcpus.len(), self.allowed().len());
+        let mut why = format!("x86-64 Linux, {clock}, pCPUs {there}");
+        if allowed < there {
+            why.push_str(&format!(", of which this process may use {allowed}"));
+        }
         if let Some(name) = self.cpuid.hypervisor() {
             why.push_str(&format!("; in a VM ({name}): its numbers are a guest's"));
         }
-        if topology.pcpus.len() < 2 {
+        if allowed < 2 {
             why.push_str("; nothing between pCPUs can be measured on one");
         }
         level(true, why, "")
@@ -228,6 +242,12 @@ impl Place {
                     "join the group of /dev/kvm (usually kvm), or be root"
                 } else if self.cpuid.svm() {
                     "load kvm_amd"
+                } else if self.cpuid.vmx() {
+                    "load kvm_intel"
+                } else if self.cpuid.vendor() == "GenuineIntel" && self.cpuid.hypervisor().is_some() {
+                    "let this VM nest (its CPUID 1 ECX[5], VMX, is 0), or use a bare-metal host"
+                } else if self.cpuid.vendor() == "GenuineIntel" {
+                    "switch VMX on in the firmware's setup (CPUID 1 ECX[5] is 0)"
                 } else if self.cpuid.hypervisor().is_some() {
                     "let this VM nest (its CPUID 8000_0001 ECX[2], SVM, is 0), or use a bare-metal host"
                 } else {
@@ -247,8 +267,14 @@ impl Place {
             how: how.to_owned(),
         };
         if self.there(HELPER_DEVICE) {
-            return match self.opens(HELPER_DEVICE) {
-                Ok(()) => level(true, format!("/{HELPER_DEVICE} opens"), ""),
+            let opened = if self.scripted { self.opens(HELPER_DEVICE) } else { real_helper() };
+            return match opened {
+                Ok(()) => level(true, format!("/{HELPER_DEVICE} opens, and answers as this version's"), ""),
+                Err(why) if why.contains("another version") => level(
+                    false,
+                    why,
+                    "rmmod sevsim_flush, and load the module that this program's `sevsim module` writes",
+                ),
                 Err(why) => level(false, why, "be root (CAP_SYS_RAWIO)"),
             };
         }
@@ -256,6 +282,18 @@ impl Place {
         if !self.there("proc/modules") {
             let why = format!("{why}, and this kernel loads none (no /proc/modules)");
             return level(false, why, "a kernel with CONFIG_MODULES");
+        }
+        if self.text("proc/sys/kernel/modules_disabled").as_deref() == Some("1") {
+            let why = format!("{why}, and this kernel loads no more (kernel.modules_disabled is 1)");
+            return level(false, why, "boot again, and load it before kernel.modules_disabled is set");
+        }
+        if matches!(self.text("sys/module/module/parameters/sig_enforce").as_deref(), Some("Y" | "1")) {
+            let why = format!("{why}, and only signed modules load (module.sig_enforce)");
+            return level(
+                false,
+                why,
+                "sign it with a key that the kernel trusts, or boot without module.sig_enforce=1",
+            );
         }
         if let Some(lock) = self.text("sys/kernel/security/lockdown")
             && !lock.contains("[none]")
@@ -331,6 +369,27 @@ impl Place {
             }
         }
     }
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn real_allowed() -> Option<Vec<usize>> {
+    crate::os::affinity().ok().map(|set| set.members())
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn real_allowed() -> Option<Vec<usize>> {
+    None
+}
+
+/// Asks the module as every command does that uses it.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn real_helper() -> Result<(), String> {
+    crate::helper::Helper::open().map(drop)
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn real_helper() -> Result<(), String> {
+    Err(UNSUPPORTED.to_owned())
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -63,24 +63,42 @@ pub fn undo_all() -> Vec<String> {
 pub fn set_governor(root: &Path, pcpus: &[usize], governor: &str) -> Result<Vec<Undo>, String> {
     let mut undo = Vec::new();
     for pcpu in pcpus {
-        let folder = root.join(format!("sys/devices/system/cpu/cpu{pcpu}/cpufreq"));
-        let path: PathBuf = folder.join("scaling_governor");
-        let before = fs::read_to_string(&path).map_err(|e| {
-            format!(
-                "--governor: {}: {e}: this kernel sets no clock of pCPU {pcpu} (in a VM the host does)",
-                path.display()
-            )
-        })?;
-        let known = fs::read_to_string(folder.join("scaling_available_governors")).unwrap_or_default();
-        if !known.split_whitespace().any(|g| g == governor) {
-            return Err(format!("--governor {governor}: pCPU {pcpu} has: {}", known.trim()));
-        }
+        let (path, before) = settable(root, *pcpu, governor)?;
         fs::write(&path, governor).map_err(|e| format!("--governor: {}: {e}", path.display()))?;
-        let before = before.trim().to_owned();
         let what = format!("governor of pCPU {pcpu} back to {before}");
         undo.push(undo_later(what, move || fs::write(&path, &before).map_err(|e| e.to_string())));
     }
     Ok(undo)
+}
+
+/// Where a pCPU's governor is set, and which one it is now.
+fn settable(root: &Path, pcpu: usize, governor: &str) -> Result<(PathBuf, String), String> {
+    let folder = root.join(format!("sys/devices/system/cpu/cpu{pcpu}/cpufreq"));
+    let path: PathBuf = folder.join("scaling_governor");
+    let before = fs::read_to_string(&path).map_err(|e| {
+        format!(
+            "--governor: {}: {e}: this kernel sets no clock of pCPU {pcpu} (in a VM the host does)",
+            path.display()
+        )
+    })?;
+    let known = fs::read_to_string(folder.join("scaling_available_governors")).unwrap_or_default();
+    if !known.split_whitespace().any(|g| g == governor) {
+        return Err(format!("--governor {governor}: pCPU {pcpu} has: {}", known.trim()));
+    }
+    Ok((path, before.trim().to_owned()))
+}
+
+/// Whether [`set_governor`] would do it, as far as can be told without doing it.
+///
+/// # Errors
+/// Why not.
+pub fn could_set_governor(root: &Path, pcpus: &[usize], governor: &str) -> Result<(), String> {
+    for pcpu in pcpus {
+        let (path, _) = settable(root, *pcpu, governor)?;
+        let opened = fs::File::options().write(true).open(&path);
+        opened.map_err(|e| format!("--governor: {}: {e}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The governor of a pCPU's clock, if there is one.
@@ -97,12 +115,31 @@ pub struct OtherVms {
     pub holders: Vec<(u32, String)>,
     /// Processes whose files this user may not see.
     pub hidden: usize,
+    /// Why there may be processes that are not even listed.
+    pub blind: Option<&'static str>,
+}
+
+/// The inode of the first process's own namespace of process numbers: a constant of the kernel's (PROC_PID_INIT_INO).
+const FIRST_PIDS: &str = "pid:[4026531836]";
+
+/// Why `/proc` may leave processes out.
+fn blind(proc: &Path) -> Option<&'static str> {
+    match fs::read_link(proc.join("self/ns/pid")) {
+        Ok(pids) if pids.as_os_str() == FIRST_PIDS => {}
+        Ok(_) => return Some("this runs in a container that does not show the host's processes"),
+        Err(_) => return Some("/proc does not say whose processes it shows (/proc/self/ns/pid)"),
+    }
+    // Whether /proc hides processes or not: the first one is always there, and always somebody else's.
+    if !proc.join("1").exists() {
+        return Some("/proc hides other users' processes (hidepid): be root");
+    }
+    None
 }
 
 /// Looks through the processes below `root`, but for `own`.
 #[must_use]
 pub fn other_vms(root: &Path, own: u32) -> OtherVms {
-    let mut found = OtherVms::default();
+    let mut found = OtherVms { blind: blind(&root.join("proc")), ..OtherVms::default() };
     let processes = fs::read_dir(root.join("proc")).into_iter().flatten().flatten();
     let numbered = processes.filter_map(|p| Some((p.file_name().to_str()?.parse::<u32>().ok()?, p.path())));
     let mut numbered: Vec<_> = numbered.filter(|(pid, _)| *pid != own).collect();
@@ -128,6 +165,18 @@ impl OtherVms {
     /// # Errors
     /// Why not, and what to type to do it all the same.
     pub fn may_flush(&self, yes: bool) -> Result<(), String> {
+        self.may_flush_saying(yes, true)
+    }
+
+    /// The same with a reason that others may read: it names no process.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn may_flush_unnamed(&self, yes: bool) -> Result<(), String> {
+        self.may_flush_saying(yes, false)
+    }
+
+    fn may_flush_saying(&self, yes: bool, names: bool) -> Result<(), String> {
         if yes {
             return Ok(());
         }
@@ -138,10 +187,16 @@ impl OtherVms {
                 self.holders.iter().take(3).map(|(pid, name)| format!("{name} ({pid})")).collect();
             let more = if self.holders.len() > 3 { ", ..." } else { "" };
             let n = self.holders.len();
+            if !names {
+                return Err(format!("VMs of other processes run here ({n}), and {all_the_same}"));
+            }
             return Err(format!(
                 "VMs of other processes run here ({n}: {}{more}), and {all_the_same}",
                 some.join(", ")
             ));
+        }
+        if let Some(why) = self.blind {
+            return Err(format!("whether other VMs run here is not to be seen: {why}; and {all_the_same}"));
         }
         if self.hidden > 0 {
             let n = self.hidden;
@@ -186,6 +241,14 @@ mod tests {
             fs::write(folder(n).join("scaling_available_governors"), "performance schedutil\n").unwrap();
         }
         let now = || [0, 1].map(|n| governor(&root, n).unwrap());
+        assert_eq!(could_set_governor(&root, &[0, 1], "performance"), Ok(()));
+        assert!(
+            could_set_governor(&root, &[0, 1], "turbo")
+                .unwrap_err()
+                .contains("--governor turbo: pCPU 0 has:")
+        );
+        assert!(could_set_governor(&root, &[0, 9], "performance").unwrap_err().contains("pCPU 9"));
+        assert_eq!(now(), ["schedutil"; 2], "nothing is set by asking");
         let set = set_governor(&root, &[0, 1], "performance").unwrap();
         assert_eq!(now(), ["performance", "performance"]);
         drop(set);
@@ -207,18 +270,37 @@ mod tests {
             fs::write(root.join(format!("proc/{pid}/comm")), format!("p{pid}\n")).unwrap();
             std::os::unix::fs::symlink(target, fd.join("3")).unwrap();
         };
+        let pids = root.join("proc/self/ns/pid");
+        fs::create_dir_all(root.join("proc/self/ns")).unwrap();
+        std::os::unix::fs::symlink(FIRST_PIDS, &pids).unwrap();
+        process(1, "/dev/null");
         process(10, "/dev/null");
         process(11, "anon_inode:kvm-vm");
         process(12, "anon_inode:kvm-vm");
         let found = other_vms(&root, 12);
-        assert_eq!(found, OtherVms { holders: vec![(11, "p11".to_owned())], hidden: 0 });
+        assert_eq!(found, OtherVms { holders: vec![(11, "p11".to_owned())], ..OtherVms::default() });
         assert!(found.may_flush(false).unwrap_err().contains("1: p11 (11)"));
+        let unnamed = found.may_flush_unnamed(false).unwrap_err();
+        assert!(unnamed.contains("run here (1), and") && !unnamed.contains("11"), "{unnamed}");
+        assert_eq!(found.may_flush_unnamed(true), Ok(()));
         assert_eq!(found.may_flush(true), Ok(()));
         fs::remove_dir_all(root.join("proc/11")).unwrap();
         assert_eq!(other_vms(&root, 12).may_flush(false), Ok(()));
         // A process whose files cannot be listed: here, one without the folder.
         fs::create_dir_all(root.join("proc/13")).unwrap();
         assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("not to be seen"));
+        fs::remove_dir_all(root.join("proc/13")).unwrap();
+        // What is not listed: users' processes, and those outside of a container.
+        fs::remove_dir_all(root.join("proc/1")).unwrap();
+        assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("hidepid"));
+        process(1, "/dev/null");
+        fs::remove_file(&pids).unwrap();
+        std::os::unix::fs::symlink("pid:[4026532001]", &pids).unwrap();
+        let container = other_vms(&root, 12);
+        assert!(container.may_flush(false).unwrap_err().contains("in a container"));
+        assert_eq!(container.may_flush(true), Ok(()));
+        fs::remove_file(&pids).unwrap();
+        assert!(other_vms(&root, 12).may_flush(false).unwrap_err().contains("does not say whose"));
         fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -5,6 +5,9 @@ use toml::Table;
 /// Percent by which the median number of two calibrations of a quiet host may differ.
 pub const AGREE_PERCENT: u64 = 5;
 
+/// Percent by which a number of two calibrations may differ before it is counted as far off: a median hides the worst.
+pub const FAR_PERCENT: u64 = 25;
+
 /// Tables of a profile that hold no numbers.
 const OTHERS: [&str; 4] = ["host", "noise", "levels", "missing"];
 

@@ -7,18 +7,9 @@ use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::module_file::loaded;
 use crate::probe::HELPER_DEVICE;
 use crate::safety::{Undo, undo_later};
-
-/// The module's name, as /proc/modules has it.
-const MODULE: &str = "sevsim_flush";
-
-/// Whether the module is loaded.
-#[must_use]
-pub fn loaded() -> bool {
-    let modules = std::fs::read_to_string("/proc/modules").unwrap_or_default();
-    modules.lines().any(|l| l.split(' ').next() == Some(MODULE))
-}
 
 /// The module, if this program loaded it; unloaded at the end of this value, and by [`crate::safety::undo_all`].
 #[derive(Debug)]

@@ -100,11 +100,18 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(errno(helper.flush_raw(1, 0, 4, mask, plain)), libc::EINVAL, "nothing to read again");
     let by = Ask { dirty_by: Some(pcpus[0]), dirty_lines: 1, ..Ask::of(Instruction::Wbinvd, &pcpus) };
     assert_eq!(errno(helper.flush(&by)), libc::EINVAL, "one pCPU dirties for one only");
+    let none = Ask { dirty_by: Some(pcpus[0]), ..ask.clone() };
+    assert_eq!(errno(helper.flush(&none)), libc::EINVAL, "nothing for another to dirty");
     let most = Ask { dirty_lines: (256 << 20) / 64 + 1, ..ask.clone() };
     assert_eq!(errno(helper.flush(&most)), libc::E2BIG);
     // 25 ns a line, as flush.c says: 100 ms.
     let long = Ask { dirty_lines: 4_000_000, ..ask.clone() };
     assert_eq!(errno(helper.flush(&long)), libc::ETIME);
+    if pcpus.len() > 1 {
+        // 50 ms, which may be; but each may have to wait for the other.
+        let both = Ask { dirty_lines: 2_000_000, ..Ask::of(Instruction::Nop, &pcpus[..2]) };
+        assert_eq!(errno(helper.flush(&both)), libc::ETIME);
+    }
     if !helper.info().unwrap().has_wbnoinvd() {
         let strict = Ask { strict: true, instruction: Instruction::Wbnoinvd, ..ask };
         assert_eq!(errno(helper.flush(&strict)), libc::EOPNOTSUPP);
@@ -113,16 +120,108 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(helper.info().unwrap().flushes, before, "nothing was executed");
 }
 
+/// Does something so many times; it takes a millisecond each at least, pause_us as it is by default, but for the first.
+fn paused(what: &str, times: u32, does: impl FnOnce()) {
+    let begin = Instant::now();
+    does();
+    assert!(begin.elapsed() >= Duration::from_millis(u64::from(times) - 1), "{what}: {:?}", begin.elapsed());
+}
+
 #[test]
 fn write_backs_keep_their_pause() {
     let Some(helper) = module() else { return };
-    let ask = Ask::of(Instruction::Wbinvd, &online()[..1]);
-    let begin = Instant::now();
-    for _ in 0..20 {
-        helper.flush(&ask).unwrap();
+    let pcpus = online();
+    let one = Ask::of(Instruction::Wbinvd, &pcpus[..1]);
+    let flush = |ask: &Ask| drop(helper.flush(ask).unwrap());
+    paused("one after the other", 20, || (0..20).for_each(|_| flush(&one)));
+    let nop = Ask { dirty_lines: 64, refill: true, ..Ask::of(Instruction::Nop, &pcpus[..1]) };
+    paused("lines dirtied", 20, || (0..20).for_each(|_| flush(&nop)));
+    let all = Ask { serial: true, ..Ask::of(Instruction::Wbinvd, &pcpus) };
+    let times = 5 * u32::try_from(pcpus.len()).unwrap();
+    paused("pCPU after pCPU", times, || (0..5).for_each(|_| flush(&all)));
+    paused("by several threads", 40, || {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| flush(&one)));
+            }
+        });
+    });
+}
+
+/// A session of a policy.
+fn session(helper: &Helper, policy: &str) -> bool {
+    let number = helper.policies().unwrap().iter().position(|(name, _)| name == policy);
+    let Some(number) = number.filter(|_| helper.info().unwrap().kvm_entry()) else { return false };
+    helper.start(u32::try_from(number).unwrap(), 1, &[]).unwrap();
+    true
+}
+
+#[test]
+fn reclaims_keep_their_pause_too() {
+    let Some(helper) = module() else { return };
+    if !session(&helper, "all-wbinvd") {
+        return;
     }
-    // The first may begin at once.
-    assert!(begin.elapsed() >= Duration::from_millis(19), "{:?}", begin.elapsed());
+    let before = helper.info().unwrap().flushes;
+    paused("by several threads", 400, || {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| drop(helper.reclaim(0, 1).unwrap())));
+            }
+        });
+    });
+    let reclaims = helper.info().unwrap().flushes - before;
+    assert_eq!(reclaims, 400 * online().len() as u64, "each is one write-back on every pCPU");
+}
+
+#[test]
+fn nobody_flushes_beside_anothers_session() {
+    let Some(helper) = module() else { return };
+    if !session(&helper, "no-flush") {
+        return;
+    }
+    let other = Helper::open().unwrap();
+    let ask = Ask::of(Instruction::Wbinvd, &online()[..1]);
+    let before = helper.info().unwrap().flushes;
+    assert_eq!(errno(other.flush(&ask)), libc::EBUSY);
+    assert_eq!(helper.info().unwrap().flushes, before);
+    helper.flush(&ask).unwrap();
+    drop(helper);
+    other.flush(&ask).unwrap();
+    // A session does not begin while somebody flushes: one that lasts, pCPU after pCPU, and again.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let all = Ask { serial: true, ..Ask::of(Instruction::Wbinvd, &online()) };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                drop(other.flush(&all));
+            }
+        });
+        let begin = Instant::now();
+        let mut met = false;
+        while !met && begin.elapsed() < Duration::from_secs(5) {
+            // While a session is there the other is turned away: it needs a while to be at it again.
+            std::thread::sleep(Duration::from_millis(20));
+            let late = Helper::open().unwrap();
+            met = errno(late.start(0, 1, &[])) == libc::EBUSY;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(met, "every start found nobody flushing");
+    });
+}
+
+#[test]
+fn a_thread_that_leaves_makes_room() {
+    let Some(helper) = module() else { return };
+    if !session(&helper, "sticky-wbnoinvd") {
+        return;
+    }
+    assert_eq!(errno(helper.bind(0, u32::MAX)), libc::EINVAL, "no such vCPU");
+    assert_eq!(errno(helper.bind(0, 64)), libc::EINVAL, "no such vCPU");
+    for _ in 0..200 {
+        helper.bind(0, 63).unwrap();
+        helper.unbind().unwrap();
+    }
 }
 
 #[test]
