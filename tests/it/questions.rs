@@ -194,7 +194,9 @@ fn a_task_that_can_never_end_is_told_and_replayed() {
     let json = sevsim(&[&base[..], &["--format", "json"]].concat()).ends(3).json();
     assert_eq!((&json[0]["whole"], &json[0]["asked_ends"]), (&true.into(), &true.into()));
     let trace = json[0]["trace"].as_array().expect("a list");
-    assert_eq!(trace[trace.len() - 1]["events"][0]["event"], "hung-task");
+    // After two steps no end is in reach; what comes then goes round.
+    assert!(trace.len() > 2, "{json:?}");
+    assert_eq!(trace[1]["events"][0]["event"], "hung-task");
     let token = json[0]["token"].as_str().expect("a token");
     let again = sevsim(&["replay", token]).ends(0).out;
     assert!(again.contains("sleeps and spins can never end"), "{again}");

@@ -107,7 +107,7 @@ impl Guarantee {
             Guarantee::Lock(lock) => return without_lock(text, &ast, lock),
             Guarantee::ZapBeforeFlush => flush_first(text, &ast),
             Guarantee::TlbAcknowledged => {
-                argument(&ast, "kvm_flush_remote_tlbs", "smp_call_function_many", 3, "false")
+                argument(&ast, "kvm_make_all_cpus_request", "smp_call_function_many", 3, "false")
             }
             Guarantee::IpisWaitedFor => {
                 let mut edits = argument(&ast, "on_each_cpu_mask", "smp_call_function_many_cond", 3, "false");
