@@ -224,8 +224,12 @@ fn a_call_to_oneself_leaves_interrupts_as_they_were() {
         let noop = "static void noop(void *info) { WARN_ON(!irqs_disabled()); }";
         [off, on].map(|a| events(&format!("{MASK}{noop}\nvoid a(void) {{ {a} }}\n{IDLE}")))
     };
-    assert_eq!(after("smp_call_function_single(0, noop, NULL, true);"), [NONE, NONE]);
-    assert_eq!(after("on_each_cpu(noop, NULL, true);"), [NONE, NONE]);
+    for call in ["smp_call_function_single(0, noop, NULL, true);", "on_each_cpu(noop, NULL, true);"] {
+        let [off, on] = after(call);
+        // The kernel warns of each such call with interrupts off.
+        assert_eq!(off, ["tracking"], "{call}");
+        assert_eq!(on, NONE, "{call}");
+    }
 }
 
 #[test]
