@@ -49,8 +49,12 @@ if [ ! -e fetched ]; then
 	rm -rf apt deb unpacked
 	mkdir -p apt/{lists,cache,sources} deb unpacked
 	find /etc/apt -name '*.list' -o -name '*.sources' | while read -r file; do cp "$file" apt/sources/; done
+	# Backports come from where the host's own packages do: from the first source that is not the security updates'.
 	suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)-backports
-	echo "deb http://deb.debian.org/debian $suite main" >apt/sources/backports.list
+	mirror=$(find apt/sources -type f -exec sed -nE \
+		-e 's/^URIs:[[:space:]]*([^[:space:]]+).*/\1/p' \
+		-e 's/^deb[[:space:]]+(\[[^]]*\][[:space:]]+)?([^[:space:]]+)[[:space:]].*/\2/p' {} + | grep -v security | head -n 1 || true)
+	[ -z "$mirror" ] || echo "deb $mirror $suite main" >apt/sources/backports.list
 	apt apt-get update -qq || true
 	kernel=$(version)
 	[ -n "$kernel" ] || skip "there is no package $meta here: Debian's package lists are needed"
