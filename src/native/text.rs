@@ -150,34 +150,18 @@ fn bounds(text: &str, body: &Block) -> Vec<(usize, usize, String)> {
     let mut gotos = Vec::new();
     let mut todo: Vec<&Stmt> = body.stmts.iter().collect();
     while let Some(stmt) = todo.pop() {
-        match &stmt.kind {
-            StmtKind::While { body, .. } | StmtKind::DoWhile { body, .. } | StmtKind::For { body, .. } => {
-                todo.extend(&body.stmts);
-                edits.extend(bound(text, body));
-            }
-            StmtKind::If { then, otherwise, .. } => {
-                todo.extend(&then.stmts);
-                todo.extend(otherwise.iter().flat_map(|o| &o.stmts));
-            }
-            StmtKind::Block(body)
-            | StmtKind::Switch { body, .. }
-            | StmtKind::ForEachCpu { body, .. }
-            | StmtKind::ForEachPossibleCpu { body, .. }
-            | StmtKind::ForEachOnlineCpu { body, .. }
-            | StmtKind::ForEachVcpu { body, .. } => todo.extend(&body.stmts),
-            StmtKind::Label(label) => labels.push((label.name.as_str(), stmt.span.start)),
-            StmtKind::Goto(label) => gotos.push((label.name.as_str(), stmt.span.start)),
-            StmtKind::Empty
-            | StmtKind::Decl(_)
-            | StmtKind::Expr(_)
-            | StmtKind::Case(_)
-            | StmtKind::Default
-            | StmtKind::Break
-            | StmtKind::Continue
-            | StmtKind::Fallthrough
-            | StmtKind::Return(_)
-            | StmtKind::Guard { .. } => {}
+        if let StmtKind::While { body, .. } | StmtKind::DoWhile { body, .. } | StmtKind::For { body, .. } =
+            &stmt.kind
+        {
+            edits.extend(bound(text, body));
         }
+        if let StmtKind::Label(label) = &stmt.kind {
+            labels.push((label.name.as_str(), stmt.span.start));
+        }
+        if let StmtKind::Goto(label) = &stmt.kind {
+            gotos.push((label.name.as_str(), stmt.span.start));
+        }
+        todo.extend(stmt.kind.blocks().flat_map(|block| &block.stmts));
     }
     for (label, from) in gotos {
         if labels.iter().any(|(name, to)| *name == label && *to < from) {

@@ -62,37 +62,9 @@ pub(crate) fn blocks<'a>(ast: &'a Ast, f: &mut dyn FnMut(&'a str, &'a Block)) {
 fn block<'a>(body: &'a Block, function: &'a str, f: &mut dyn FnMut(&'a str, &'a Block)) {
     f(function, body);
     for stmt in &body.stmts {
-        for inner in inner_blocks(stmt) {
+        for inner in stmt.kind.blocks() {
             block(inner, function, f);
         }
-    }
-}
-
-/// The blocks right below a statement.
-fn inner_blocks(stmt: &Stmt) -> Vec<&Block> {
-    match &stmt.kind {
-        StmtKind::Block(body)
-        | StmtKind::While { body, .. }
-        | StmtKind::DoWhile { body, .. }
-        | StmtKind::For { body, .. }
-        | StmtKind::Switch { body, .. }
-        | StmtKind::ForEachCpu { body, .. }
-        | StmtKind::ForEachPossibleCpu { body, .. }
-        | StmtKind::ForEachOnlineCpu { body, .. }
-        | StmtKind::ForEachVcpu { body, .. } => vec![body],
-        StmtKind::If { then, otherwise, .. } => std::iter::once(then).chain(otherwise).collect(),
-        StmtKind::Empty
-        | StmtKind::Decl(_)
-        | StmtKind::Expr(_)
-        | StmtKind::Case(_)
-        | StmtKind::Default
-        | StmtKind::Break
-        | StmtKind::Continue
-        | StmtKind::Fallthrough
-        | StmtKind::Goto(_)
-        | StmtKind::Label(_)
-        | StmtKind::Return(_)
-        | StmtKind::Guard { .. } => Vec::new(),
     }
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use sim_core::state::{Packed, Store as _};
-use sim_explore::{Limits, Search};
+use sim_explore::{Bound, Limits, Search};
 use svm_model::explore::Explorer;
 use svm_model::lang::{Role, Source};
 use svm_model::spec::{MemoryModel, STORE_BUFFER};
 use svm_model::text::{KERNELS, POLICIES, Text};
 use svm_model::{Machine, MemoryKind};
+use workloads::check::{CheckCase, NamedText, Verdict};
 use workloads::litmus::Litmus;
 
 fn text<'t>(texts: &'t [Text], name: &str) -> &'t Text {
@@ -144,6 +145,46 @@ fn a_pcpu_sees_its_own_stores_at_once_and_migration_takes_them_along() {
     let litmus = Litmus::parse("test.litmus", &format!("{front}{body}")).expect("a litmus test");
     assert_eq!(litmus.memory_model(), MemoryModel::Tso);
     assert_eq!(found_in(&build(&litmus, STORE_BUFFER), 1, &["r1".to_owned()]), [vec![1]].into());
+}
+
+/// What a check says of two tasks under store buffers: the verdict, the events' names and the buffers' entries.
+fn checked(a: &str, b: &str) -> (Verdict, Vec<&'static str>, u8, Option<Bound>) {
+    let front = "+++\ndescription = \"\"\nparts = [\"rome\"]\npcpus = 2\nmemory_model = \"tso\"\nevents = [\"tracking\"]\n\
+        pages = [{ name = \"P\" }]\nexpect = []\n[[task]]\nrun = \"t0\"\npcpus = [0]\n[[task]]\nrun = \"t1\"\npcpus = [1]\n+++\n";
+    let body = format!(
+        "int x; int y; int p; int r1; int r2; atomic_t done;\n\
+         static void finish(void) {{ if (atomic_inc_return(&done) == 2) WARN_ON(!r1 && !r2); }}\n\
+         void t0(void) {{ {a} finish(); }}\nvoid t1(void) {{ {b} finish(); }}"
+    );
+    let litmus = Litmus::parse("test.litmus", &format!("{front}{body}")).expect("a litmus test");
+    let named = |t: &Text| NamedText { name: t.name.into(), file: t.file.into(), text: t.text.into() };
+    let (kernel, policy) = (named(text(KERNELS, "linux-6.17")), named(text(POLICIES, "no-flush")));
+    let case =
+        CheckCase { litmus: &litmus, policy: &policy, kernel: &kernel, part: "rome", sme_coherent: false };
+    let report = case.run(Limits::default(), None, None).expect("it runs");
+    let events: Vec<&str> = report.events.iter().map(|e| e.event.name()).collect();
+    for event in &report.events {
+        // Whatever the size that it was found with.
+        let machine = case.machine_to_replay().expect("it compiles");
+        let told = machine.tell_of(event.event, &event.schedule).expect("its schedule can be followed");
+        assert!(told.iter().flat_map(|s| &s.events).any(|e| e.0.kind == event.event));
+    }
+    (report.verdict, events, report.store_buffer, report.bound)
+}
+
+#[test]
+fn buffers_grow_until_no_store_waits_for_room() {
+    let first = |stores: &str| checked(&format!("x = 1; {stores} r1 = y;"), "y = 1; smp_mb(); r2 = x;");
+    assert_eq!(first(""), (Verdict::Violated, vec!["tracking"], 2, None));
+    // The load passes all of them.
+    assert_eq!(first("p = 1; p = 2;"), (Verdict::Violated, vec!["tracking"], 4, None));
+    assert_eq!(first("p = 1; p = 2; p = 3; p = 4;"), (Verdict::Violated, vec!["tracking"], 8, None));
+    assert_eq!(first("p = 1; p = 2; smp_mb();"), (Verdict::Holds, vec![], 4, None), "three, and a fence");
+    // More than there can be: nothing is claimed.
+    let many = "p = 1; ".repeat(17);
+    let (verdict, events, entries, bound) = first(&format!("{many} smp_mb();"));
+    assert_eq!((verdict, events, entries), (Verdict::Bounded, vec![], 16));
+    assert!(matches!(bound, Some(Bound::Model(_))), "{bound:?}");
 }
 
 /// One operation of a random program.

@@ -429,6 +429,35 @@ impl Block {
 }
 
 impl StmtKind {
+    /// The blocks right below a statement, in the order of the text.
+    pub fn blocks(&self) -> impl Iterator<Item = &Block> {
+        let (first, second) = match self {
+            StmtKind::Block(body)
+            | StmtKind::While { body, .. }
+            | StmtKind::DoWhile { body, .. }
+            | StmtKind::For { body, .. }
+            | StmtKind::Switch { body, .. }
+            | StmtKind::ForEachCpu { body, .. }
+            | StmtKind::ForEachPossibleCpu { body, .. }
+            | StmtKind::ForEachOnlineCpu { body, .. }
+            | StmtKind::ForEachVcpu { body, .. } => (Some(body), None),
+            StmtKind::If { then, otherwise, .. } => (Some(then), otherwise.as_ref()),
+            StmtKind::Empty
+            | StmtKind::Decl(_)
+            | StmtKind::Expr(_)
+            | StmtKind::Case(_)
+            | StmtKind::Default
+            | StmtKind::Break
+            | StmtKind::Continue
+            | StmtKind::Fallthrough
+            | StmtKind::Goto(_)
+            | StmtKind::Label(_)
+            | StmtKind::Return(_)
+            | StmtKind::Guard { .. } => (None, None),
+        };
+        first.into_iter().chain(second)
+    }
+
     fn each_call<'a>(&'a self, f: &mut dyn FnMut(&'a Ident, &'a [Expr])) {
         match self {
             StmtKind::Block(block) => block.each_call(f),
