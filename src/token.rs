@@ -65,6 +65,16 @@ fn builtin(kind: Kind) -> Vec<String> {
     names
 }
 
+/// Whether a name is one of [`builtin`], which parses every litmus test.
+fn is_builtin(kind: Kind, name: &str) -> bool {
+    let base = name.split(':').next().unwrap_or(name);
+    kind.builtin().into_iter().filter(|(known, ..)| *known == base).any(|(_, file, text)| {
+        name == base
+            || kind == Kind::Litmus
+                && Litmus::parse(&file, text).is_ok_and(|l| l.variants().iter().any(|v| v.name == name))
+    })
+}
+
 fn encoded(bytes: &[u8]) -> String {
     let mut text = PREFIX.to_owned();
     for chunk in bytes.chunks(3) {
@@ -118,7 +128,7 @@ impl Token {
     pub(crate) fn text(&self) -> String {
         let mut bytes = Vec::new();
         for (kind, name) in KINDS.into_iter().zip(&self.names) {
-            if builtin(kind).contains(name) {
+            if is_builtin(kind, name) {
                 bytes.push(0);
                 bytes.extend(hash24(name));
             } else {

@@ -695,6 +695,11 @@ impl<const W: usize> Model<W> for GroundModel<'_, W> {
         self.tables[actor].0.0 != Actor::World
     }
 
+    fn is_towards_end(&self, actor: usize) -> bool {
+        let comes_to_an_end = |task: u16| self.student.machine.comes_to_an_end(task);
+        matches!(self.tables[actor].0.0, Actor::Task(task) if comes_to_an_end(task))
+    }
+
     fn stuck(&self, state: &[u64; W]) -> u64 {
         let mut state = *state;
         let store = Packed { words: &mut state, layout: self.positions };

@@ -61,6 +61,13 @@ pub(crate) struct TaskSlots {
     pub(crate) vcpu: Option<VcpuSlots>,
 }
 
+impl TaskSlots {
+    /// Whether it should come to an end by itself.
+    pub(crate) fn comes_to_an_end(&self) -> bool {
+        self.vcpu.is_none() && self.repeats.is_none()
+    }
+}
+
 /// What a vCPU's thread has beside a task's slots.
 #[derive(Clone, Debug)]
 pub(crate) struct VcpuSlots {

@@ -128,8 +128,13 @@ impl Machine {
 
     /// The tasks that should come to an end by themselves and have not.
     pub(crate) fn hanging<S: Store>(&self, store: &S) -> impl Iterator<Item = u16> {
-        let left = |t: &TaskSlots| t.vcpu.is_none() && t.repeats.is_none() && !t.main.idle(store);
+        let left = |t: &TaskSlots| t.comes_to_an_end() && !t.main.idle(store);
         (0u16..).zip(&self.tasks).filter(move |(_, t)| left(t)).map(|(number, _)| number)
+    }
+
+    /// Whether a task should come to an end by itself.
+    pub(crate) fn comes_to_an_end(&self, task: u16) -> bool {
+        self.tasks.get(usize::from(task)).is_some_and(TaskSlots::comes_to_an_end)
     }
 
     /// The task that runs on a pCPU.

@@ -7,8 +7,8 @@
 //! is not known is asked of the model once, and its answer becomes a part of the tree.
 //!
 //! *Why that is exact*: a step depends on nothing but the bits that it reads, and each of these is asked for on the path
-//! to its leaf. A half word's bits follow from its number, before the step and after it. Trees are of one [`Plan`]:
-//! with another they begin anew.
+//! to its leaf. A half word's bits follow from its number, before the step and after it. Trees are of one [`Plan`]; when
+//! there is another, they are told where numbers lie now, or begin anew.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +44,8 @@ pub(crate) struct Decisions {
     known_writes: BTreeMap<(u8, u32, u32), u32>,
     /// The plan that the trees are of, counted.
     of_plan: Option<u32>,
+    /// The half words that had more than one value when they were planted.
+    varied: Vec<bool>,
     /// Bytes that the trees may take.
     room: u64,
     /// How often the room was used up.
@@ -129,6 +131,12 @@ impl Field {
         Field { half, word: byte(word), shift: byte(shift), mask, from: 0, count: 0 }
     }
 
+    /// Where another plan has the numbers.
+    fn move_to<const W: usize>(&mut self, plan: &Plan<W>) {
+        let Field { from, count, .. } = *self;
+        *self = Field { from, count, ..Field::of(self.half, plan) };
+    }
+
     #[inline]
     fn number<const K: usize>(&self, key: &[u64; K]) -> u32 {
         low(key[self.word as usize % K] >> (self.shift % 64)) & self.mask
@@ -151,10 +159,17 @@ impl Decisions {
         Decisions { room, ..Decisions::default() }
     }
 
-    /// Gets ready for keys of a plan.
-    pub(crate) fn begin(&mut self, actors: usize, of_plan: u32) {
+    /// Gets ready for keys of a plan. Numbers are the same in each plan, so that trees stay as they are, but for where they
+    /// find them, unless a half word has more than one value now that had only one.
+    pub(crate) fn begin<const W: usize>(&mut self, actors: usize, of_plan: u32, plan: &Plan<W>) {
         if self.of_plan != Some(of_plan) || self.roots.len() != actors {
-            self.forget(actors);
+            let varied: Vec<bool> = (0..2 * W).map(|half| plan.varies(half)).collect();
+            if self.roots.len() == actors && self.varied == varied && plan.is_numbers() {
+                self.move_to(plan);
+            } else {
+                self.forget(actors);
+                self.varied = varied;
+            }
             self.of_plan = Some(of_plan);
         } else if self.bytes() > self.room {
             self.outgrown += 1;
@@ -162,9 +177,26 @@ impl Decisions {
         }
     }
 
+    /// Finds numbers where another plan has them.
+    fn move_to<const W: usize>(&mut self, plan: &Plan<W>) {
+        for write in &mut self.writes {
+            let old = write.field;
+            write.field.move_to(plan);
+            for made in &mut self.made[old.from as usize..(old.from + old.count) as usize] {
+                if made.bits != UNKNOWN {
+                    made.bits = made.bits >> old.shift << write.field.shift;
+                }
+            }
+        }
+        // The first node asks nothing.
+        self.nodes.iter_mut().skip(1).for_each(|node| node.field.move_to(plan));
+        self.gates.iter_mut().for_each(|gate| gate.move_to(plan));
+    }
+
     fn forget(&mut self, actors: usize) {
         let Decisions { of_plan, room, outgrown, .. } = *self;
-        *self = Decisions { of_plan, room, outgrown, ..Decisions::default() };
+        let varied = std::mem::take(&mut self.varied);
+        *self = Decisions { of_plan, room, outgrown, varied, ..Decisions::default() };
         self.roots.resize(actors, 0);
         // Place 0 is a node that knows nothing.
         let field = Field { half: 0, word: 0, shift: 0, mask: 0, from: 0, count: 0 };

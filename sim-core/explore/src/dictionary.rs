@@ -184,6 +184,23 @@ impl Field {
     }
 }
 
+/// A number's way from a place in a key to another one: word and shift.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    from: (usize, u32),
+    mask: u64,
+    to: (usize, u32),
+}
+
+/// Adds the key that turns make of another one.
+pub(crate) fn turn(turns: &[Turn], key: &[u64], words: usize, keys: &mut Vec<u64>) {
+    let start = keys.len();
+    keys.resize(start + words, 0);
+    for Turn { from, mask, to } in turns {
+        keys[start + to.0] |= (key[from.0] >> from.1 & mask) << to.1;
+    }
+}
+
 /// Bits that so many values need.
 const fn bits(values: usize) -> u32 {
     if values < 2 { 0 } else { usize::BITS - (values - 1).leading_zeros() }
@@ -239,6 +256,23 @@ impl<const W: usize> Plan<W> {
     pub(crate) fn place(&self, half: usize) -> (usize, usize, u64) {
         let field = self.fields[half / 2][half % 2];
         (field.word.into(), field.shift.into(), field.mask())
+    }
+
+    /// How a key of another plan of the same dictionary becomes one of this plan; none if a number of it may have no room
+    /// here, or one of them has no numbers.
+    pub(crate) fn turns_from(&self, old: &Plan<W>) -> Option<Vec<Turn>> {
+        if self.raw || old.raw {
+            return None;
+        }
+        let fields = old.fields.iter().flatten().zip(self.fields.iter().flatten());
+        let turns = fields.filter(|(old, _)| old.width > 0).map(|(old, new)| {
+            (new.width >= old.width).then_some(Turn {
+                from: (old.word.into(), old.shift.into()),
+                mask: old.mask(),
+                to: (new.word.into(), new.shift.into()),
+            })
+        });
+        turns.collect()
     }
 
     /// Whether keys have room for more than one value of a half word.

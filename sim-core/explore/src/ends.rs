@@ -8,6 +8,7 @@
 //! from is good, and of what is left steps are tried until one leads to a good state. What is then left is gone through
 //! again until nothing changes. Which states are good depends neither on that order nor on the threads.
 
+use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -59,12 +60,12 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
     goal: u32,
     late: &(impl Fn() -> Result<(), Bound> + Sync),
 ) -> Result<Option<Reached>, Bound> {
-    let good = Good::new(&space.shards);
     if let (Some(worker), Some(dead_ends)) = (workers.first_mut(), &space.dead_ends)
-        && are_good(worker, space, dead_ends, &good, late)?
+        && are_good(worker, space, dead_ends, late)?
     {
         return Ok(None);
     }
+    let good = Good::new(&space.shards);
     let shards: Vec<usize> = (0..SHARDS).collect();
     each(workers, &shards, |worker, shard| {
         for (index, key) in (0u32..).zip(space.shards[*shard].keys.records()) {
@@ -114,71 +115,103 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
     Ok(first)
 }
 
-/// Whether all of the search's dead ends are good, as far as the first ways on from them that are looked at tell.
+/// Whether all of the search's dead ends are good, as far as one way on from each of their next states tells: it goes on
+/// level by level until an end or another dead end, which is good if that one is.
 fn are_good<const W: usize, M: Model<W>>(
     worker: &mut Worker<'_, M>,
     space: &Space<W>,
     dead_ends: &[u32],
-    good: &Good,
     late: &impl Fn() -> Result<(), Bound>,
 ) -> Result<bool, Bound> {
-    let mut left: Vec<Place> = Vec::new();
-    for state in dead_ends {
-        let (shard, index) = (shard_of(*state), index_of(*state));
-        let key = space.shards[shard].key(index);
-        if worker.model.is_end(&space.plan.decode(&space.dictionary, key)) {
-            good.add(shard, index);
-        } else {
-            left.push((shard, index));
+    let mut ways = Ways {
+        space,
+        worker,
+        batch: Batch::new(),
+        dead_ends: (0u32..).zip(dead_ends).map(|(number, state)| (*state, number)).collect(),
+        to: FxHashMap::default(),
+    };
+    // The dead ends from which a way leads to one, and the good ones that are still to be followed back.
+    let mut from: Vec<Vec<u32>> = vec![Vec::new(); dead_ends.len()];
+    let (mut good, mut open) = (vec![false; dead_ends.len()], Vec::new());
+    for (number, state) in (0u32..).zip(dead_ends) {
+        late()?;
+        let place = (shard_of(*state), index_of(*state));
+        let mut next: Vec<Place> = Vec::new();
+        let mut reaches_end = ways.is_end(place);
+        if !reaches_end {
+            ways.batch.next_of(ways.worker, space, place, |place| {
+                next.push(place);
+                false
+            });
+        }
+        for place in next {
+            match ways.follow(place) {
+                Some(dead_end) => {
+                    from.get_mut(dead_end as usize).into_iter().for_each(|from| from.push(number))
+                }
+                None => reaches_end = true,
+            }
+        }
+        if reaches_end {
+            good[number as usize] = true;
+            open.push(number);
         }
     }
-    let mut batch = Batch::new();
-    loop {
-        let before = left.len();
-        let mut in_time = Ok(());
-        left.retain(|state| {
-            in_time = in_time.and_then(|()| late());
-            if in_time.is_err() {
-                return true;
+    while let Some(number) = open.pop() {
+        for before in std::mem::take(&mut from[number as usize]) {
+            if !std::mem::replace(&mut good[before as usize], true) {
+                open.push(before);
             }
-            let next: Vec<Place> = batch.next_of(worker, space, *state, |next| next.collect());
-            let found = next.into_iter().any(|next| leads_on(worker, space, &mut batch, next, good));
-            if found {
-                good.add(state.0, state.1);
-            }
-            !found
-        });
-        in_time?;
-        if left.is_empty() || left.len() == before {
-            return Ok(left.is_empty());
         }
     }
+    Ok(!good.contains(&false))
 }
 
-/// Goes on from a state, level by level, until a good one is met or none of the next level is; in the first case all on
-/// the way are good.
-fn leads_on<const W: usize, M: Model<W>>(
-    worker: &mut Worker<'_, M>,
-    space: &Space<W>,
-    batch: &mut Batch<W>,
-    from: Place,
-    good: &Good,
-) -> bool {
-    let mut way = vec![from];
-    while let Some((shard, index)) = way.last().copied() {
-        if good.has(shard, index) {
-            way.iter().for_each(|(shard, index)| good.add(*shard, *index));
-            return true;
-        }
-        let level = space.levels.partition_point(|(_, starts)| starts[shard] <= index);
-        let is_next =
-            |(shard, index): &Place| space.levels.get(level).is_some_and(|(_, s)| s[*shard] <= *index);
-        match batch.next_of(worker, space, (shard, index), |mut next| Iterator::find(&mut next, is_next)) {
-            Some(next) => way.push(next),
-            None => return false,
-        }
+/// One way on from each state that was asked about.
+struct Ways<'w, 'm, const W: usize, M> {
+    space: &'w Space<W>,
+    worker: &'w mut Worker<'m, M>,
+    batch: Batch<W>,
+    /// The number of each dead end.
+    dead_ends: FxHashMap<u32, u32>,
+    /// Where the ways of states end: at a dead end, or at an end.
+    to: FxHashMap<Place, Option<u32>>,
+}
+
+impl<const W: usize, M: Model<W>> Ways<'_, '_, W, M> {
+    fn is_end(&self, (shard, index): Place) -> bool {
+        let Space { plan, dictionary, shards, .. } = self.space;
+        self.worker.model.is_end(&plan.decode(dictionary, shards[shard].key(index)))
     }
-    false
+
+    /// The dead end that the way from a state ends at; none if it ends at an end.
+    fn follow(&mut self, from: Place) -> Option<u32> {
+        let space = self.space;
+        let (mut at, mut way) = (from, Vec::new());
+        let end = loop {
+            if let Some(end) = self.to.get(&at) {
+                break *end;
+            }
+            way.push(at);
+            if self.is_end(at) {
+                break None;
+            }
+            let (shard, index) = at;
+            if let Some(dead_end) = self.dead_ends.get(&id(u32::try_from(shard).unwrap_or(0), index)) {
+                break Some(*dead_end);
+            }
+            let level = space.levels.partition_point(|(_, starts)| starts[shard] <= index);
+            let is_next =
+                |(shard, index): Place| space.levels.get(level).is_some_and(|(_, s)| s[shard] <= index);
+            match self.batch.next_of(self.worker, space, at, is_next) {
+                Some(next) => at = next,
+                // A state that was noted to lead on does.
+                None => break Some(u32::MAX),
+            }
+        };
+        self.to.extend(way.into_iter().map(|place| (place, end)));
+        end
+    }
 }
 
 /// Gives each item to some worker.

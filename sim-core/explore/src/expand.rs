@@ -66,7 +66,7 @@ impl<const W: usize> Batch<W> {
         self.clear();
         self.noted = noted;
         let actors = worker.model.actors();
-        worker.decisions.begin(actors, space.plans);
+        worker.decisions.begin(actors, space.plans, &space.plan);
         let words = if space.plan.is_numbers() { space.plan.words } else { W };
         let told = match words {
             _ if actors == 0 => self.expand_states(worker, space, chunk),
@@ -151,7 +151,7 @@ impl<const W: usize> Batch<W> {
     ) {
         self.noted = u64::MAX;
         let actors = worker.model.actors();
-        worker.decisions.begin(actors, space.plans);
+        worker.decisions.begin(actors, space.plans, &space.plan);
         let words = if space.plan.is_numbers() { space.plan.words } else { W };
         for states in states.chunks(BLOCK) {
             match words {
@@ -193,25 +193,65 @@ impl<const W: usize> Batch<W> {
         }
     }
 
-    /// The states that a step leads to from one, by shard and place, as far as `f` takes them: those that are in memory.
-    pub(crate) fn next_of<M: Model<W>, T>(
+    /// The first state that is accepted of those that a step leads to from one, by shard and place, in memory. Steps that
+    /// lead towards an end come first.
+    pub(crate) fn next_of<M: Model<W>>(
         &mut self,
         worker: &mut Worker<'_, M>,
         space: &Space<W>,
         (shard, index): (usize, u32),
-        f: impl FnOnce(&mut dyn Iterator<Item = (usize, u32)>) -> T,
-    ) -> T {
+        mut accept: impl FnMut((usize, u32)) -> bool,
+    ) -> Option<(usize, u32)> {
         self.noted = u64::MAX;
-        self.emit_all(worker, space, (shard, index), 0);
-        let Found { keys, shards, .. } = &worker.found;
-        let mut next = keys.chunks_exact(space.plan.words).zip(shards).filter_map(|(key, shard)| {
-            let shard = usize::from(*shard);
-            Some((shard, space.shards[shard].find(key)?))
-        });
-        let taken = f(&mut next);
-        worker.found.clear();
+        let actors = worker.model.actors();
+        if actors == 0 {
+            self.emit_all(worker, space, (shard, index), 0);
+            return self.take_first(&mut worker.found, space, accept);
+        }
+        let key = Self::key_of(space, (shard, index));
+        let state = space.plan.decode(&space.dictionary, &key);
+        let from = From { id: id(u32::try_from(shard).unwrap_or(0), index), rank: 0 };
+        for soon in [true, false] {
+            for actor in 0..actors {
+                if worker.model.is_towards_end(actor) != soon {
+                    continue;
+                }
+                let Worker { model, found, .. } = &mut *worker;
+                for outcome in model.ways(actor, &state).outcomes {
+                    self.emit(found, space, (&state, &key), (from, 0), &outcome.of(&state), 0);
+                }
+                let taken = self.take_first(&mut worker.found, space, &mut accept);
+                if taken.is_some() {
+                    return taken;
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes what was found: the first state in memory that is accepted.
+    fn take_first(
+        &mut self,
+        found: &mut Found,
+        space: &Space<W>,
+        mut accept: impl FnMut((usize, u32)) -> bool,
+    ) -> Option<(usize, u32)> {
+        let places =
+            found.keys.chunks_exact(space.plan.words).zip(&found.shards).filter_map(|(key, shard)| {
+                let shard = usize::from(*shard);
+                Some((shard, space.shards[shard].find(key)?))
+            });
+        let taken = { places }.find(|place| accept(*place));
+        found.clear();
         self.unknown.clear();
         taken
+    }
+
+    /// The key of a state in memory, padded.
+    fn key_of(space: &Space<W>, (shard, index): (usize, u32)) -> [u64; W] {
+        let (mut key, stored) = ([0; W], space.shards[shard].key(index));
+        key[..stored.len()].copy_from_slice(stored);
+        key
     }
 
     fn lead_by_states<M: Model<W>>(
@@ -235,10 +275,8 @@ impl<const W: usize> Batch<W> {
         (shard, index): (usize, u32),
         rank: u32,
     ) {
-        let stored = space.shards[shard].key(index);
-        let state = space.plan.decode(&space.dictionary, stored);
-        let mut key = [0; W];
-        key[..stored.len()].copy_from_slice(stored);
+        let key = Self::key_of(space, (shard, index));
+        let state = space.plan.decode(&space.dictionary, &key);
         let from = From { id: id(u32::try_from(shard).unwrap_or(0), index), rank };
         model.expand(&state, |next, _| self.emit(found, space, (&state, &key), (from, 0), next, 0));
     }

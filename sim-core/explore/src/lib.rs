@@ -52,6 +52,12 @@ pub trait Model<const W: usize>: Send {
         let _ = actor;
         true
     }
+    /// Whether an actor's steps are the most likely to lead to an end ([`Model::is_end`]). It decides nothing but how soon a
+    /// way there is found.
+    fn is_towards_end(&self, actor: usize) -> bool {
+        let _ = actor;
+        true
+    }
     /// The goals that a state reaches in which nobody made progress.
     fn stuck(&self, state: &[u64; W]) -> u64 {
         let _ = state;

@@ -51,13 +51,6 @@ impl<T: Copy> Pages<T> {
         &self.pages[page][place..][..stride]
     }
 
-    /// Its first item.
-    #[inline]
-    pub(crate) fn first_of(&self, at: usize, stride: usize) -> T {
-        let (page, place) = Self::place(at, stride);
-        self.pages[page][place]
-    }
-
     #[inline]
     pub(crate) fn get_mut(&mut self, at: usize) -> &mut [T] {
         let (page, place) = Self::place(at, self.stride);
@@ -184,7 +177,6 @@ mod tests {
             assert!(list.records().enumerate().all(|(at, r)| r == &all[at * stride..][..stride]));
             for at in [0, 1, 1023, 1024, 4000] {
                 assert_eq!(list.get(at), &all[at * stride..][..stride]);
-                assert_eq!(list.first_of(at, stride), all[at * stride]);
             }
             let per = if stride == 1 { 1024 } else { 341 };
             assert_eq!(list.run(per - 24, 3000), &all[(per - 24) * stride..per * stride]);

@@ -26,9 +26,9 @@ use crate::{Bound, Disk, Ends, Explored, Model, Progress, Reached, Search};
 const CHUNK: u32 = 1024;
 /// A round expands about this part of the states that are stored: what it finds takes little memory beside them, and
 /// is enough for a shard's tables to be brought into the processor's caches for many at once.
-const ROUNDS: u32 = 64;
-/// Chunks of a round, at least.
-const LEAST: u32 = 32;
+const ROUNDS: u32 = 128;
+/// Chunks of a round, at least. A search that stops at a goal makes no more than the round in which it is reached.
+const LEAST: u32 = 4;
 /// Chunks of a round, at most.
 const MOST_CHUNKS: u32 = 1 << 10;
 /// States that a round expands at least: if the memory is too small for what they lead to, the search ends.
@@ -138,8 +138,7 @@ impl Search<'_> {
             }
             let late = || until.filter(|(end, _)| Instant::now() >= *end).map(|(_, time)| Bound::Time(time));
             bound = bound.or_else(late);
-            let any = goals.seen & self.stop_at_any != 0;
-            if bound.is_some() || any || self.stop_at != 0 && goals.seen & self.stop_at == self.stop_at {
+            if bound.is_some() || self.stops(goals.seen) {
                 break false;
             }
             // Near a bound the rounds get smaller, so that it is hardly passed.
@@ -177,10 +176,8 @@ impl Search<'_> {
             let sizes: u32 = sizes.sum();
             let noted = if space.dead_ends.is_some() { sizes as usize } else { 0 };
             let round = Round::noting(expanded, noted);
-            round_of(&mut workers, &mut space, &chunks, &mut batches, (&round, goals.seen));
-            if let Some(dead_ends) = &mut space.dead_ends {
-                dead_ends.extend(in_order(&chunks, round.dead_ends()));
-            }
+            let parallel = chunks.len() >= WORTH && workers.len() > 1;
+            expand(&mut workers, &space, &chunks, &batches, (goals.seen, parallel));
             for batch in &mut batches[..chunks.len()] {
                 let Ok(batch) = batch.get_mut() else { continue };
                 error = error.or(batch.error.take());
@@ -188,6 +185,14 @@ impl Search<'_> {
                 for (state, transition, reached) in &batch.goals {
                     goals.note(*reached, *state, *transition, depth + u32::from(transition.is_some()));
                 }
+            }
+            if self.stops(goals.seen) && error.is_none() {
+                break false;
+            }
+            let found = batches[..chunks.len()].iter_mut().filter_map(|batch| batch.get_mut().ok());
+            space.take(&mut found.collect::<Vec<_>>(), &round, parallel);
+            if let Some(dead_ends) = &mut space.dead_ends {
+                dead_ends.extend(in_order(&chunks, round.dead_ends()));
             }
             expanded += u64::from(sizes);
         };
@@ -229,6 +234,11 @@ impl Search<'_> {
             asked_ends,
             error,
         }
+    }
+
+    /// Whether it ends once these goals were reached.
+    fn stops(&self, seen: u64) -> bool {
+        seen & self.stop_at_any != 0 || self.stop_at != 0 && seen & self.stop_at == self.stop_at
     }
 
     /// What of the memory is for the states and the lists.
@@ -292,36 +302,27 @@ fn in_use<const W: usize>(space: &Space<W>, batches: &[Mutex<Batch<W>>]) -> u64 
     space.bytes() + batches.iter().filter_map(|b| b.lock().ok().map(|b| b.bytes())).sum::<u64>()
 }
 
-/// Expands chunks and stores what they found.
-fn round_of<const W: usize, M: Model<W>>(
+/// Expands chunks.
+fn expand<const W: usize, M: Model<W>>(
     workers: &mut [Worker<'_, M>],
-    space: &mut Space<W>,
+    space: &Space<W>,
     chunks: &[Chunk],
-    batches: &mut [Mutex<Batch<W>>],
-    (round, noted): (&Round, u64),
+    batches: &[Mutex<Batch<W>>],
+    (noted, parallel): (u64, bool),
 ) {
-    let parallel = chunks.len() >= WORTH && workers.len() > 1;
-    if parallel {
-        let next = AtomicUsize::new(0);
-        let (told, shared) = (&*batches, &*space);
-        workers.par_iter_mut().for_each(|worker| {
-            while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < chunks.len()) {
-                if let Ok(mut batch) = told[at].lock() {
-                    batch.expand(worker, shared, &chunks[at], noted);
-                }
+    let next = AtomicUsize::new(0);
+    let work = |worker: &mut Worker<'_, M>| {
+        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < chunks.len()) {
+            if let Ok(mut batch) = batches[at].lock() {
+                batch.expand(worker, space, &chunks[at], noted);
             }
-        });
-    } else {
-        for (chunk, batch) in chunks.iter().zip(&mut *batches) {
-            let Ok(batch) = batch.get_mut() else { continue };
-            batch.expand(&mut workers[0], space, chunk, noted);
         }
+    };
+    if parallel {
+        workers.par_iter_mut().for_each(work);
+    } else {
+        workers.iter_mut().take(1).for_each(work);
     }
-    let mut found: Vec<&mut Batch<W>> = Vec::new();
-    for batch in &mut batches[..chunks.len()] {
-        found.extend(batch.get_mut().ok());
-    }
-    space.take(&mut found, round, parallel);
 }
 
 /// The numbers of those states of chunks that stand at some places, which go up.

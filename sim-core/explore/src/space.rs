@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::dictionary::{Dictionary, Plan};
+use crate::dictionary::{Dictionary, Plan, turn};
 use crate::frozen::Frozen;
 use crate::table::{Round, SHARDS, Shard, ShardNumber, id, index_of, shard, shard_of};
 
@@ -181,7 +181,7 @@ impl<const W: usize> Space<W> {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
         let key = plan.encode(&dictionary, initial).unwrap_or(*initial);
         let shard = &mut shards[shard(initial)];
-        shard.insert((&key[..plan.words], &[0]), &Round::default(), &mut Vec::new());
+        shard.insert((&key[..plan.words], &[0]), &Round::default());
         shard.level = 0..1;
         let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
         Space {
@@ -208,20 +208,19 @@ impl<const W: usize> Space<W> {
     pub(crate) fn take(&mut self, batches: &mut [&mut Batch<W>], round: &Round, parallel: bool) {
         self.number(batches);
         let (batches, stride): (&[&mut Batch<W>], _) = (batches, self.plan.words);
-        let insert = |hashes: &mut Vec<u32>, (at, shard): (usize, &mut Shard)| {
+        let insert = |(at, shard): (usize, &mut Shard)| {
             let count: u32 = batches.iter().map(|batch| batch.count_of(at)).sum();
             if count > shard.len() / WARM {
                 std::hint::black_box(shard.warm());
             }
             for batch in batches {
-                shard.insert(batch.of_shard(at, stride), round, hashes);
+                shard.insert(batch.of_shard(at, stride), round);
             }
         };
         if parallel {
-            self.shards.par_iter_mut().enumerate().for_each_init(Vec::new, insert);
+            self.shards.par_iter_mut().enumerate().for_each(insert);
         } else {
-            let mut hashes = Vec::new();
-            self.shards.iter_mut().enumerate().for_each(|shard| insert(&mut hashes, shard));
+            self.shards.iter_mut().enumerate().for_each(insert);
         }
     }
 
@@ -254,9 +253,13 @@ impl<const W: usize> Space<W> {
     fn rewrite(&mut self, plan: &Plan<W>, batches: &mut [&mut Batch<W>]) {
         let Space { dictionary, plan: old, shards, .. } = self;
         let (dictionary, old) = (&*dictionary, &*old);
-        let renew = |key: &[u64], keys: &mut Vec<u64>| {
-            let key = plan.encode(dictionary, &old.decode(dictionary, key)).unwrap_or([0; W]);
-            keys.extend_from_slice(&key[..plan.words]);
+        let turns = plan.turns_from(old);
+        let renew = |key: &[u64], keys: &mut Vec<u64>| match &turns {
+            Some(turns) => turn(turns, key, plan.words, keys),
+            None => {
+                let key = plan.encode(dictionary, &old.decode(dictionary, key)).unwrap_or([0; W]);
+                keys.extend_from_slice(&key[..plan.words]);
+            }
         };
         shards.par_iter_mut().for_each(|shard| shard.rewrite(plan.words, renew));
         batches.par_iter_mut().for_each(|batch| {

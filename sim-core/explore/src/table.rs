@@ -72,6 +72,12 @@ fn hash(key: &[u64]) -> u32 {
     low(h.wrapping_mul(MIX) >> 32)
 }
 
+/// Whether two keys are the same.
+#[inline]
+fn alike(one: &[u64], other: &[u64]) -> bool {
+    one.iter().zip(other).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
 /// What is common to the states that a round found.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
@@ -102,8 +108,12 @@ impl Round {
     }
 }
 
+/// Slots of a group, which are compared with a hash together: a line of the processor's caches.
+const LANES: usize = 16;
+type Group = [u32; LANES];
+
 /// One shard. A slot holds a state's place among the keys below and as many bits of its hash above as there is room
-/// for.
+/// for. A state is in the group that its hash names, or, where that is full, in the next one that is not.
 #[derive(Debug)]
 pub(crate) struct Shard {
     /// Words of a key.
@@ -112,6 +122,7 @@ pub(crate) struct Shard {
     pub(crate) keys: Pages<u64>,
     /// The first state in memory: those before it are on the disk.
     pub(crate) first: u32,
+    /// Groups of slots; those of a group are taken from the first on.
     slots: Pages<u32>,
     /// From which state each was first reached.
     pub(crate) ranks: Ranks,
@@ -121,17 +132,57 @@ pub(crate) struct Shard {
 
 const EMPTY: u32 = u32::MAX;
 
-/// Slots of a table at first.
-const FEWEST: usize = 1 << 4;
+/// States that are looked up together, so that one need not wait for what another one waits for.
+const TOGETHER: usize = 64;
 
-/// Slots for so many states, of a table that has some: more than five in six are never taken. A table larger than a page
-/// grows by an eighth, in whole pages.
-fn slots_for(states: usize, slots: usize) -> usize {
-    let mut size = slots;
-    while states * 6 > size * 5 {
-        size = if size < PER { size * 2 } else { (size / PER + (size / PER).div_ceil(8)) * PER };
+/// No place among the keys.
+const NONE: u32 = u32::MAX;
+
+/// Groups for so many states, of a table that has some: more than seven slots in eight are never taken. A table larger
+/// than a page grows by an eighth, in whole pages.
+fn groups_for(states: usize, groups: usize) -> usize {
+    const PAGE: usize = PER / LANES;
+    let mut size = groups;
+    while states * 8 > size * LANES * 7 {
+        size = if size < PAGE { size * 2 } else { (size / PAGE + (size / PAGE).div_ceil(8)) * PAGE };
     }
     size
+}
+
+/// Which bits of a slot are a place.
+#[derive(Clone, Copy)]
+struct Tags {
+    /// The bits that are a place.
+    index: u32,
+    /// How many they are.
+    bits: u32,
+}
+
+impl Tags {
+    #[inline]
+    fn of(self, hash: u32) -> u32 {
+        low(u64::from(hash) << self.bits)
+    }
+
+    /// Whether a slot is of a hash's tag.
+    #[inline]
+    fn is(self, slot: u32, tag: u32) -> bool {
+        (slot ^ tag) & !self.index == 0
+    }
+
+    /// The place in the slot of a group that has a tag; [`NONE`] if none has it. If several have, it is one that none
+    /// of them need have, but not above all of theirs.
+    #[inline]
+    fn place_in(self, group: &Group, tag: u32) -> u32 {
+        let found = group.iter().fold(0, |all, slot| all | if self.is(*slot, tag) { !slot } else { 0 });
+        if found == 0 { NONE } else { !found & self.index }
+    }
+}
+
+/// How many slots of a group are taken.
+#[inline]
+fn taken(group: &Group) -> usize {
+    LANES - group.iter().map(|slot| u32::from(*slot == EMPTY)).sum::<u32>() as usize
 }
 
 impl Shard {
@@ -140,11 +191,11 @@ impl Shard {
             stride,
             keys: Pages::new(stride),
             first: 0,
-            slots: Pages::new(1),
+            slots: Pages::new(LANES),
             ranks: Ranks::new(),
             level: 0..0,
         };
-        shard.slots.fill(FEWEST, &[EMPTY]);
+        shard.slots.fill(1, &[EMPTY; LANES]);
         shard
     }
 
@@ -163,8 +214,8 @@ impl Shard {
     /// Forgets the states in memory, which were put on the disk.
     pub(crate) fn freeze(&mut self) {
         self.first = self.len();
-        (self.keys, self.slots) = (Pages::new(self.stride), Pages::new(1));
-        self.slots.fill(FEWEST, &[EMPTY]);
+        (self.keys, self.slots) = (Pages::new(self.stride), Pages::new(LANES));
+        self.slots.fill(1, &[EMPTY; LANES]);
     }
 
     /// Takes out those states, from `from` on, that are marked.
@@ -191,48 +242,42 @@ impl Shard {
         shard.keys.reserve(states);
         keys.chunks_exact(stride).for_each(|key| shard.keys.push(key));
         shard.ranks = ranks;
-        shard.fill_slots(slots_for(states, shard.slots.len()));
+        shard.fill_slots(groups_for(states, shard.slots.len()));
         shard
     }
 
     /// Stores those of some states that are new, in order: their keys, and which state of those that the round expands
-    /// each was found from. `hashes` is room for them.
-    pub(crate) fn insert(&mut self, found: (&[u64], &[u32]), round: &Round, hashes: &mut Vec<u32>) {
-        match self.stride {
-            1 => self.insert_all::<1>(found, round, hashes),
-            2 => self.insert_all::<2>(found, round, hashes),
-            _ => self.insert_all::<0>(found, round, hashes),
+    /// each was found from.
+    pub(crate) fn insert(&mut self, (keys, ranks): (&[u64], &[u32]), round: &Round) {
+        for (keys, ranks) in keys.chunks(TOGETHER * self.stride).zip(ranks.chunks(TOGETHER)) {
+            match self.stride {
+                1 => self.insert_some::<1>((keys, ranks), round),
+                2 => self.insert_some::<2>((keys, ranks), round),
+                _ => self.insert_some::<0>((keys, ranks), round),
+            }
         }
     }
 
     /// `K` is the words of a key, or 0 if they are more than two.
-    fn insert_all<const K: usize>(
-        &mut self,
-        (keys, ranks): (&[u64], &[u32]),
-        round: &Round,
-        hashes: &mut Vec<u32>,
-    ) {
+    fn insert_some<const K: usize>(&mut self, (keys, ranks): (&[u64], &[u32]), round: &Round) {
         let stride = if K == 0 { self.stride } else { K };
         self.grow(ranks.len());
-        // Independent loads first, whose misses overlap: the slots, then the keys that they lead to.
-        hashes.clear();
-        let mut touched = 0u64;
-        for key in keys.chunks_exact(stride) {
-            let hash = hash(key);
-            touched ^= u64::from(self.slot(self.place(hash)));
-            hashes.push(hash);
-        }
         let tags = self.tags();
-        for hash in &*hashes {
-            if let Ok((_, state)) = self.lookup(*hash, self.place(*hash), tags) {
-                touched ^= self.keys.first_of(state, stride);
-            }
+        // Independent loads first, whose misses overlap: the groups, then the keys that they lead to.
+        let (mut hashes, mut places) = ([0; TOGETHER], [NONE; TOGETHER]);
+        for (key, hash_of) in keys.chunks_exact(stride).zip(&mut hashes) {
+            *hash_of = hash(key);
         }
-        std::hint::black_box(touched);
+        for (hash, place) in hashes[..ranks.len()].iter().zip(&mut places) {
+            *place = tags.place_in(self.group(self.home(*hash)), tags.of(*hash));
+        }
         // States of the next level lie behind those of this one.
         let next = self.level.end.saturating_sub(self.first);
-        for ((key, rank), hash) in keys.chunks_exact(stride).zip(ranks).zip(&*hashes) {
-            let state = self.insert_one(key, *hash, round.before + u64::from(*rank), (stride, tags));
+        let found = keys.chunks_exact(stride).zip(ranks).zip(hashes.iter().zip(&places));
+        for ((key, rank), (hash, place)) in found {
+            let is_known = *place != NONE && alike(self.keys.get_of(*place as usize, stride), key);
+            let state =
+                if is_known { *place } else { self.insert_one(key, *hash, round.before + u64::from(*rank)) };
             if state >= next {
                 round.leads_on(*rank);
             }
@@ -243,55 +288,32 @@ impl Shard {
     /// does: worth while for at least this many states that are to be inserted.
     pub(crate) fn warm(&self) -> u64 {
         let slots =
-            self.slots.pages().flat_map(|page| page.iter().step_by(16)).fold(0, |all, slot| all ^ slot);
-        let keys = self.keys.pages().flat_map(|page| page.iter().step_by(8)).fold(0, |all, word| all ^ word);
+            self.slots.pages().flat_map(|page| page.as_chunks::<LANES>().0).fold(0, |all, g| all ^ g[0]);
+        let keys =
+            self.keys.pages().flat_map(|page| page.as_chunks::<8>().0).fold(0, |all, line| all ^ line[0]);
         keys ^ u64::from(slots)
     }
 
     /// The place of a key among the states in memory.
     pub(crate) fn find(&self, key: &[u64]) -> Option<u32> {
-        let (hash, tags) = (hash(key), self.tags());
-        let mut from = self.place(hash);
-        while let Ok((at, state)) = self.lookup(hash, from, tags) {
-            if self.keys.get(state) == key {
-                return u32::try_from(state).ok();
-            }
-            from = self.next(at);
-        }
-        None
-    }
-
-    /// The bits of a slot that are a place, and how far the bits of a hash lie above them.
-    #[inline]
-    fn tags(&self) -> (u32, u32) {
-        let bits = usize::BITS - self.slots.len().leading_zeros();
-        (low((1 << bits) - 1), bits)
+        self.locate(key, hash(key)).ok()
     }
 
     #[inline]
-    fn place(&self, hash: u32) -> usize {
+    fn tags(&self) -> Tags {
+        let bits = usize::BITS - (self.slots.len() * LANES).leading_zeros();
+        Tags { index: low((1 << bits) - 1), bits }
+    }
+
+    /// The group that a hash names.
+    #[inline]
+    fn home(&self, hash: u32) -> usize {
         low((u64::from(hash) * self.slots.len() as u64) >> 32) as usize
     }
 
     #[inline]
-    fn slot(&self, at: usize) -> u32 {
-        self.slots.first_of(at, 1)
-    }
-
-    /// The first state of a hash's tag from a slot on, or the slot that is empty.
-    #[inline]
-    fn lookup(&self, hash: u32, mut at: usize, (index, bits): (u32, u32)) -> Result<(usize, usize), usize> {
-        let tag = low(u64::from(hash) << bits);
-        loop {
-            let slot = self.slot(at);
-            if slot == EMPTY {
-                return Err(at);
-            }
-            if slot & !index == tag {
-                return Ok((at, (slot & index) as usize));
-            }
-            at = self.next(at);
-        }
+    fn group(&self, at: usize) -> &Group {
+        self.slots.get_of(at, LANES).first_chunk().unwrap_or(&[EMPTY; LANES])
     }
 
     #[inline]
@@ -299,58 +321,65 @@ impl Shard {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
     }
 
-    #[inline]
-    fn insert_one(
-        &mut self,
-        key: &[u64],
-        hash: u32,
-        rank: u64,
-        (stride, (index, bits)): (usize, (u32, u32)),
-    ) -> u32 {
-        let mut from = self.place(hash);
-        let vacant = loop {
-            match self.lookup(hash, from, (index, bits)) {
-                Ok((at, state)) => {
-                    let stored = self.keys.get_of(state, stride);
-                    if stored.iter().zip(key).fold(0, |d, (a, b)| d | (a ^ b)) == 0 {
-                        return low(state as u64);
+    /// The place of a key among the states in memory, or the group and the slot in it that it would have.
+    fn locate(&self, key: &[u64], hash: u32) -> Result<u32, (usize, usize)> {
+        let (tags, mut at) = (self.tags(), self.home(hash));
+        let tag = tags.of(hash);
+        loop {
+            let group = self.group(at);
+            if tags.place_in(group, tag) != NONE {
+                let places = group.iter().filter(|slot| tags.is(**slot, tag) && **slot != EMPTY);
+                for place in places.map(|slot| slot & tags.index) {
+                    if alike(self.keys.get(place as usize), key) {
+                        return Ok(place);
                     }
-                    from = self.next(at);
                 }
-                Err(at) => break at,
             }
-        };
-        let state = self.len() - self.first;
-        self.slots.get_mut(vacant)[0] = low(u64::from(hash) << bits) | state;
-        self.keys.push(key);
-        self.ranks.push(rank);
-        state
+            let vacant = taken(group);
+            if vacant < LANES {
+                return Err((at, vacant));
+            }
+            at = self.next(at);
+        }
+    }
+
+    /// Stores a state for which there is room if it is not there; its place.
+    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64) -> u32 {
+        match self.locate(key, hash) {
+            Ok(state) => state,
+            Err((group, slot)) => {
+                let state = self.len() - self.first;
+                self.slots.get_mut(group)[slot] = self.tags().of(hash) | state;
+                self.keys.push(key);
+                self.ranks.push(rank);
+                state
+            }
+        }
     }
 
     /// Makes room for so many more states.
     fn grow(&mut self, more: usize) {
         self.keys.reserve(more);
         self.ranks.reserve(more);
-        let size = slots_for(self.keys.len() + more, self.slots.len());
+        let size = groups_for(self.keys.len() + more, self.slots.len());
         if size != self.slots.len() {
             self.fill_slots(size);
         }
     }
 
-    /// Puts every state into so many slots.
-    fn fill_slots(&mut self, size: usize) {
-        self.slots.fill(size, &[EMPTY]);
-        let (_, bits) = self.tags();
+    /// Puts every state into so many groups.
+    fn fill_slots(&mut self, groups: usize) {
+        self.slots.fill(groups, &[EMPTY; LANES]);
+        let tags = self.tags();
         for (index, key) in (0u32..).zip(self.keys.records()) {
             let hash = hash(key);
-            let mut at = self.place(hash);
-            while self.slots.first_of(at, 1) != EMPTY {
-                at += 1;
-                if at == self.slots.len() {
-                    at = 0;
-                }
+            let mut at = self.home(hash);
+            let mut vacant = taken(self.group(at));
+            while vacant == LANES {
+                at = self.next(at);
+                vacant = taken(self.group(at));
             }
-            self.slots.get_mut(at)[0] = low(u64::from(hash) << bits) | index;
+            self.slots.get_mut(at)[vacant] = tags.of(hash) | index;
         }
     }
 
@@ -370,7 +399,7 @@ impl Shard {
 
     /// Bytes that it takes once it has room for so many more states.
     pub(crate) fn bytes_with(&self, more: usize) -> u64 {
-        let slots = slots_for(self.keys.len() + more, self.slots.len());
+        let slots = groups_for(self.keys.len() + more, self.slots.len());
         self.keys.bytes_with(more)
             + self.slots.bytes_with(slots - self.slots.len())
             + self.ranks.bytes_with(more)
