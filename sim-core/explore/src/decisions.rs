@@ -10,7 +10,7 @@
 //! to its leaf. A half word's bits follow from its number, before the step and after it. Trees are of one [`Plan`]; when
 //! there is another, they are told where numbers lie now, or begin anew.
 
-use std::collections::BTreeMap;
+use rustc_hash::FxHashMap;
 
 use crate::Ways;
 use crate::dictionary::{Dictionary, Plan, low, zobrist};
@@ -28,7 +28,7 @@ pub(crate) struct Decisions {
     /// What follows each number at a node, as far as it was looked up.
     kids: Vec<Place>,
     /// What follows each value of a node's bits.
-    known: BTreeMap<(u32, u32), Place>,
+    known: FxHashMap<(u32, u32), Place>,
     /// Where the trees begin to ask: half words, and for each of their numbers the actors that may step.
     gates: Vec<Field>,
     open: Vec<u64>,
@@ -41,7 +41,7 @@ pub(crate) struct Decisions {
     /// What a write makes of each number, as far as it was looked up.
     made: Vec<Made>,
     /// The writes by half word, the bits that they keep and those that they set.
-    known_writes: BTreeMap<(u8, u32, u32), u32>,
+    known_writes: FxHashMap<(u8, u32, u32), u32>,
     /// The plan that the trees are of, counted.
     of_plan: Option<u32>,
     /// The half words that had more than one value when they were planted.

@@ -115,6 +115,13 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
     Ok(first)
 }
 
+/// Dead ends are asked about one by one if they are this part of the states at most; else memory would go to them.
+const FEW: u32 = 32;
+/// States on the ways from them, likewise.
+const ON_WAYS: u32 = 8;
+/// Fewer states than that are always few.
+const ALWAYS_FEW: u32 = 1 << 16;
+
 /// Whether all of the search's dead ends are good, as far as one way on from each of their next states tells: it goes on
 /// level by level until an end or another dead end, which is good if that one is.
 fn are_good<const W: usize, M: Model<W>>(
@@ -123,18 +130,23 @@ fn are_good<const W: usize, M: Model<W>>(
     dead_ends: &[u32],
     late: &impl Fn() -> Result<(), Bound>,
 ) -> Result<bool, Bound> {
+    if dead_ends.len() > (space.len() / FEW).max(ALWAYS_FEW) as usize {
+        return Ok(false);
+    }
     let mut ways = Ways {
         space,
         worker,
         batch: Batch::new(),
-        dead_ends: (0u32..).zip(dead_ends).map(|(number, state)| (*state, number)).collect(),
-        to: FxHashMap::default(),
+        ends_at: dead_ends.iter().zip(0u32..).map(|(state, number)| (*state, number)).collect(),
     };
     // The dead ends from which a way leads to one, and the good ones that are still to be followed back.
     let mut from: Vec<Vec<u32>> = vec![Vec::new(); dead_ends.len()];
     let (mut good, mut open) = (vec![false; dead_ends.len()], Vec::new());
     for (number, state) in (0u32..).zip(dead_ends) {
         late()?;
+        if ways.ends_at.len() > dead_ends.len() + (space.len() / ON_WAYS).max(ALWAYS_FEW) as usize {
+            return Ok(false);
+        }
         let place = (shard_of(*state), index_of(*state));
         let mut next: Vec<Place> = Vec::new();
         let mut reaches_end = ways.is_end(place);
@@ -146,10 +158,8 @@ fn are_good<const W: usize, M: Model<W>>(
         }
         for place in next {
             match ways.follow(place) {
-                Some(dead_end) => {
-                    from.get_mut(dead_end as usize).into_iter().for_each(|from| from.push(number))
-                }
-                None => reaches_end = true,
+                AN_END => reaches_end = true,
+                dead_end => from.get_mut(dead_end as usize).into_iter().for_each(|from| from.push(number)),
             }
         }
         if reaches_end {
@@ -167,15 +177,16 @@ fn are_good<const W: usize, M: Model<W>>(
     Ok(!good.contains(&false))
 }
 
+/// In the place of a dead end's number: an end.
+const AN_END: u32 = u32::MAX;
+
 /// One way on from each state that was asked about.
 struct Ways<'w, 'm, const W: usize, M> {
     space: &'w Space<W>,
     worker: &'w mut Worker<'m, M>,
     batch: Batch<W>,
-    /// The number of each dead end.
-    dead_ends: FxHashMap<u32, u32>,
-    /// Where the ways of states end: at a dead end, or at an end.
-    to: FxHashMap<Place, Option<u32>>,
+    /// Where the ways of states end, those of the dead ends in themselves: the dead end's number, or [`AN_END`].
+    ends_at: FxHashMap<u32, u32>,
 }
 
 impl<const W: usize, M: Model<W>> Ways<'_, '_, W, M> {
@@ -184,32 +195,30 @@ impl<const W: usize, M: Model<W>> Ways<'_, '_, W, M> {
         self.worker.model.is_end(&plan.decode(dictionary, shards[shard].key(index)))
     }
 
-    /// The dead end that the way from a state ends at; none if it ends at an end.
-    fn follow(&mut self, from: Place) -> Option<u32> {
+    /// The number of the dead end at which the way from a state ends, or [`AN_END`].
+    fn follow(&mut self, from: Place) -> u32 {
         let space = self.space;
         let (mut at, mut way) = (from, Vec::new());
         let end = loop {
-            if let Some(end) = self.to.get(&at) {
+            let (shard, index) = at;
+            let state = id(u32::try_from(shard).unwrap_or(0), index);
+            if let Some(end) = self.ends_at.get(&state) {
                 break *end;
             }
-            way.push(at);
+            way.push(state);
             if self.is_end(at) {
-                break None;
-            }
-            let (shard, index) = at;
-            if let Some(dead_end) = self.dead_ends.get(&id(u32::try_from(shard).unwrap_or(0), index)) {
-                break Some(*dead_end);
+                break AN_END;
             }
             let level = space.levels.partition_point(|(_, starts)| starts[shard] <= index);
             let is_next =
                 |(shard, index): Place| space.levels.get(level).is_some_and(|(_, s)| s[shard] <= index);
             match self.batch.next_of(self.worker, space, at, is_next) {
                 Some(next) => at = next,
-                // A state that was noted to lead on does.
-                None => break Some(u32::MAX),
+                // Never: a state that is no dead end leads on. If it did not, nothing would be claimed of it.
+                None => break AN_END - 1,
             }
         };
-        self.to.extend(way.into_iter().map(|place| (place, end)));
+        self.ends_at.extend(way.into_iter().map(|state| (state, end)));
         end
     }
 }

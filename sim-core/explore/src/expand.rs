@@ -413,13 +413,11 @@ impl<const W: usize> Batch<W> {
         key[..plan.words].copy_from_slice(&own[..plan.words]);
         let to = moved(shard_of(from.id), state, next);
         let words = plan.words;
-        match plan.encode_from(dictionary, (state, &key), next) {
-            Some(next) => found.push(&next[..words], from.rank, to),
-            None => {
-                self.unknown.push(Unknown { at: found.ranks.len(), state: *next });
-                found.push(&key[..words], from.rank, to);
-            }
+        let (key, missing) = plan.encode_from(dictionary, (state, &key), next);
+        if missing != 0 {
+            self.unknown.push(Unknown { at: found.ranks.len(), state: *next, missing });
         }
+        found.push(&key[..words], from.rank, to);
         self.note(from, Some(number), goals);
     }
 

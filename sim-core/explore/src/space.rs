@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use crate::dictionary::{Dictionary, Plan, turn};
+use crate::dictionary::{Dictionary, Plan, low, turn};
 use crate::frozen::Frozen;
 use crate::table::{Round, SHARDS, Shard, ShardNumber, id, index_of, shard, shard_of};
 
@@ -40,6 +40,17 @@ pub(crate) struct Unknown<const W: usize> {
     /// Which it is of the states found.
     pub(crate) at: usize,
     pub(crate) state: [u64; W],
+    /// The half words whose values had no number that fits, a bit each.
+    pub(crate) missing: u128,
+}
+
+/// The places of the bits that are set.
+fn bits(mut set: u128) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(at)
+    })
 }
 
 /// What the expansion of a chunk found, as it was found.
@@ -230,7 +241,7 @@ impl<const W: usize> Space<W> {
             return;
         }
         for unknown in batches.iter().flat_map(|b| &b.unknown) {
-            self.dictionary.add(&unknown.state);
+            bits(unknown.missing).for_each(|at| self.dictionary.add_half(at, &unknown.state));
         }
         if !self.plan.holds(&self.dictionary) {
             let plan = Plan::of(&self.dictionary);
@@ -242,8 +253,13 @@ impl<const W: usize> Space<W> {
         for batch in batches {
             let Batch { keys, unknown, .. } = &mut **batch;
             for unknown in unknown {
-                if let Some(key) = plan.encode(dictionary, &unknown.state) {
-                    keys[unknown.at * plan.words..][..plan.words].copy_from_slice(&key[..plan.words]);
+                let key = &mut keys[unknown.at * plan.words..][..plan.words];
+                if plan.is_numbers() {
+                    for at in bits(unknown.missing) {
+                        plan.put(dictionary, at, low(unknown.state[at / 2] >> (32 * (at % 2))), key);
+                    }
+                } else {
+                    key.copy_from_slice(&unknown.state);
                 }
             }
         }
