@@ -86,6 +86,8 @@ pub(crate) struct Check<'a> {
     states: u32,
     transitions: u64,
     depth: u32,
+    /// Bytes of the states and of the lists of what a round finds, at the end, which is the most.
+    memory: u64,
     /// Whether these are all states that can be reached.
     whole: bool,
     /// Whether it was asked if each task can always end.
@@ -153,6 +155,7 @@ impl<'a> Check<'a> {
             states: report.states,
             transitions: report.transitions,
             depth: report.depth,
+            memory: report.memory,
             whole: report.whole,
             asked_ends: report.asked_ends,
             permutations: Some(report.permutations).filter(|n| *n > 1),

@@ -101,6 +101,7 @@ fn json_of_a_check_has_the_fixed_fields() {
         "transitions",
         "depth",
         "whole",
+        "memory",
         "asked_ends",
         "assumptions",
         "sometimes",

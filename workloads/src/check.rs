@@ -126,6 +126,8 @@ pub struct CheckReport {
     pub permutations: usize,
     /// Whether the search went to the end of the space; else it ended once each event asked about was met, or at a bound.
     pub whole: bool,
+    /// Bytes of the states and of the lists of what a round finds, at the end of the search; 0 without one.
+    pub memory: u64,
     /// Whether it was asked if a task can end up hung, which takes all states in memory, and no other event.
     pub asked_ends: bool,
     /// What should happen on some way, lest the verdict say nothing; and after how many steps it first did.
@@ -167,6 +169,7 @@ impl CheckReport {
             state_bytes: 0,
             permutations: 1,
             whole: false,
+            memory: 0,
             asked_ends: false,
             sometimes: Vec::new(),
             assumptions: Vec::new(),
@@ -625,6 +628,7 @@ impl CheckCase<'_> {
             state_bytes: explorer.state_bytes(),
             permutations: explorer.permutations(),
             whole: explored.whole,
+            memory: explored.memory,
             asked_ends: explored.asked_ends,
             sometimes,
             assumptions: machine.spec().assumptions.names(),
@@ -676,6 +680,7 @@ impl CheckCase<'_> {
             state_bytes: explorer.state_bytes(),
             permutations: 1,
             whole: false,
+            memory: 0,
             asked_ends: false,
             sometimes: machine.twins().into_iter().map(|twin| (twin, first(&twin))).collect(),
             assumptions: machine.spec().assumptions.names(),

@@ -117,8 +117,8 @@ pub(crate) fn first_without<const W: usize, M: Model<W>>(
 
 /// Dead ends are asked about one by one if they are this part of the states at most; else memory would go to them.
 const FEW: u32 = 32;
-/// States on the ways from them, likewise.
-const ON_WAYS: u32 = 8;
+/// Of the states on the ways from them this part of all is remembered.
+const ON_WAYS: u32 = 32;
 /// Fewer states than that are always few.
 const ALWAYS_FEW: u32 = 1 << 16;
 
@@ -138,15 +138,13 @@ fn are_good<const W: usize, M: Model<W>>(
         worker,
         batch: Batch::new(),
         ends_at: dead_ends.iter().zip(0u32..).map(|(state, number)| (*state, number)).collect(),
+        most: dead_ends.len() + (space.len() / ON_WAYS).max(ALWAYS_FEW) as usize,
     };
     // The dead ends from which a way leads to one, and the good ones that are still to be followed back.
     let mut from: Vec<Vec<u32>> = vec![Vec::new(); dead_ends.len()];
     let (mut good, mut open) = (vec![false; dead_ends.len()], Vec::new());
     for (number, state) in (0u32..).zip(dead_ends) {
         late()?;
-        if ways.ends_at.len() > dead_ends.len() + (space.len() / ON_WAYS).max(ALWAYS_FEW) as usize {
-            return Ok(false);
-        }
         let place = (shard_of(*state), index_of(*state));
         let mut next: Vec<Place> = Vec::new();
         let mut reaches_end = ways.is_end(place);
@@ -187,6 +185,8 @@ struct Ways<'w, 'm, const W: usize, M> {
     batch: Batch<W>,
     /// Where the ways of states end, those of the dead ends in themselves: the dead end's number, or [`AN_END`].
     ends_at: FxHashMap<u32, u32>,
+    /// How many of these are remembered.
+    most: usize,
 }
 
 impl<const W: usize, M: Model<W>> Ways<'_, '_, W, M> {
@@ -218,7 +218,8 @@ impl<const W: usize, M: Model<W>> Ways<'_, '_, W, M> {
                 None => break AN_END - 1,
             }
         };
-        self.ends_at.extend(way.into_iter().map(|state| (state, end)));
+        let room = self.most.saturating_sub(self.ends_at.len());
+        self.ends_at.extend(way.into_iter().take(room).map(|state| (state, end)));
         end
     }
 }

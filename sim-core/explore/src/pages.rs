@@ -52,9 +52,9 @@ impl<T: Copy> Pages<T> {
     }
 
     #[inline]
-    pub(crate) fn get_mut(&mut self, at: usize) -> &mut [T] {
-        let (page, place) = Self::place(at, self.stride);
-        &mut self.pages[page][place..][..self.stride]
+    pub(crate) fn get_mut_of(&mut self, at: usize, stride: usize) -> &mut [T] {
+        let (page, place) = Self::place(at, stride);
+        &mut self.pages[page][place..][..stride]
     }
 
     /// Adds a record, for which there is room.
@@ -122,7 +122,7 @@ impl<T: Copy> Pages<T> {
     pub(crate) fn put_back(&mut self, from: usize, to: usize) {
         for item in 0..self.stride {
             let moved = self.get(from)[item];
-            self.get_mut(to)[item] = moved;
+            self.get_mut_of(to, self.stride)[item] = moved;
         }
     }
 

@@ -197,6 +197,7 @@ impl Search<'_> {
             expanded += u64::from(sizes);
         };
         let memory = in_use(&space, &batches);
+        drop(batches);
         let ends = self.ends.filter(|ends| goals.seen & ends.unless == 0);
         let ends = ends.filter(|_| whole && error.is_none() && space.frozen.is_empty());
         let mut asked_ends = false;

@@ -276,8 +276,11 @@ impl Shard {
         let found = keys.chunks_exact(stride).zip(ranks).zip(hashes.iter().zip(&places));
         for ((key, rank), (hash, place)) in found {
             let is_known = *place != NONE && alike(self.keys.get_of(*place as usize, stride), key);
-            let state =
-                if is_known { *place } else { self.insert_one(key, *hash, round.before + u64::from(*rank)) };
+            let state = if is_known {
+                *place
+            } else {
+                self.insert_one::<K>(key, *hash, round.before + u64::from(*rank))
+            };
             if state >= next {
                 round.leads_on(*rank);
             }
@@ -296,7 +299,10 @@ impl Shard {
 
     /// The place of a key among the states in memory.
     pub(crate) fn find(&self, key: &[u64]) -> Option<u32> {
-        self.locate(key, hash(key)).ok()
+        match self.stride {
+            1 => self.locate::<1>(key, hash(key)).ok(),
+            _ => self.locate::<0>(key, hash(key)).ok(),
+        }
     }
 
     #[inline]
@@ -322,7 +328,8 @@ impl Shard {
     }
 
     /// The place of a key among the states in memory, or the group and the slot in it that it would have.
-    fn locate(&self, key: &[u64], hash: u32) -> Result<u32, (usize, usize)> {
+    fn locate<const K: usize>(&self, key: &[u64], hash: u32) -> Result<u32, (usize, usize)> {
+        let stride = if K == 0 { self.stride } else { K };
         let (tags, mut at) = (self.tags(), self.home(hash));
         let tag = tags.of(hash);
         loop {
@@ -330,7 +337,7 @@ impl Shard {
             if tags.place_in(group, tag) != NONE {
                 let places = group.iter().filter(|slot| tags.is(**slot, tag) && **slot != EMPTY);
                 for place in places.map(|slot| slot & tags.index) {
-                    if alike(self.keys.get(place as usize), key) {
+                    if alike(self.keys.get_of(place as usize, stride), key) {
                         return Ok(place);
                     }
                 }
@@ -344,12 +351,12 @@ impl Shard {
     }
 
     /// Stores a state for which there is room if it is not there; its place.
-    fn insert_one(&mut self, key: &[u64], hash: u32, rank: u64) -> u32 {
-        match self.locate(key, hash) {
+    fn insert_one<const K: usize>(&mut self, key: &[u64], hash: u32, rank: u64) -> u32 {
+        match self.locate::<K>(key, hash) {
             Ok(state) => state,
             Err((group, slot)) => {
                 let state = self.len() - self.first;
-                self.slots.get_mut(group)[slot] = self.tags().of(hash) | state;
+                self.slots.get_mut_of(group, LANES)[slot] = self.tags().of(hash) | state;
                 self.keys.push(key);
                 self.ranks.push(rank);
                 state
@@ -379,7 +386,7 @@ impl Shard {
                 at = self.next(at);
                 vacant = taken(self.group(at));
             }
-            self.slots.get_mut(at)[vacant] = tags.of(hash) | index;
+            self.slots.get_mut_of(at, LANES)[vacant] = tags.of(hash) | index;
         }
     }
 
