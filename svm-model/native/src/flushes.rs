@@ -37,10 +37,24 @@ impl Module<'_, '_> {
         count: usize,
         read: impl Fn(&Flushed) -> Vec<u64>,
     ) -> Result<Samples, String> {
+        self.sample_after(None, ask, count, read)
+    }
+
+    /// The same with another ask before each sample, of which nothing is read.
+    fn sample_after(
+        &self,
+        before: Option<&Ask>,
+        ask: &Ask,
+        count: usize,
+        read: impl Fn(&Flushed) -> Vec<u64>,
+    ) -> Result<Samples, String> {
         let mut samples = Samples::default();
         for _ in 0..if self.bench.quick { count } else { count * 5 } {
             if self.bench.stopped() {
                 break;
+            }
+            if let Some(before) = before {
+                self.helper.flush(before).map_err(|e| self.refused(before, &e))?;
             }
             let answer = self.helper.flush(ask).map_err(|e| self.refused(ask, &e))?;
             for cycles in read(&answer) {
@@ -270,8 +284,11 @@ impl Found {
         match near {
             None => self.lacks("other.wbinvd_other_cores_lines", "another core of the L3"),
             Some(near) => {
-                let ask = Ask { dirty_by: Some(near), ..base.clone() };
-                self.one(module, "other.wbinvd_other_cores_lines", &ask, format!("{what} by pCPU {near}"));
+                // Cleaned by a request before: in the same one it would write back what the other has just dirtied.
+                let clean = Ask { prewarm: true, ..Ask::of(Instruction::Nop, &[home, near]) };
+                let ask = Ask { prewarm: false, dirty_by: Some(near), ..base.clone() };
+                let method = format!("{what} by pCPU {near}, and before that WBINVD on both");
+                self.one(module, "other.wbinvd_other_cores_lines", Some(&clean), &ask, method);
             }
         }
         match far {
@@ -281,6 +298,7 @@ impl Found {
                 self.one(
                     module,
                     "other.wbinvd_remote_lines",
+                    None,
                     &ask,
                     format!("{what}, homed on NUMA node {node}"),
                 );
@@ -292,8 +310,8 @@ impl Found {
         self.missing.push((name.to_owned(), format!("needs {what}, and this host shows none")));
     }
 
-    fn one(&mut self, module: &Module<'_, '_>, name: &str, ask: &Ask, method: String) {
-        match module.sample(ask, 10, instruction) {
+    fn one(&mut self, module: &Module<'_, '_>, name: &str, before: Option<&Ask>, ask: &Ask, method: String) {
+        match module.sample_after(before, ask, 10, instruction) {
             Ok(samples) => self.keep(name, samples, method),
             Err(why) => self.missing.push((name.to_owned(), why)),
         }
