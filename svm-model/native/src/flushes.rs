@@ -242,7 +242,8 @@ impl Found {
             format!("other.wbinvd_clean over the {lines} lines of one L2 and the L3, what is fixed included");
         self.keep("flush.wbinvd_walk", walk, method);
         let why = "it cannot be told from the walk on one host, and is in flush.wbinvd_walk";
-        self.missing.push(("flush.wbinvd_fixed".to_owned(), format!("{why}: a profile's 0 is derived")));
+        self.missing
+            .push(("flush.wbinvd_fixed".to_owned(), format!("{why}; the 0 of the profile is derived")));
         self.fitted.push(Reading::derived("flush.wbinvd_fixed", Unit::Ns, 0, format!("not measured: {why}")));
     }
 
