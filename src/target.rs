@@ -1,5 +1,5 @@
-//! A file that an option names, which gets a text as a whole or not at all. What was there before stays until the whole is there: what there
-//! is so far is then kept beside it.
+//! A file that an option names, which gets a text as a whole or not at all. What was there before stays until the whole is there:
+//! what there is so far is then kept beside it.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -174,7 +174,8 @@ fn a_profile_takes_the_place_of_a_parts_numbers() {
     assert!(sheet.contains("Measured: 1 of 39 numbers"), "{sheet}");
     assert!(!["IN A VM", "INCOMPLETE", "QUIET"].iter().any(|said| sheet.contains(said)), "{sheet}");
     // One that was cut short, on a host that was not quiet, with a number that was not measured.
-    let derived = "\nwbinvd_fixed = { value = 0, low = 0, high = 0, unit = \"ns\", samples = 0, tagged = 0, derived = true, method = \"x\" }\n\n[other]";
+    let derived = "\nwbinvd_fixed = { value = 0, low = 0, high = 0, unit = \"ns\", samples = 0, tagged = 0, derived = true, \
+                   method = \"x\" }\n\n[other]";
     let noise = "[noise]\nquiet = false\nsaid = \"NOT QUIET, others\"\n\n[flush]";
     let cut = PROFILE
         .replace("complete = true", "complete = false")

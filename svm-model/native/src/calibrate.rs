@@ -161,7 +161,8 @@ fn plan_at(mut report: Report, others: &OtherVms, options: &Options<'_>, module:
         && allowed < there
     {
         plan.push(format!(
-            "pCPUs           {allowed} of the host's {there}, which this process may use; IPIs and write-backs of L2 and L3 reach others, too"
+            "pCPUs           {allowed} of the host's {there}, which this process may use; IPIs and write-backs of L2 and L3 reach \
+             others, too"
         ));
     }
     let home = report.allowed.last().copied().unwrap_or(0);

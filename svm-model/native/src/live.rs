@@ -148,8 +148,8 @@ impl Vcpu {
 }
 
 /// What `EDEADLK` of the module says.
-const ENDED: &str = "a loop of the policy's text did not end by itself, and was ended (after 5 s, with interrupts or preemption off after the \
-                     module's stall_limit_us): what the policy did then means nothing";
+const ENDED: &str = "a loop of the policy's text did not end by itself, and was ended (after 5 s, with interrupts or preemption off after \
+                     the module's stall_limit_us): what the policy did then means nothing";
 
 /// Runs a policy that is compiled into the loaded module. `shape` is this host's, with the plan's VMs and vCPUs.
 ///
