@@ -131,12 +131,12 @@ fn beside_as(place: &Path, more: &str) -> PathBuf {
 fn beside(place: &Path) -> std::io::Result<(PathBuf, File)> {
     let beside = beside_as(place, &format!(".part-{}", std::process::id()));
     let open = File::options().write(true).create_new(true).open(&beside);
-    let file = open.map_err(|e| match e.kind() {
-        // A process of this number was killed while it wrote.
-        std::io::ErrorKind::AlreadyExists => {
-            std::io::Error::new(e.kind(), format!("{}: {e}: remove it", beside.display()))
+    let file = open.map_err(|e| {
+        if e.kind() != std::io::ErrorKind::AlreadyExists {
+            return e;
         }
-        _ => e,
+        // A process of this number was killed while it wrote.
+        std::io::Error::new(e.kind(), format!("{}: {e}: remove it", beside.display()))
     })?;
     Ok((beside, file))
 }
