@@ -592,12 +592,13 @@ pub(crate) struct ProbeArgs {
   sevsim calibrate --quick --out p.toml
   sevsim compare --part genoa --profile p.toml
 
-Exit codes: 0 done, 6 this host cannot, 75 interrupted with what was measured kept.")]
+Exit codes: 0 done, 2 bad input, 6 this host cannot, 75 interrupted with what was measured kept.")]
 pub(crate) struct CalibrateArgs {
     /// Under a minute; fewer samples
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Write the profile here, again after each step [default: standard output, at the end]
+    /// Write the profile here, again after each step; a file that is there stays until all is measured (FILE.partial till then)
+    /// [default: standard output, at the end]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Say what would be done, what is refused and why, and do nothing

@@ -26,12 +26,17 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         governor: args.governor.as_deref(),
     };
     if args.dry_run {
-        for line in plan(&options) {
+        let loadable = args.load_module.as_ref().map(|path| module_file::loadable(path));
+        for line in plan(&options, loadable == Some(Ok(()))) {
             out.print(&format!("{line}\n"));
         }
         if let Some(path) = &args.load_module {
             out.print(&format!("loads {} into the kernel, and unloads it at the end\n", path.display()));
-            here_not(out, module_file::loadable(path));
+            here_not(out, loadable.unwrap_or(Ok(())).map_err(|why| why.why().to_owned()));
+            let others = other_vms(Path::new("/"), std::process::id());
+            if let Err(why) = others.may_flush(args.yes_flush_this_host) {
+                out.print(&format!("REFUSED: --load-module, and the calibration does not begin: {why}\n"));
+            }
         }
         let target = args.out.as_ref().map_or("standard output".to_owned(), |p| p.display().to_string());
         out.print(&format!("then writes the profile to {target}; nothing else of the host is changed\n"));
@@ -44,7 +49,8 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         path.as_ref().map(|path| Target::new(option, path)).transpose().map_err(Failure::input)
     };
     let (to, record) = (target("--out", &args.out)?, target("--record-sev", &args.record_sev)?);
-    if args.load_module.is_some() {
+    if let Some(path) = &args.load_module {
+        module_file::loadable(path).map_err(Failure::module)?;
         // What the module is for is refused later else, with the module in the kernel.
         let others = other_vms(Path::new("/"), std::process::id());
         others.may_flush(args.yes_flush_this_host).map_err(|why| Failure {
@@ -61,26 +67,86 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
         None => None,
     };
     let kept = std::cell::RefCell::new(None);
-    let mut tell = |step: &svm_native::calibrate::Step| out.log(&format!("{}: {}", step.name, step.does));
+    let not_kept = std::cell::Cell::new(None::<String>);
+    let mut tell = |said: &str| {
+        if let Some(why) = not_kept.take() {
+            out.log(&why);
+        }
+        out.log(said);
+    };
+    // A full disk may have room in the end; the numbers are printed in any case.
     let mut keep = |profile: &Profile| {
         *kept.borrow_mut() = Some(profile.clone());
-        to.as_ref().map_or(Ok(()), |to| to.keep(&profile.toml()))
+        not_kept.set(to.as_ref().and_then(|to| to.keep(&profile.toml()).err()));
+        Ok(())
     };
     let done = measure(&options, &mut tell, &mut keep);
     let done = done.map_err(|why| Failure { exit: Exit::Unable, message: why })?;
-    if let Some(record) = &record {
-        record.finish(&done.exchange).map_err(Failure::internal)?;
-    }
     let Some(profile) = kept.into_inner() else {
         out.log("interrupted before a step was done");
         return Err(Failure::interrupted());
     };
-    if let Some(to) = &to {
-        to.finish(&profile.toml()).map_err(Failure::internal)?;
+    print(args, &profile, out);
+    out.log(&noise::sum(&profile.noise).said());
+    if let Some(name) = &profile.host.hypervisor {
+        out.log(&caveat(name));
     }
+    match &record {
+        Some(_) if done.exchange.is_empty() => {
+            out.log("--record-sev: nothing was asked of the kernel about encrypted guests, so nothing is recorded");
+        }
+        Some(record) if profile.complete => record.finish(&done.exchange).map_err(Failure::internal)?,
+        Some(record) => {
+            let place = record.leave(&done.exchange).map_err(Failure::internal)?;
+            out.log(&format!("--record-sev: what was asked so far is in {}", place.display()));
+        }
+        None => {}
+    }
+    if profile.complete {
+        to.map_or(Ok(()), |to| to.finish(&profile.toml())).map_err(Failure::internal)?;
+        return Ok(Exit::Done);
+    }
+    let place = match &to {
+        Some(to) => format!(" in {}", to.leave(&profile.toml()).map_err(Failure::internal)?.display()),
+        None => String::new(),
+    };
+    out.log(&format!("interrupted; what was measured is kept{place}. To measure all of it: {}", again(args)));
+    Ok(Exit::Saved)
+}
+
+/// The command with all its options.
+fn again(args: &CalibrateArgs) -> String {
+    let mut words = vec!["sevsim calibrate".to_owned()];
+    let mut flag = |given: bool, name: &str| words.extend(given.then(|| name.to_owned()));
+    flag(args.quick, "--quick");
+    flag(args.yes_flush_this_host, "--yes-flush-this-host");
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string());
+    for (name, value) in [
+        ("--governor", args.governor.clone()),
+        ("--load-module", path(&args.load_module)),
+        ("--record-sev", path(&args.record_sev)),
+        ("--out", path(&args.out)),
+    ] {
+        words.extend(value.map(|value| format!("{name} {}", for_a_shell(&value))));
+    }
+    words.join(" ")
+}
+
+/// A word as a shell takes it.
+fn for_a_shell(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// The numbers.
+fn print(args: &CalibrateArgs, profile: &Profile, out: &mut Output) {
     match args.format.format {
         Format::Table if args.out.is_none() => out.print(&profile.toml()),
-        Format::Table => out.print(&text(&profile, out.width())),
+        Format::Table => out.print(&text(profile, out.width())),
         Format::Json => {
             for r in &profile.readings {
                 out.print(&json::line(&Line::of(r)));
@@ -105,19 +171,6 @@ pub(crate) fn calibrate(args: &CalibrateArgs, out: &mut Output) -> Result<Exit, 
             }
         }
     }
-    out.log(&noise::sum(&profile.noise).said());
-    if let Some(name) = &profile.host.hypervisor {
-        out.log(&caveat(name));
-    }
-    if profile.complete {
-        return Ok(Exit::Done);
-    }
-    let target = args.out.as_ref().map_or(String::new(), |p| format!(" --out {}", p.display()));
-    let quick = if args.quick { " --quick" } else { "" };
-    out.log(&format!(
-        "interrupted; what was measured is kept. To measure all of it: sevsim calibrate{quick}{target}"
-    ));
-    Ok(Exit::Saved)
 }
 
 /// What of a plan cannot be done here.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use cache_model::part::PartError;
 use owo_colors::OwoColorize as _;
 use svm_model::lang::Diag;
+use svm_native::module_file::Unloadable;
 use workloads::check::CheckError;
 use workloads::litmus::LitmusError;
 use workloads::scenario::ScenarioError;
@@ -80,6 +81,15 @@ impl Failure {
     /// Bad input or usage.
     pub(crate) fn input(message: impl Into<String>) -> Failure {
         Failure { exit: Exit::Usage, message: message.into() }
+    }
+
+    /// A helper module that cannot be loaded: another file was meant, or this host does not.
+    pub(crate) fn module(why: Unloadable) -> Failure {
+        let exit = match why {
+            Unloadable::NoModule(_) => Exit::Usage,
+            Unloadable::NotHere(_) => Exit::Unable,
+        };
+        Failure { exit, message: why.why().to_owned() }
     }
 
     /// Not the user's fault.

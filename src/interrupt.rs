@@ -29,8 +29,9 @@ pub(crate) fn install() {
 
 #[expect(clippy::exit, reason = "whoever asks twice does not want to wait for anything")]
 fn leave() -> ! {
-    // What a calibration has changed on the host.
-    for left in svm_native::safety::undo_all() {
+    // What a calibration has changed on the host. Nothing is changed any more as long as this lives.
+    let left = svm_native::safety::undo_all();
+    for left in &left.said {
         Output::new().log(&format!("could not be put back: {left}"));
     }
     if let Ok(left) = LEFT.lock()

@@ -1,4 +1,5 @@
-//! A file that an option names, which gets a text as a whole or not at all.
+//! A file that an option names, which gets a text as a whole or not at all. What was there before stays until the whole is there:
+//! what there is so far is then kept beside it.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,8 +17,9 @@ pub(crate) struct Target {
 /// How it gets there.
 #[derive(Debug)]
 enum Way {
-    /// A file, or nothing yet: written beside it and moved there, as often as there is more to say. This is where a link leads.
-    Moved(PathBuf),
+    /// A file, or nothing yet: written beside it and moved there, as often as there is more to say. This is where a link leads, and where
+    /// what there is so far is kept: there, if nothing was.
+    Moved { place: PathBuf, so_far: PathBuf },
     /// A device or a pipe: written into, once. Opened from the start, as a shell's redirection is.
     Into(File),
 }
@@ -29,7 +31,11 @@ impl Target {
     /// It is a directory, a disk, a link to nothing or whatever else must not be replaced, or it cannot be written.
     pub(crate) fn new(option: &'static str, named: &Path) -> Result<Target, String> {
         let way = match Target::look(option, named)? {
-            Some(place) => Way::Moved(place),
+            Some(place) => {
+                let old = fs::metadata(&place).is_ok_and(|m| m.len() > 0);
+                let so_far = if old { beside_as(&place, ".partial") } else { place.clone() };
+                Way::Moved { place, so_far }
+            }
             None => Way::Into(
                 File::options()
                     .write(true)
@@ -62,16 +68,16 @@ impl Target {
             Err(_) if is_link => return Err(refused("this is a link that leads nowhere")),
             Err(_) => named.to_owned(),
         };
-        let (beside, file) = beside(&place).map_err(wrong)?;
+        let (part, file) = beside(&place).map_err(wrong)?;
         drop(file);
-        fs::remove_file(beside).map_err(wrong)?;
+        fs::remove_file(part).map_err(wrong)?;
         Ok(Some(place))
     }
 
     /// Writes what there is so far, if the next text can take its place.
     pub(crate) fn keep(&self, text: &str) -> Result<(), String> {
         match &self.way {
-            Way::Moved(place) => self.said(moved(place, text)),
+            Way::Moved { so_far, .. } => self.said(moved(so_far, text)),
             Way::Into(_) => Ok(()),
         }
     }
@@ -79,8 +85,22 @@ impl Target {
     /// Writes the last text.
     pub(crate) fn finish(&self, text: &str) -> Result<(), String> {
         match &self.way {
-            Way::Moved(place) => self.said(moved(place, text)),
+            Way::Moved { place, so_far } => {
+                self.said(moved(place, text))?;
+                if place != so_far && so_far.exists() {
+                    self.said(fs::remove_file(so_far))?;
+                }
+                Ok(())
+            }
             Way::Into(file) => self.said((&*file).write_all(text.as_bytes())),
+        }
+    }
+
+    /// Writes a text that is not all that there should be: beside a file that was there, which stays. Gives where.
+    pub(crate) fn leave(&self, text: &str) -> Result<&Path, String> {
+        match &self.way {
+            Way::Moved { so_far, .. } => self.said(moved(so_far, text)).map(|()| so_far.as_path()),
+            Way::Into(file) => self.said((&*file).write_all(text.as_bytes())).map(|()| self.named.as_path()),
         }
     }
 
@@ -100,12 +120,24 @@ fn may_be_written_into(_found: fs::FileType) -> bool {
     false
 }
 
+/// The name with more behind it.
+fn beside_as(place: &Path, more: &str) -> PathBuf {
+    let mut name = place.file_name().unwrap_or_default().to_owned();
+    name.push(more);
+    place.with_file_name(name)
+}
+
 /// A new file in the same folder. Nothing that is there is opened, followed or removed.
 fn beside(place: &Path) -> std::io::Result<(PathBuf, File)> {
-    let mut name = place.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".part-{}", std::process::id()));
-    let beside = place.with_file_name(name);
-    let file = File::options().write(true).create_new(true).open(&beside)?;
+    let beside = beside_as(place, &format!(".part-{}", std::process::id()));
+    let open = File::options().write(true).create_new(true).open(&beside);
+    let file = open.map_err(|e| {
+        if e.kind() != std::io::ErrorKind::AlreadyExists {
+            return e;
+        }
+        // A process of this number was killed while it wrote.
+        std::io::Error::new(e.kind(), format!("{}: {e}: remove it", beside.display()))
+    })?;
     Ok((beside, file))
 }
 
@@ -150,7 +182,8 @@ mod tests {
         fs::write(folder.join("p.toml.part"), "mine too").unwrap();
         // The name that is taken first is not followed.
         symlink("victim", folder.join(format!("q.toml.part-{}", std::process::id()))).unwrap();
-        assert!(Target::new("--out", &folder.join("q.toml")).unwrap_err().contains("File exists"));
+        let why = Target::new("--out", &folder.join("q.toml")).unwrap_err();
+        assert!(why.contains(&format!("q.toml.part-{}: File exists", std::process::id())), "{why}");
         kept(&file, "one");
         symlink("p.toml", &link).unwrap();
         kept(&link, "two");
@@ -158,6 +191,26 @@ mod tests {
         let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
         assert_eq!([read("p.toml"), read("victim"), read("p.toml.part")], ["two", "mine", "mine too"]);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 5, "nothing is left over");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_old_file_stays_until_the_new_one_is_whole() {
+        let folder = folder("old");
+        let file = folder.join("p.toml");
+        fs::write(&file, "old").unwrap();
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        let target = Target::new("--out", &file).unwrap();
+        target.keep("half").unwrap();
+        assert_eq!([read("p.toml"), read("p.toml.partial")], ["old", "half"]);
+        assert_eq!(target.leave("more").unwrap(), folder.join("p.toml.partial"));
+        assert_eq!([read("p.toml"), read("p.toml.partial")], ["old", "more"]);
+        kept(&file, "new");
+        assert_eq!(read("p.toml"), "new");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
+        // Nothing was there: what there is so far stands there.
+        let first = folder.join("q.toml");
+        assert_eq!(Target::new("--out", &first).unwrap().leave("half").unwrap(), first);
         fs::remove_dir_all(&folder).unwrap();
     }
 

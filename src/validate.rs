@@ -48,7 +48,7 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
     }
     let measured = names::measured_part(&args.part, Some(&args.profile))?;
     let text = names::read(&args.profile).map_err(Failure::input)?;
-    let Validation { predictions: all, with, noise } =
+    let Validation { predictions: all, with } =
         predictions(&measured, &args.profile, &text).map_err(Failure::input)?;
     if all.is_empty() {
         return Err(Failure::input(format!(
@@ -63,9 +63,6 @@ pub(crate) fn validate(args: &ValidateArgs, out: &mut Output) -> Result<Exit, Fa
                 "{}\n",
                 wrap(&format!("Simulated with {}.", with.join("; ")), out.width(), 0)
             ));
-            if let Some(said) = noise {
-                out.print(&format!("{}\n", wrap(&format!("The host was {said}"), out.width(), 0)));
-            }
             if let Some(m) = measured.measured() {
                 out.print(&format!(
                     "{}\n",

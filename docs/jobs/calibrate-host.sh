@@ -3,7 +3,8 @@
 #
 #   calibrate-host.sh FOLDER [OPTION OF sevsim calibrate]...
 #
-# FOLDER gets HOST-DATE.toml, complete or not at all, HOST-DATE.probe.json, and HOST-DATE.log with what was said. The second of two
+# FOLDER gets HOST-DATE.toml, HOST-DATE.probe.json, and HOST-DATE.log with what was said, each as a whole file or not at all; a profile
+# that an interruption cut short says so in its third line (complete = false). The second of two
 # calibrations is kept as HOST-DATE.again.toml, and how far they agree goes into the log.
 # SEVSIM names the program (default: sevsim). Exit codes are those of sevsim calibrate: 6 says that this host cannot.
 set -euo pipefail
@@ -18,8 +19,9 @@ sevsim=${SEVSIM:-sevsim}
 name=$(uname -n)-$(date -u +%Y%m%dT%H%M%SZ)
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
-# Whoever stops the job means the calibration, which keeps what it has; this script then delivers that.
-trap : INT TERM
+code=0
+# Whoever stops the job means the calibration, which keeps what it has; this script then delivers that, and begins no other.
+trap '[ "$code" != 0 ] || code=75' INT TERM
 
 # Moved in one step, so that nobody collects half a file. Written under a name that nobody can have taken before.
 deliver() {
@@ -30,25 +32,27 @@ deliver() {
     mv -T -- "$part" "$folder/$2"
 }
 
-code=0
-{
-    "$sevsim" probe
-    "$sevsim" calibrate --dry-run "$@"
-    "$sevsim" calibrate "$@" --out "$work/first.toml" || code=$?
-    if [ "$code" = 0 ]; then
-        "$sevsim" calibrate "$@" --out "$work/again.toml" || code=$?
-    fi
-    if [ "$code" = 0 ]; then
-        # What it says goes into the log; a noisy host is no failure of the job.
-        "$sevsim" validate "$work/first.toml" --against "$work/again.toml" || true
-        "$sevsim" validate "$work/first.toml" || true
-    fi
-} >"$work/log" 2>&1 || code=$?
+# Into the log, as long as nothing failed and nobody stopped the job.
+step() {
+    [ "$code" = 0 ] || return 0
+    "$sevsim" "$@" >>"$work/log" 2>&1 || code=$?
+}
+# The same of what is no failure of the job: a noisy host.
+remark() {
+    [ "$code" = 0 ] || return 0
+    "$sevsim" "$@" >>"$work/log" 2>&1 || true
+}
+step probe
+step calibrate --dry-run "$@"
+step calibrate "$@" --out "$work/first.toml"
+step calibrate "$@" --out "$work/again.toml"
+remark validate "$work/first.toml" --against "$work/again.toml"
+remark validate "$work/first.toml"
 
 "$sevsim" probe --format json >"$work/probe.json" || true
 deliver "$work/probe.json" "$name.probe.json"
 deliver "$work/log" "$name.log"
-# A profile that an interruption cut short says so in its third line, and is worth keeping.
+# One that an interruption cut short is worth keeping.
 if [ -s "$work/first.toml" ]; then
     deliver "$work/first.toml" "$name.toml"
 fi

@@ -38,6 +38,9 @@ pub(crate) fn native(args: &NativeArgs, out: &mut Output) -> Result<Exit, Failur
         out.print(&plan_text(args, &shape, &place));
         return Ok(Exit::Done);
     }
+    if let Some(path) = &args.load_module {
+        loadable(path).map_err(Failure::module)?;
+    }
     let allowed = place.allowed().len();
     if allowed < shape.pcpus() {
         out.log(&format!(
@@ -127,20 +130,22 @@ fn shape(topology: &Topology, args: &NativeArgs) -> Result<Shape, String> {
 /// What would be done, and what of it this host cannot, or may not.
 fn plan_text(args: &NativeArgs, shape: &Shape, place: &Place) -> String {
     let mut cannot = String::new();
-    for level in place.probe().levels.iter().filter(|l| !l.have) {
+    let levels = place.probe().levels;
+    for level in levels.iter().filter(|l| !l.have) {
         if level.level == 1 || level.level == 2 && args.load_module.is_none() {
             cannot.push_str(&format!("HERE NOT: {}; to get it: {}\n", level.why, level.how));
         }
     }
     if let Some(Err(why)) = args.load_module.as_deref().map(loadable) {
-        cannot.push_str(&format!("HERE NOT: {why}\n"));
+        cannot.push_str(&format!("HERE NOT: {}\n", why.why()));
     }
     if let Err(why) = other_vms(Path::new("/"), std::process::id()).may_flush(args.yes_flush_this_host) {
         cannot.push_str(&format!("REFUSED: {why}\n"));
     }
     let module = match &args.load_module {
         Some(path) => format!("loads {} into the kernel, and unloads it at the end\n", path.display()),
-        None => "uses the helper module that is loaded\n".to_owned(),
+        None if levels[2].have => "uses the helper module that is loaded\n".to_owned(),
+        None => "needs the helper module, which it does not load by itself (--load-module FILE)\n".to_owned(),
     };
     let pcpus = match (place.allowed().len(), shape.pcpus()) {
         (allowed, all) if allowed < all => {

@@ -358,6 +358,10 @@ struct MeasuredBy<'a> {
     cpu: &'a str,
     date: &'a str,
     hypervisor: Option<&'a str>,
+    /// Whether the calibration came to its end.
+    complete: bool,
+    /// What disturbed it, if the host was not quiet.
+    noise: Option<&'a str>,
     numbers: Vec<&'static str>,
 }
 
@@ -369,6 +373,8 @@ impl<'a> MeasuredBy<'a> {
             cpu: &m.cpu,
             date: &m.date,
             hypervisor: m.hypervisor.as_deref(),
+            complete: m.complete,
+            noise: m.noise.as_deref(),
             numbers: m.params.iter().map(|p| p.name()).collect(),
         }
     }

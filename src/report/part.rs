@@ -125,7 +125,13 @@ fn decimal(thousandths: u64) -> String {
 
 /// Whose numbers a part has in the place of its own, in words.
 pub(crate) fn measured(m: &Measured) -> String {
-    let names: Vec<&str> = m.params.iter().map(|p| p.name()).collect();
+    let list = |params: &[Param]| params.iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
+    let derived = match &m.derived[..] {
+        [] => String::new(),
+        some => format!(", and from how these are taken follow {}", list(some)),
+    };
+    let cut = if m.complete { "" } else { " INCOMPLETE: the calibration was interrupted." };
+    let noise = m.noise.as_ref().map_or(String::new(), |said| format!(" The host was {said}."));
     let guest = match &m.hypervisor {
         Some(name) => format!(" {}.", svm_native::probe::caveat(name)),
         None => String::new(),
@@ -138,14 +144,14 @@ pub(crate) fn measured(m: &Measured) -> String {
         format!(" OUT OF ORDER: {}, which no host is: do not trust this profile.", wrong.join(", "))
     };
     format!(
-        "Measured: {} of {} numbers are those of {} ({}, {}), by {}: {}. All others are the part's own.{guest}{wrong}",
-        names.len(),
+        "Measured: {} of {} numbers are those of {} ({}, {}), by {}: {}{derived}. All others are the part's own.{cut}{noise}{guest}{wrong}",
+        m.params.len(),
         Param::ALL.len(),
         m.host,
         m.cpu,
         m.date,
         m.file,
-        names.join(", ")
+        list(&m.params)
     )
 }
 

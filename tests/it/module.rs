@@ -121,6 +121,45 @@ fn what_cannot_run_for_real_is_refused_with_the_reason_and_the_place() {
     let any =
         hook("void sev_writeback_caches(struct kvm *kvm)\n{\n\tif (maybe())\n\t\twbinvd_on_all_cpus();\n}\n");
     refused("any.c", &any, &["a choice of any way belongs to the model"]);
+    // What would stand still for ever in a kernel.
+    let lock = |body: &str| format!("DEFINE_SPINLOCK(s);\nDEFINE_MUTEX(m);\nDEFINE_PER_CPU(int, n);\n{body}");
+    let flusher = |body: &str| {
+        lock(&format!("void sev_writeback_caches(struct kvm *kvm)\n{{\n\tunsigned long f;\n\n{body}}}\n"))
+    };
+    let off = flusher("\tlocal_irq_save(f);\n\twbinvd_on_all_cpus();\n\tlocal_irq_restore(f);\n");
+    refused("off.c", &off, &["it waits for other pCPUs here, where interrupts are off"]);
+    let stays = flusher("\twbinvd_on_all_cpus();\n\tlocal_irq_disable();\n");
+    refused("stays.c", &stays, &["it returns with interrupts off"]);
+    let kept = flusher("\tspin_lock(&s);\n");
+    refused("kept.c", &kept, &["it returns with a spinlock held"]);
+    let on = lock(
+        "void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\tlocal_irq_disable();\n\tlocal_irq_enable();\n}\n",
+    );
+    refused("on.c", &on, &["on.c:7:2", "it switches interrupts on"]);
+    let under = flusher("\tspin_lock(&s);\n\tmutex_lock(&m);\n\tmutex_unlock(&m);\n\tspin_unlock(&s);\n");
+    refused("under.c", &under, &["under.c:9:2", "it may sleep here, where a spinlock is held"]);
+    let handler = "static void h(void *info)\n{\n\tspin_lock(&s);\n\twbinvd();\n\tspin_unlock(&s);\n}\n";
+    let flushes = |body: &str| {
+        lock(&format!(
+            "{handler}void sev_writeback_caches(struct kvm *kvm)\n{{\n\tunsigned long f;\n\n{body}}}\n"
+        ))
+    };
+    let held = flushes("\tspin_lock(&s);\n\ton_each_cpu(h, NULL, true);\n\tspin_unlock(&s);\n");
+    refused("held.c", &held, &["it waits for other pCPUs here, where a spinlock is held"]);
+    let before = flushes("\tspin_lock(&s);\n\tspin_unlock(&s);\n\ton_each_cpu(h, NULL, true);\n");
+    refused("before.c", &before, &["before.c:14:2", "must be taken with interrupts off"]);
+    // What is right goes in: flags that say what they found, a lock that is tried, a handler's own.
+    let tried = "\tif (spin_trylock(&s))\n\t\tspin_unlock(&s);\n\twbinvd_on_all_cpus();\n";
+    folder.file("tried.c", flusher(tried));
+    sevsim_in(&folder, &["module", "tried", "--policy", "./tried.c"]).ends(0);
+    let held = flusher("\tif (spin_trylock(&s)) {\n\t\twbinvd_on_all_cpus();\n\t\tspin_unlock(&s);\n\t}\n");
+    refused("tries.c", &held, &["it waits for other pCPUs here, where a spinlock is held"]);
+    let right = "\tspin_lock_irqsave(&s, f);\n\tspin_unlock_irqrestore(&s, f);\n\
+                 \tmutex_lock(&m);\n\tpreempt_disable();\n\ton_each_cpu(h, NULL, true);\n\tpreempt_enable();\n\tmutex_unlock(&m);\n";
+    let entry = "void pre_sev_run(struct kvm_vcpu *vcpu, int cpu)\n{\n\tunsigned long f;\n\n\tlocal_irq_save(f);\n\
+                 \tthis_cpu_write(n, 1);\n\tlocal_irq_restore(f);\n\tspin_lock_irqsave(&s, f);\n\tspin_unlock_irqrestore(&s, f);\n}\n";
+    folder.file("right.c", flushes(right) + entry);
+    sevsim_in(&folder, &["module", "right", "--policy", "./right.c"]).ends(0);
     let exit = hook("void sev_vcpu_exit(struct kvm_vcpu *vcpu, int cpu)\n{\n}\n");
     refused("exit.c", &exit, &["`sev_vcpu_exit`", "no kernel tells a module of a guest's exit"]);
 }
@@ -137,6 +176,7 @@ fn a_host_without_the_module_is_told_how_to_get_it() {
     assert!(dry.out.contains("loads x.ko into the kernel, and unloads it at the end"), "{}", dry.out);
     assert!(!dry.out.contains("the module is not loaded"), "{}", dry.out);
     let dry = sevsim(&["native", "--dry-run"]).ends(0);
+    assert!(dry.out.starts_with("needs the helper module, which it does not load by itself"), "{}", dry.out);
     assert!(
         dry.out.contains("HERE NOT: there is no /dev/sevsim_flush: the module is not loaded"),
         "{}",

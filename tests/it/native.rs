@@ -9,7 +9,7 @@ const MILAN: &str = "
     00000000 0 10 68747541 444d4163 69746e65
     00000001 0 00a00f11 0 0 0
     80000000 0 80000023 0 0 0
-    80000001 0 0 0 4 0
+    80000001 0 0 0 4 8000000
     80000007 0 0 0 0 100
     80000008 0 3030 2200 0 0
     8000001d 0 121 1c0003f 3f 0
@@ -76,9 +76,11 @@ fn the_other_levels_say_what_they_lack() {
         assert!(!have && why.contains(said) && how.contains(todo), "{why}; {how}");
     };
     lacks(0, &MILAN.replace("0 0 0 100", "0 0 0 0"), &[ONLINE], "8000_0007", "invariant TSC");
+    lacks(0, &MILAN.replace("8000000\n", "0\n"), &[ONLINE], "no RDTSCP", "a CPU");
     lacks(1, MILAN, &[], "no /dev/kvm", "load kvm_amd");
-    lacks(1, &MILAN.replace("80000001 0 0 0 4 0", ""), &[], "no /dev/kvm", "firmware's setup");
-    let guest = MILAN.replace("00a00f11 0 0 0", "00a00f11 0 80000000 0").replace("80000001 0 0 0 4 0", "");
+    lacks(1, &MILAN.replace("80000001 0 0 0 4 8000000", ""), &[], "no /dev/kvm", "firmware's setup");
+    let guest =
+        MILAN.replace("00a00f11 0 0 0", "00a00f11 0 80000000 0").replace("80000001 0 0 0 4 8000000", "");
     lacks(1, &guest, &[], "no /dev/kvm", "let this VM nest");
     lacks(1, MILAN, &[("dev/kvm", "error no right to open /dev/kvm")], "no right", "group");
     lacks(2, MILAN, &[], "loads none", "CONFIG_MODULES");
@@ -95,7 +97,7 @@ fn the_other_levels_say_what_they_lack() {
         MILAN
             .replace("00000000 0 10 68747541 444d4163 69746e65", vendor)
             .replace("00a00f11 0 0 0", &format!("000806f8 0 {vmx} 0"))
-            .replace("80000001 0 0 0 4 0", "")
+            .replace("80000001 0 0 0 4 8000000", "")
     };
     lacks(1, &intel("20"), &[], "no /dev/kvm", "load kvm_intel");
     lacks(1, &intel("0"), &[], "no /dev/kvm", "VMX on in the firmware");
@@ -170,7 +172,28 @@ fn a_profile_takes_the_place_of_a_parts_numbers() {
     let cells: Vec<&str> = row.split_whitespace().collect();
     assert_eq!(cells[..6], ["flush.clflush_dirty", "3", "3.5", "4.25", "ns", "M"]);
     assert!(sheet.contains("Measured: 1 of 39 numbers"), "{sheet}");
-    assert!(!sheet.contains("IN A VM"), "{sheet}");
+    assert!(!["IN A VM", "INCOMPLETE", "QUIET"].iter().any(|said| sheet.contains(said)), "{sheet}");
+    // One that was cut short, on a host that was not quiet, with a number that was not measured.
+    let derived = "\nwbinvd_fixed = { value = 0, low = 0, high = 0, unit = \"ns\", samples = 0, tagged = 0, derived = true, \
+                   method = \"x\" }\n\n[other]";
+    let noise = "[noise]\nquiet = false\nsaid = \"NOT QUIET, others\"\n\n[flush]";
+    let cut = PROFILE
+        .replace("complete = true", "complete = false")
+        .replace("[flush]", noise)
+        .replace("\n[other]", derived);
+    folder.file("cut.toml", cut);
+    let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "cut.toml"])
+        .ends(0)
+        .out
+        .replace('\n', " ");
+    for said in [
+        "Measured: 1 of 39 numbers",
+        "and from how these are taken follow flush.wbinvd_fixed",
+        "INCOMPLETE: the calibration was interrupted.",
+        "The host was NOT QUIET, others.",
+    ] {
+        assert!(sheet.contains(said), "{said}: {sheet}");
+    }
 
     let args = ["compare", "--accesses", "2000", "--policy", "no-flush", "--part", "genoa"];
     let with = [&args[..], &["--profile", "p.toml"]].concat();
@@ -238,6 +261,12 @@ fn profiles_that_are_wrong() {
         ),
         (PROFILE.replace("unit = \"ns\"", "unit = \"GHz\""), "bad.toml:13:"),
         (PROFILE.replace("[host]", "[guest]"), "`host` is missing"),
+        (PROFILE.replace("complete = true", "complete = \"no\""), "`complete` is a string"),
+        (PROFILE.replace("complete = true\n", ""), "`complete` is missing"),
+        (
+            PROFILE[..PROFILE.find("[flush]").expect("there")].to_owned(),
+            "this profile has no number of a part",
+        ),
         ("= =".to_owned(), "bad.toml:1:"),
         (String::new(), "the file is empty"),
     ] {
@@ -355,6 +384,13 @@ fn what_a_calibration_may_not_do_ends_it_before_it_begins() {
     refused(&["--out", "."], 2, "--out .: this is a directory");
     refused(&["--out", "none/p.toml"], 2, "--out none/p.toml: cannot be written");
     refused(&["--record-sev", "."], 2, "--record-sev .: this is a directory");
+    if !std::path::Path::new("/dev/sevsim_flush").exists() {
+        folder.file("x.ko", "no module");
+        refused(&["--load-module", "none.ko"], 2, "--load-module none.ko: No such file");
+        refused(&["--load-module", "x.ko"], 2, "x.ko: this is no module of a kernel");
+        let native = ["native", "--policy", "no-flush", "--load-module", "x.ko"];
+        sevsim_in(&folder, &native).ends(2).says(&["x.ko: this is no module of a kernel"]);
+    }
 }
 
 #[test]
@@ -411,7 +447,10 @@ fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
         return;
     }
     let folder = Folder::new();
-    let mut command = command(&["calibrate", "--out", "p.toml"]);
+    // An older recording, which nothing takes the place of.
+    folder.file("sev.txt", "old");
+    let options = ["calibrate", "--record-sev", "sev.txt", "--yes-flush-this-host", "--out", "p.toml"];
+    let mut command = command(&options);
     command.current_dir(&folder.path).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("the program starts");
     // The profile is written after the first step; a full calibration goes on for minutes.
@@ -423,18 +462,21 @@ fn an_interrupted_calibration_keeps_what_it_has_and_can_be_read() {
     }
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(sent.success());
-    let ran = ran(child.wait_with_output().expect("the program ends"))
-        .ends(75)
-        .says(&["interrupted; what was measured is kept"]);
+    let ran = ran(child.wait_with_output().expect("the program ends")).ends(75).says(&[
+        "interrupted; what was measured is kept in ",
+        "sevsim calibrate --yes-flush-this-host --record-sev sev.txt --out p.toml",
+    ]);
+    assert_eq!(folder.read("sev.txt"), "old");
     assert!(ran.out.contains("core.clock"), "{}", ran.out);
     let text = folder.read("p.toml");
     assert!(text.contains("complete = false") && text.contains("[core]") && !text.contains("[os]"), "{text}");
     assert_eq!(
         std::fs::read_dir(&folder.path).expect("can be listed").count(),
-        1,
+        2,
         "nothing is left beside it"
     );
-    sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0);
+    let sheet = sevsim_in(&folder, &["show", "part", "genoa", "--profile", "p.toml"]).ends(0).out;
+    assert!(sheet.contains("INCOMPLETE"), "{sheet}");
 }
 
 #[test]
@@ -529,7 +571,7 @@ fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
         kinds.sort();
         (ran, kinds)
     };
-    for into in ["all", "cut", "cannot"] {
+    for into in ["all", "cut", "cannot", "stopped"] {
         std::fs::create_dir(folder.path.join(into)).expect("a folder");
     }
     let (ran, kinds) = host("all", "0");
@@ -550,6 +592,13 @@ fn the_job_of_a_host_delivers_what_there_is_and_ends_as_the_calibration_did() {
     assert_eq!(kinds, ["log", "probe.json", "toml"]);
     let (ran, _) = host("cannot", "6");
     ran.ends(6);
+    // Stopped while it only looks: no calibration begins.
+    let stopped =
+        STAND_IN.replace("exit 0\nwhile", "{ [ \"$*\" != probe ] || kill -INT $PPID; exit 0; }\nwhile");
+    program(&folder, "sevsim", &stopped);
+    let (ran, kinds) = host("stopped", "0");
+    ran.ends(75);
+    assert_eq!(kinds, ["log", "probe.json"]);
     let (ran, kinds) = host("none", "0");
     ran.ends(2).says(&["usage"]);
     assert!(kinds.is_empty());

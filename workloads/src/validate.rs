@@ -39,7 +39,6 @@ struct File {
 #[derive(Deserialize)]
 struct Noise {
     quiet: bool,
-    said: String,
 }
 
 /// A series of measurements.
@@ -152,8 +151,6 @@ pub struct Validation {
     pub predictions: Vec<Prediction>,
     /// What the caches are simulated with that no part's number says: pages, TLB, the L2's replacement.
     pub with: Vec<String>,
-    /// How noisy the host was, if it was not quiet.
-    pub noise: Option<String>,
 }
 
 /// Predicts each held-out measurement of a profile with the caches of `part`, which has the profile's numbers.
@@ -179,8 +176,7 @@ pub fn validate(part: &Part, file: &str, text: &str) -> Result<Validation, Strin
         .iter()
         .map(|held| predict(&one, &tlb, held, file.noise.as_ref().is_none_or(|n| n.quiet)).map_err(wrong))
         .collect::<Result<_, _>>()?;
-    let noise = file.noise.filter(|n| !n.quiet).map(|n| n.said);
-    Ok(Validation { predictions, with, noise })
+    Ok(Validation { predictions, with })
 }
 
 /// A time in nanoseconds, with at most three decimals, in picoseconds.

@@ -1,6 +1,6 @@
 //! Profiles of `sevsim calibrate`: measured numbers in the place of a part's.
 
-use super::param::Param;
+use super::param::{Confidence, Param};
 use super::read::{Section, document};
 use super::{Level, Part, PartError};
 
@@ -22,6 +22,12 @@ pub struct Measured {
     pub hypervisor: Option<String>,
     /// Which numbers.
     pub params: Vec<Param>,
+    /// Numbers that were not measured, but follow from how the others are taken.
+    pub derived: Vec<Param>,
+    /// Whether all was measured that was to be.
+    pub complete: bool,
+    /// What disturbed it, if the host was not quiet.
+    pub noise: Option<String>,
     /// Levels of memory that are out of order with them, each with the next: no host is like that.
     pub out_of_order: Vec<(Param, Param)>,
 }
@@ -52,6 +58,14 @@ impl Part {
                 format!("expected `schema = \"{SCHEMA}\"`, as `sevsim calibrate --out FILE` writes it");
             return Err(root.error(span, format!("`schema` is \"{schema}\""), help));
         }
+        let complete = root.boolean("complete")?;
+        let mut noise = None;
+        if root.find("noise").is_some() {
+            let mut found = root.section("noise")?;
+            if !found.boolean("quiet")? {
+                noise = Some(found.string("said", "what disturbed it")?.0.to_owned());
+            }
+        }
         let mut host = root.section("host")?;
         let mut word = |key, expected| host.string(key, expected).map(|found| found.0.to_owned());
         let (name, cpu) = (word("name", "the host's name")?, word("cpu", "the processor's name")?);
@@ -59,7 +73,7 @@ impl Part {
         let hypervisor = Some(word("under_hypervisor", "a hypervisor's name, or \"none\"")?);
         let source = format!("{file}: {name}, {kernel}, {date}");
         let mut part = self.clone();
-        let mut params = Vec::new();
+        let (mut params, mut derived) = (Vec::new(), Vec::new());
         for group in Param::ALL.chunk_by(|a, b| a.section() == b.section()) {
             if root.find(group[0].section()).is_none() {
                 continue;
@@ -67,16 +81,32 @@ impl Part {
             let mut section = root.section(group[0].section())?;
             for param in group {
                 if let Some(number) = section.measured(*param, &source)? {
+                    let list = if number.confidence == Confidence::M { &mut params } else { &mut derived };
+                    list.push(*param);
                     part.numbers[*param as usize] = number;
-                    params.push(*param);
                 }
             }
             section.finish()?;
         }
+        if params.is_empty() {
+            let help = "a calibration that was interrupted early has none: measure again";
+            return Err(root.error(span, "this profile has no number of a part".to_owned(), help.to_owned()));
+        }
         let hypervisor = hypervisor.filter(|name| name != "none");
         let out_of_order = part.out_of_order(&params);
         let file = file.to_owned();
-        part.profile = Some(Measured { file, host: name, cpu, date, hypervisor, params, out_of_order });
+        part.profile = Some(Measured {
+            file,
+            host: name,
+            cpu,
+            date,
+            hypervisor,
+            params,
+            derived,
+            complete,
+            noise,
+            out_of_order,
+        });
         Ok(part)
     }
 

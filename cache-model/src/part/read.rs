@@ -104,7 +104,7 @@ impl<'t> Section<'t> {
         array.iter().map(one).collect()
     }
 
-    fn boolean(&mut self, key: &'static str) -> Result<bool, PartError> {
+    pub(super) fn boolean(&mut self, key: &'static str) -> Result<bool, PartError> {
         let value = self.get(key, "true or false")?;
         value.get_ref().as_bool().ok_or_else(|| self.mistyped(key, value, "true or false"))
     }
@@ -217,8 +217,10 @@ impl<'t> Section<'t> {
         let number = inner.levels(param, "value", value.span())?;
         let method = inner.string("method", "how it was measured")?.0;
         inner.asked.extend(["samples", "tagged"]);
+        let derived = inner.find("derived").is_some() && inner.boolean("derived")?;
         inner.finish()?;
-        Ok(Some(Number { source: format!("{source}: {method}"), confidence: Confidence::M, ..number }))
+        let confidence = if derived { Confidence::C } else { Confidence::M };
+        Ok(Some(Number { source: format!("{source}: {method}"), confidence, ..number }))
     }
 
     /// The three levels of a number and their unit; the middle one is called `middle`.

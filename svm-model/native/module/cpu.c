@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The instructions, the clock, what is known of each pCPU's write-backs, and who shares an L3. */
+#include <linux/log2.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
@@ -23,6 +24,10 @@ struct done {
 
 static DEFINE_PER_CPU(struct done, sevsim_done);
 static DEFINE_PER_CPU(struct cpumask *, sevsim_llc);
+/* The L3 of a pCPU, as a number; of one that was offline when the module was loaded it is not known. */
+#define NO_L3 U32_MAX
+static DEFINE_PER_CPU(u32, sevsim_l3) = NO_L3;
+static unsigned int l3_shift;
 static u64 longest;
 static u64 all_caches_bytes;
 
@@ -60,10 +65,11 @@ bool sevsim_sme_coherent(void)
 	return boot_cpu_has(X86_FEATURE_SME_COHERENT);
 }
 
-/* Executes on this pCPU, preemption off; gives what was executed. */
-u32 sevsim_execute(u32 op, u64 *in, u64 *out)
+/* Executes on this pCPU, preemption off, as so many at once under an L3; gives what was executed. */
+u32 sevsim_execute(u32 op, u32 sharers, u64 *in, u64 *out)
 {
 	struct done *done;
+	u64 each;
 
 	if (op == SEVSIM_WBNOINVD && !sevsim_has_wbnoinvd())
 		op = SEVSIM_WBINVD;
@@ -84,8 +90,9 @@ u32 sevsim_execute(u32 op, u64 *in, u64 *out)
 	WRITE_ONCE(done->in, *in);
 	WRITE_ONCE(done->count, done->count + 1);
 	/* A lost update of two at once only keeps the second longest. */
-	if (*out - *in > READ_ONCE(longest))
-		WRITE_ONCE(longest, *out - *in);
+	each = div_u64(*out - *in, sharers);
+	if (each > READ_ONCE(longest))
+		WRITE_ONCE(longest, each);
 	return op;
 }
 
@@ -103,6 +110,37 @@ u64 sevsim_stall_seen_us(void)
 u64 sevsim_one_us(void)
 {
 	return max3(sevsim_stall_us(), sevsim_stall_seen_us(), 1ULL);
+}
+
+/*
+ * The same of so many at once under one L3. What lies dirty there is written back once, however many ask for it, and the caches' size
+ * counts all of it; but each of them looks through the L3, and how long they keep each other is known from what was seen only.
+ * Before anything was, each counts as if all of it were dirty for it alone.
+ */
+u64 sevsim_write_back_us(u32 sharers)
+{
+	u64 seen = sevsim_stall_seen_us();
+
+	return seen ? max3(sevsim_stall_us(), sharers * seen, 1ULL) : sharers * sevsim_one_us();
+}
+
+/* The most pCPUs of a mask that share an L3. */
+u32 sevsim_sharers(const struct cpumask *mask)
+{
+	u32 most = 1;
+	int cpu, other;
+
+	for_each_cpu(cpu, mask) {
+		u32 mine = per_cpu(sevsim_l3, cpu), share = 0;
+
+		for_each_cpu(other, mask) {
+			u32 theirs = per_cpu(sevsim_l3, other);
+
+			share += mine == theirs || mine == NO_L3 || theirs == NO_L3;
+		}
+		most = max(most, share);
+	}
+	return most;
 }
 
 u64 sevsim_flushes(void)
@@ -160,11 +198,31 @@ static u64 caches_bytes(void)
 		if ((a & 31) == 2)
 			continue;
 		size = (u64)((b >> 22) + 1) * ((b >> 12 & 0x3ff) + 1) * ((b & 0xfff) + 1) * (c + 1);
+		if ((a >> 5 & 7) >= 3)
+			l3_shift = order_base_2((a >> 14 & 0xfff) + 1);
 		/* Below an L3 there are as many lower caches as it has sharers, at most. */
 		bytes = (a >> 5 & 7) < 3 ? bytes + size : bytes * ((a >> 14 & 0xfff) + 1) + size;
 	}
 	/* A CPU that does not tell: as large as any. */
 	return bytes ? bytes : 128ULL << 20;
+}
+
+/* On each pCPU. */
+static void note_l3(void *unused)
+{
+	u32 a, b, c, d, max, id;
+
+	cpuid_leaf(0, 0, &max, &b, &c, &d);
+	cpuid_leaf(1, 0, &a, &b, &c, &d);
+	id = b >> 24;
+	if (max >= 0xb) {
+		cpuid_leaf(0xb, 0, &a, &b, &c, &d);
+		/* The leaf is there: it names threads. */
+		if (b)
+			id = d;
+	}
+	/* A CPU that tells of no L3: they may all share one. */
+	this_cpu_write(sevsim_l3, l3_shift ? id >> l3_shift : 0);
 }
 
 int sevsim_cpu_init(void)
@@ -180,6 +238,7 @@ int sevsim_cpu_init(void)
 	}
 	sevsim_set_llc(NULL, 0);
 	all_caches_bytes = caches_bytes();
+	on_each_cpu(note_l3, NULL, true);
 	return 0;
 }
 

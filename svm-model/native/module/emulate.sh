@@ -109,7 +109,47 @@ void sev_writeback_caches(struct kvm *kvm)
 	smp_call_function_single(0, many, NULL, true);
 }
 END
-"$sevsim" module looping --policy loops/spin.c --policy loops/many.c >/dev/null
+# With interrupts off, and with preemption off.
+cat >loops/off.c <<'END'
+int go;
+DEFINE_SPINLOCK(lock);
+void sev_writeback_caches(struct kvm *kvm)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&lock, flags);
+	while (READ_ONCE(go) == 0) {
+	}
+	spin_unlock_irqrestore(&lock, flags);
+}
+END
+sed 's/_irq[a-z]*//; s/, flags//; /unsigned/d' loops/off.c >loops/held.c
+# Where a session begins and ends.
+cat >loops/alloc.c <<'END'
+int go;
+int sev_alloc_tracking(struct kvm *kvm)
+{
+	while (READ_ONCE(go) == 0) {
+	}
+	return 0;
+}
+void sev_writeback_caches(struct kvm *kvm)
+{
+}
+END
+sed 's/^int sev_alloc/void sev_free/; /return/d' loops/alloc.c >loops/free.c
+# A write-back everywhere, and a while that it takes besides.
+cat >loops/slow.c <<'END'
+void sev_writeback_caches(struct kvm *kvm)
+{
+	int i;
+
+	wbinvd_on_all_cpus();
+	for (i = 0; i < 30000; i++)
+		cpu_relax();
+}
+END
+"$sevsim" module looping $(printf -- '--policy %s ' loops/*.c) >/dev/null
 KDIR=$dir/unpacked/usr/src/linux-headers-$kernel-cloud-amd64 sh looping/build.sh >build.log 2>&1 || { cat build.log; exit 1; }
 ! grep -E 'warning:' build.log || { echo "the module's build warns"; exit 1; }
 

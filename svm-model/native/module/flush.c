@@ -15,8 +15,9 @@
 #define LINES_MAX (256ULL << 20 >> 6)	/* of one pCPU's buffer: 256 MiB */
 #define BYTES_MAX (1ULL << 30)		/* of all buffers of a request */
 #define CHUNK_ORDER 9			/* 2 MiB, so that the direct map's large pages serve */
-/* Dirtying a line and reading it again, each at most: in order, at 2.5 GB/s. */
+/* Dirtying a line and reading it again, each at most: in order, at 2.5 GB/s of one pCPU, and 8 GB/s of all together. */
 #define LINE_NS 25
+#define LINES_MB_S 8000
 /* How much later than another a pCPU may come, that had interrupts off when it was asked. */
 #define SKEW_US 1000
 
@@ -33,6 +34,8 @@ struct job {
 	u32 flags;
 	atomic_t order;
 	atomic_t missing;	/* pCPUs that have not dirtied their lines */
+	u32 at_once;		/* pCPUs that are at it together */
+	u32 sharers;		/* those of them under one L3, at most */
 	u64 patience;		/* cycles after which a pCPU, since it came, waits for no other any more */
 	bool dirty_here;	/* not by another pCPU before */
 	struct sevsim_cpu *cpus;
@@ -119,7 +122,7 @@ static void flush_here(void *arg)
 	u64 in, out, begin = sevsim_tsc();
 
 	if (job->flags & SEVSIM_PREWARM)
-		sevsim_execute(SEVSIM_WBINVD, &in, &out);
+		sevsim_execute(SEVSIM_WBINVD, job->sharers, &in, &out);
 	if (buffer && job->dirty_here)
 		dirty(buffer);
 	/* All begin together, so that they load the memory together. */
@@ -127,40 +130,40 @@ static void flush_here(void *arg)
 	while (atomic_read(&job->missing) > 0 && sevsim_tsc() - begin < job->patience)
 		cpu_relax();
 
-	sevsim_execute(job->op, &result->tsc_in, &result->tsc_out);
+	sevsim_execute(job->op, job->sharers, &result->tsc_in, &result->tsc_out);
 	if (buffer && job->flags & SEVSIM_REFILL)
 		result->refill = refill(buffer);
 	result->cpu = cpu;
 	result->order = atomic_inc_return(&job->order);
 }
 
-static u64 lines_us(const struct sevsim_flush *ask)
+/* What a pCPU's lines take: its own at its own worst, or those of all that are at it with the memory between them. */
+static u64 lines_us(const struct sevsim_flush *ask, const struct job *job)
 {
-	return div_u64(ask->dirty_lines * LINE_NS, 1000);
+	u64 all = ask->dirty_lines * LINE * job->at_once;
+
+	return max(div_u64(ask->dirty_lines * LINE_NS, 1000), div_u64(all, LINES_MB_S));
 }
 
 /* After how long a pCPU has prepared itself at its worst, and so have the others that it waits for, in us. */
-static u64 prepared_us(const struct sevsim_flush *ask)
+static u64 prepared_us(const struct sevsim_flush *ask, const struct job *job)
 {
-	u64 us = lines_us(ask);
-	unsigned int word, asked = 0;
+	u64 us = lines_us(ask, job);
 
 	if (ask->flags & SEVSIM_PREWARM)
-		us += sevsim_one_us();
-	for (word = 0; word < SEVSIM_MASK_WORDS; word++)
-		asked += hweight64(ask->mask[word]);
-	return ask->how == SEVSIM_PARALLEL && asked > 1 ? us + SKEW_US : us;
+		us += sevsim_write_back_us(job->sharers);
+	return job->at_once > 1 ? us + SKEW_US : us;
 }
 
 /* How long a pCPU may be kept from all else, in us: what the request asks for, each part at its worst. */
-static u64 stall_of(const struct sevsim_flush *ask)
+static u64 stall_of(const struct sevsim_flush *ask, const struct job *job)
 {
-	u64 us = prepared_us(ask);
+	u64 us = prepared_us(ask, job);
 
 	if (ask->op != SEVSIM_NOP)
-		us += sevsim_one_us();
+		us += sevsim_write_back_us(job->sharers);
 	if (ask->flags & SEVSIM_REFILL)
-		us += lines_us(ask);
+		us += lines_us(ask, job);
 	return us;
 }
 
@@ -175,17 +178,18 @@ static int check(const struct sevsim_flush *ask)
 	/* Nothing to read again, and nothing that another could dirty. */
 	if (!ask->dirty_lines && (ask->flags & SEVSIM_REFILL || ask->dirty_by >= 0))
 		return -EINVAL;
+	/* It would write back what the other has just dirtied. */
+	if (ask->flags & SEVSIM_PREWARM && ask->dirty_by >= 0)
+		return -EINVAL;
 	if (ask->op == SEVSIM_WBNOINVD && ask->flags & SEVSIM_STRICT && !sevsim_has_wbnoinvd())
 		return -EOPNOTSUPP;
 	if (ask->dirty_lines > LINES_MAX)
 		return -E2BIG;
-	if (stall_of(ask) > sevsim_stall_limit_us())
-		return -ETIME;
 	return 0;
 }
 
-/* The pCPUs asked for; every one must be there. */
-static int mask_of(const struct sevsim_flush *ask, struct cpumask *mask)
+/* The pCPUs asked for; every one must be there, and none may be kept for too long. */
+static int mask_of(const struct sevsim_flush *ask, struct cpumask *mask, struct job *job)
 {
 	unsigned int bit;
 
@@ -205,6 +209,10 @@ static int mask_of(const struct sevsim_flush *ask, struct cpumask *mask)
 		return -EINVAL;
 	if (ask->dirty_lines * LINE * cpumask_weight(mask) > BYTES_MAX)
 		return -E2BIG;
+	job->at_once = ask->how == SEVSIM_PARALLEL ? cpumask_weight(mask) : 1;
+	job->sharers = ask->how == SEVSIM_PARALLEL ? sevsim_sharers(mask) : 1;
+	if (stall_of(ask, job) > sevsim_stall_limit_us())
+		return -ETIME;
 	return 0;
 }
 
@@ -264,7 +272,7 @@ static int run(struct sevsim_flush *ask, const struct cpumask *mask, struct job 
 	u64 begin;
 	int cpu, ret;
 
-	job->patience = sevsim_cycles(prepared_us(ask));
+	job->patience = sevsim_cycles(prepared_us(ask, job));
 	if (ask->how == SEVSIM_PARALLEL) {
 		ret = turns ? sevsim_take_turn() : 0;
 		if (ret)
@@ -331,7 +339,7 @@ long sevsim_flush(const struct sevsim_session *own, struct sevsim_flush __user *
 	if (ret)
 		goto free_mask;
 	cpus_read_lock();
-	ret = mask_of(ask, mask);
+	ret = mask_of(ask, mask, &job);
 	cpus_read_unlock();
 	if (ret)
 		goto free_mask;

@@ -5,7 +5,8 @@
  *
  * It needs CAP_SYS_RAWIO, checks every argument, and refuses what may hold a pCPU longer than the parameter stall_limit_us
  * says. Requests, reclaims, and pCPUs that are asked one after the other begin one pause apart: pause_us, or as long as the last
- * one took. Within a reclaim a policy does as it likes, up to four write-backs a pCPU.
+ * one took. Within a reclaim a policy does as it likes, up to four write-backs a pCPU, and no more by all that are under way than
+ * stall_limit_us allows.
  */
 #include <linux/capability.h>
 #include <linux/fs.h>

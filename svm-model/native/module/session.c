@@ -17,6 +17,7 @@
 #include <linux/tracepoint.h>
 #include <linux/uaccess.h>
 #include <linux/version.h>
+#include <linux/wait.h>
 
 #include "internal.h"
 #include "calls.h"
@@ -25,7 +26,10 @@
 #define FLUSHERS 16
 /* Write-backs that one reclaim may execute on a pCPU, together no longer than stall_limit_us: one handler may do them all. */
 #define FLUSHES_EACH 4
-/* How long a reclaim may go round in loops of the policy's text, in us; with interrupts off it is stall_limit_us. */
+/*
+ * How long a task may go round in loops of the policy's text, in us: a reclaim, or what starts or ends a session. Where nothing else can
+ * have the pCPU it is stall_limit_us.
+ */
 #define LOOP_LIMIT_US 5000000
 
 struct counts {
@@ -45,11 +49,19 @@ struct vcpu {
 	u32 vm;
 };
 
+/* When a task's loops end. */
+struct bounds {
+	u64 until;
+	u64 alone_until;	/* those in which it keeps the pCPU from all else; 0 before the first round of such a one */
+};
+
 /* A reclaim under way. */
 struct sevsim_asked {
 	struct task_struct *task;
-	u64 until;			/* when its loops end */
-	u32 each;			/* write-backs that a pCPU may execute */
+	struct bounds loops;
+	u32 each;			/* write-backs that a pCPU may execute; under asked_lock */
+	u32 most;			/* what it can grow to */
+	struct sevsim_session *session;
 	atomic_t refused;
 	cpumask_var_t targets;		/* of the call at hand */
 	struct sevsim_reclaimed *cpus;	/* by number */
@@ -60,6 +72,7 @@ struct sevsim_session {
 	u32 vms;
 	struct vm vm[SEVSIM_VMS];
 	struct mutex binding;
+	u32 each;			/* write-backs that any reclaim has needed on a pCPU so far, at most; under asked_lock */
 	u32 vcpus;
 	struct vcpu vcpu[SEVSIM_VCPUS];
 	struct tracepoint *entry;
@@ -78,6 +91,9 @@ static unsigned int flushing;
 static bool gave_up;
 static DEFINE_SPINLOCK(asked_lock);
 static struct sevsim_asked *asked[FLUSHERS];
+static DECLARE_WAIT_QUEUE_HEAD(asked_over);
+/* Of the task that starts or ends a session, which is no reclaim; under session_lock. */
+static struct bounds life;
 static DEFINE_PER_CPU(struct sevsim_asked *, asked_here);
 static DEFINE_PER_CPU(struct kvm_vcpu *, running);
 /* When loops of what runs here with interrupts off end; NOT_ASKED before its first round; 0 in a task. */
@@ -98,6 +114,27 @@ static struct sevsim_asked *asked_by_current(void)
 			found = asked[n];
 	spin_unlock_irqrestore(&asked_lock, flags);
 	return found;
+}
+
+/*
+ * Whether a task keeps its pCPU from all else. A kernel that does not count how often preemption was switched off cannot tell that it holds
+ * a spinlock: there it does.
+ */
+static bool alone(void)
+{
+	return irqs_disabled() || !IS_ENABLED(CONFIG_PREEMPT_COUNT) || in_atomic();
+}
+
+static struct bounds *bounds_of(struct sevsim_asked *by)
+{
+	return by ? &by->loops : &life;
+}
+
+/* A call to other pCPUs, which none with interrupts off makes: what was kept before is over. */
+static void called_by(struct sevsim_asked *by)
+{
+	if (!this_cpu_read(until_here) && !irqs_disabled())
+		bounds_of(by)->alone_until = 0;
 }
 
 struct call {
@@ -127,6 +164,7 @@ void sevsim_call_mask(const struct cpumask *mask, bool self, void (*fn)(void *in
 	struct call call = { .fn = fn, .info = info, .asked = asked_by_current() };
 	const struct cpumask *targets = mask;
 
+	called_by(call.asked);
 	preempt_disable();
 	if (call.asked) {
 		/* The mask may change while the kernel reads it: what is asked is what is read here. */
@@ -144,8 +182,43 @@ void sevsim_call_one(int cpu, void (*fn)(void *info), void *info)
 {
 	struct call call = { .fn = fn, .info = info, .asked = asked_by_current() };
 
+	called_by(call.asked);
 	if (cpu >= 0 && cpu < nr_cpu_ids)
 		smp_call_function_single(cpu, answer_call, &call, true);
+}
+
+/* Write-backs that all reclaims under way may execute on a pCPU, one after the other; under asked_lock. */
+static u64 all_under_way(void)
+{
+	u64 sum = 0;
+	int n;
+
+	for (n = 0; n < FLUSHERS; n++)
+		sum += asked[n] ? asked[n]->each : 0;
+	return sum;
+}
+
+/* As many as keep a pCPU no longer than it may be kept. */
+static u64 room(void)
+{
+	return div64_u64(sevsim_stall_limit_us(), sevsim_one_us());
+}
+
+/* Whether a reclaim may execute more on a pCPU than `flushed`: what it was admitted with, or what the others leave. */
+static bool may_execute(struct sevsim_asked *by, u32 flushed)
+{
+	unsigned long flags;
+	bool may;
+
+	spin_lock_irqsave(&asked_lock, flags);
+	if (flushed >= by->each && flushed < by->most && all_under_way() < room()) {
+		by->each++;
+		/* Those that come are admitted with as many. */
+		by->session->each = max(by->session->each, by->each);
+	}
+	may = flushed < by->each;
+	spin_unlock_irqrestore(&asked_lock, flags);
+	return may;
 }
 
 void sevsim_write_back(u32 op)
@@ -159,8 +232,8 @@ void sevsim_write_back(u32 op)
 		by = asked_by_current();
 	/* Only this pCPU writes its own result, the caller or its handler, which the caller waits for. */
 	result = by ? &by->cpus[smp_processor_id()] : NULL;
-	if (result && result->flushed < by->each) {
-		result->op = sevsim_execute(op, &result->tsc_in, &result->tsc_out);
+	if (result && may_execute(by, result->flushed)) {
+		result->op = sevsim_execute(op, 1, &result->tsc_in, &result->tsc_out);
 		result->flushed++;
 	} else if (by) {
 		atomic_inc(&by->refused);
@@ -174,22 +247,31 @@ void sevsim_write_back(u32 op)
  */
 bool sevsim_goes_on(void)
 {
-	u64 until;
+	u64 until, now = sevsim_tsc();
 	bool on;
 
 	if (READ_ONCE(gave_up))
 		return false;
 	until = this_cpu_read(until_here);
 	if (until == NOT_ASKED) {
-		until = sevsim_tsc() + sevsim_cycles(sevsim_stall_limit_us());
+		until = now + sevsim_cycles(sevsim_stall_limit_us());
 		this_cpu_write(until_here, until);
 	}
 	if (until) {
-		on = sevsim_tsc() < until;
+		on = now < until;
 	} else {
-		const struct sevsim_asked *by = asked_by_current();
+		struct bounds *loops = bounds_of(asked_by_current());
 
-		on = !fatal_signal_pending(current) && (!by || sevsim_tsc() < by->until);
+		/* A process that exits gets no signal any more: time alone ends what it does then. */
+		on = now < loops->until && !fatal_signal_pending(current);
+		if (!alone()) {
+			loops->alone_until = 0;
+			cond_resched();
+		} else if (!loops->alone_until) {
+			loops->alone_until = now + sevsim_cycles(sevsim_stall_limit_us());
+		} else {
+			on = on && now < loops->alone_until;
+		}
 	}
 	if (!on)
 		WRITE_ONCE(gave_up, true);
@@ -384,6 +466,13 @@ void sevsim_flush_end(void)
 	mutex_unlock(&session_lock);
 }
 
+/* Before the policy's functions that start or end a session. */
+static void begin_life(void)
+{
+	life.until = sevsim_tsc() + sevsim_cycles(LOOP_LIMIT_US);
+	life.alone_until = 0;
+}
+
 static void end(struct sevsim_session *session)
 {
 	int cpu;
@@ -402,6 +491,7 @@ static void end(struct sevsim_session *session)
 			put_task_struct(session->vcpu[n].task);
 		kfree(session->vcpu[n].vcpu);
 	}
+	begin_life();
 	for (n = 0; n < session->vms; n++) {
 		if (session->vm[n].kvm && session->policy->sev_free_tracking)
 			session->policy->sev_free_tracking(session->vm[n].kvm);
@@ -433,6 +523,8 @@ int sevsim_session_start(const struct sevsim_start *start, const u32 *llc, struc
 	mutex_init(&session->binding);
 	session->policy->reset();
 	sevsim_set_llc(llc, start->llc_len);
+	session->each = 1;
+	begin_life();
 	for (; session->vms < start->vms; session->vms++) {
 		struct vm *vm = &session->vm[session->vms];
 
@@ -448,6 +540,9 @@ int sevsim_session_start(const struct sevsim_start *start, const u32 *llc, struc
 			goto fail;
 		}
 	}
+	ret = -EDEADLK;
+	if (READ_ONCE(gave_up))
+		goto fail;
 	ret = -ENODEV;
 	look_up(&entry);
 	session->entry = entry.found;
@@ -546,6 +641,9 @@ int sevsim_session_unbind(struct sevsim_session *session)
 
 /* ---- reclaim ---- */
 
+/*
+ * If there is room beside all that are under way, whose IPIs a pCPU may find in a row. Also where there never will be: `each` is 0 then.
+ */
 static bool enlist(struct sevsim_asked *by)
 {
 	unsigned long flags;
@@ -553,8 +651,11 @@ static bool enlist(struct sevsim_asked *by)
 	int n;
 
 	spin_lock_irqsave(&asked_lock, flags);
+	by->most = min_t(u64, FLUSHES_EACH, room());
+	by->each = min(by->session->each, by->most);
+	done = !by->each;
 	for (n = 0; n < FLUSHERS && !done; n++) {
-		if (!asked[n]) {
+		if (!asked[n] && all_under_way() + by->each <= room()) {
 			asked[n] = by;
 			done = true;
 		}
@@ -573,6 +674,7 @@ static void strike(struct sevsim_asked *by)
 		if (asked[n] == by)
 			asked[n] = NULL;
 	spin_unlock_irqrestore(&asked_lock, flags);
+	wake_up_all(&asked_over);
 }
 
 static void reclaim(struct sevsim_session *session, struct sevsim_reclaim *ask, struct sevsim_asked *by)
@@ -627,7 +729,7 @@ static long answer(struct sevsim_reclaim __user *to, struct sevsim_reclaim *ask,
 long sevsim_session_reclaim(struct sevsim_session *session, struct sevsim_reclaim __user *to)
 {
 	struct sevsim_reclaim ask;
-	struct sevsim_asked by = { .task = current };
+	struct sevsim_asked by = { .task = current, .session = session };
 	u64 begin;
 	long ret;
 
@@ -635,27 +737,30 @@ long sevsim_session_reclaim(struct sevsim_session *session, struct sevsim_reclai
 		return -EFAULT;
 	if (ask.size != sizeof(ask) || ask.vm >= session->vms)
 		return -EINVAL;
-	by.each = min_t(u64, FLUSHES_EACH, div64_u64(sevsim_stall_limit_us(), sevsim_one_us()));
-	if (!by.each)
-		return -ETIME;
 	if (!zalloc_cpumask_var(&by.targets, GFP_KERNEL))
 		return -ENOMEM;
 	ret = -ENOMEM;
 	by.cpus = kvcalloc(nr_cpu_ids, sizeof(*by.cpus), GFP_KERNEL);
 	if (!by.cpus)
 		goto free;
+	if (wait_event_interruptible(asked_over, enlist(&by))) {
+		ret = -EINTR;
+		goto free;
+	}
+	ret = -ETIME;
+	if (!by.each)
+		goto free;
 	ret = sevsim_take_turn();
 	if (ret)
-		goto free;
-	ret = -EBUSY;
+		goto strike;
 	begin = sevsim_tsc();
-	by.until = begin + sevsim_cycles(LOOP_LIMIT_US);
-	if (!enlist(&by))
-		goto free;
+	by.loops.until = begin + sevsim_cycles(LOOP_LIMIT_US);
 	reclaim(session, &ask, &by);
-	strike(&by);
 	sevsim_turn_over(sevsim_tsc() - begin);
-	ret = READ_ONCE(gave_up) ? -EDEADLK : answer(to, &ask, &by);
+strike:
+	strike(&by);
+	if (!ret)
+		ret = READ_ONCE(gave_up) ? -EDEADLK : answer(to, &ask, &by);
 free:
 	kvfree(by.cpus);
 	free_cpumask_var(by.targets);

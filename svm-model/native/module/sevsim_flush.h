@@ -30,7 +30,7 @@ enum sevsim_how {
 
 /* Refuse WBNOINVD where it would be WBINVD. */
 #define SEVSIM_STRICT	(1u << 0)
-/* WBINVD first, so that nothing but what is dirtied here is dirty. */
+/* WBINVD first, so that nothing but what is dirtied here is dirty: not with `dirty_by`, whose lines it would write back. */
 #define SEVSIM_PREWARM	(1u << 1)
 /* Read the dirtied lines again afterwards, timed. */
 #define SEVSIM_REFILL	(1u << 2)
@@ -45,7 +45,7 @@ struct sevsim_info {
 	__u32 kvm_entry;	/* 1 if KVM's tracepoint was found */
 	__u32 in_session;	/* 1 if some process runs a policy */
 	__u64 stall_us;		/* what a write-back of all caches below one L3 is taken to last at most */
-	__u64 stall_seen_us;	/* the longest that was seen */
+	__u64 stall_seen_us;	/* the longest that was seen; of several at once under an L3, what each adds */
 	__u64 stall_limit_us;	/* requests that may last longer are refused */
 	__u64 flushes;		/* executed since the module was loaded, on all pCPUs */
 };

@@ -6,9 +6,9 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::noise::Counts;
-use crate::probe::Place;
+use crate::probe::{Place, Report};
 use crate::profile::{Profile, now};
-use crate::safety::{could_set_governor, governor, other_vms};
+use crate::safety::{OtherVms, could_set_governor, governor, other_vms};
 
 /// One step of a calibration.
 #[derive(Clone, Copy, Debug)]
@@ -129,52 +129,66 @@ pub struct Outcome {
     pub exchange: String,
 }
 
-/// What a calibration would do here that it may not, or what it changes: a line each.
+/// Why a step is not done, if it is not.
+fn not_done(step: &Step, report: &Report, others: &OtherVms, yes_flush: bool) -> Option<String> {
+    let level = &report.levels[usize::from(step.level)];
+    if !level.have {
+        return Some(format!("HERE NOT: {}", level.why));
+    }
+    let refused = if step.flushes { others.may_flush(yes_flush).err() } else { None };
+    refused.map(|why| format!("REFUSED: {why}"))
+}
+
+/// What a calibration would do here that it may not, or what it changes: a line each. `module` says whether it would load the helper
+/// module before.
 #[must_use]
-pub fn plan(options: &Options<'_>) -> Vec<String> {
-    let report = Place::here().probe();
+pub fn plan(options: &Options<'_>, module: bool) -> Vec<String> {
+    plan_at(Place::here().probe(), &other_vms(Path::new("/"), std::process::id()), options, module)
+}
+
+/// The same where all is known.
+fn plan_at(mut report: Report, others: &OtherVms, options: &Options<'_>, module: bool) -> Vec<String> {
+    report.levels[2].have |= module;
     let mut plan = Vec::new();
     for step in &STEPS {
-        let level = &report.levels[usize::from(step.level)];
-        let mut line = format!("L{} {:13}{}", step.level, step.name, step.does);
-        if !level.have {
-            line.push_str(&format!("; HERE NOT: {}", level.why));
-        } else if step.flushes
-            && let Err(why) = other_vms(Path::new("/"), std::process::id()).may_flush(options.yes_flush)
-        {
-            line.push_str(&format!("; REFUSED: {why}"));
-        }
-        plan.push(line);
+        let not = not_done(step, &report, others, options.yes_flush);
+        let not = not.map_or(String::new(), |why| format!("; {why}"));
+        plan.push(format!("L{} {:13}{}{not}", step.level, step.name, step.does));
     }
     let affinity = "moves its threads from pCPU to pCPU; its own affinity is given back after each step";
     plan.push(format!("affinity        {affinity}"));
-    let home = report.topology.pcpus.first().map_or(0, |p| p.id);
+    if let (allowed, there) = (report.allowed.len(), report.topology.pcpus.len())
+        && allowed < there
+    {
+        plan.push(format!(
+            "pCPUs           {allowed} of the host's {there}, which this process may use; IPIs and write-backs of L2 and L3 reach \
+             others, too"
+        ));
+    }
+    let home = report.allowed.last().copied().unwrap_or(0);
     let now = governor(Path::new("/"), home);
     plan.push(match (options.governor, now) {
         (None, Some(now)) => format!("governor        stays {now}; --governor performance sets it meanwhile"),
         (None, None) => "governor        none to set".to_owned(),
-        (Some(wanted), now) => {
-            let pcpus: Vec<usize> = report.topology.pcpus.iter().map(|p| p.id).collect();
-            match could_set_governor(Path::new("/"), &pcpus, wanted) {
-                Ok(()) => {
-                    let now = now.unwrap_or_default();
-                    format!("governor        {now} becomes {wanted}, and {now} again in the end")
-                }
-                Err(why) => format!("governor        HERE NOT: {why}"),
+        (Some(wanted), now) => match could_set_governor(Path::new("/"), &report.allowed, wanted) {
+            Ok(()) => {
+                let now = now.unwrap_or_default();
+                format!("governor        {now} becomes {wanted}, and {now} again in the end")
             }
-        }
+            Err(why) => format!("governor        HERE NOT: {why}"),
+        },
     });
     plan
 }
 
-/// Does all steps; `tell` hears each step before it, `keep` gets what there is after it.
+/// Does all steps; `tell` hears what each does before it, or why it does not; `keep` gets what there is after it.
 ///
 /// # Errors
 /// This host cannot do even the first level, or may not do what was asked for; the reason.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub fn calibrate(
     options: &Options<'_>,
-    tell: &mut dyn FnMut(&Step),
+    tell: &mut dyn FnMut(&str),
     keep: &mut dyn FnMut(&Profile) -> Result<(), String>,
 ) -> Result<Outcome, String> {
     use crate::measure::{self, Bench};
@@ -188,7 +202,8 @@ pub fn calibrate(
     }
     let title = format!("{}, Linux {}, {}", report.host.cpu, report.host.kernel, now());
     let sev_there = report.levels[3].have;
-    let mut bench = Bench::new(report.topology, report.cpuid, options.quick, options.stop)?;
+    let (topology, cpuid) = (report.topology.clone(), report.cpuid.clone());
+    let mut bench = Bench::new(topology, cpuid, options.quick, options.stop)?;
     let _governor = match options.governor {
         Some(wanted) => safety::set_governor(root, &bench.allowed, wanted)?,
         None => vec![],
@@ -200,7 +215,7 @@ pub fn calibrate(
         bench.missing.push(("interrupts of each sample".to_owned(), why));
     }
     let mut profile = Profile {
-        host: report.host,
+        host: report.host.clone(),
         date: now(),
         tsc_khz: bench.tsc_khz,
         overhead: bench.overhead,
@@ -219,14 +234,14 @@ pub fn calibrate(
         if bench.stopped() {
             break;
         }
-        tell(step);
+        let others = other_vms(root, std::process::id());
+        let not = not_done(step, &report, &others, options.yes_flush);
+        tell(&format!("{}: {}", step.name, not.unwrap_or_else(|| step.does.to_owned())));
+        let may_flush = others.may_flush_unnamed(options.yes_flush).map_err(|why| format!("refused: {why}"));
         let (before, tagged) = (Counts::now(os::own_time()), bench.tagged.load(Ordering::Relaxed));
         let done = match step.name {
             "clock" => measure::clock(&mut bench),
-            "write-backs" => other_vms(root, std::process::id())
-                .may_flush_unnamed(options.yes_flush)
-                .map_err(|why| format!("refused: {why}"))
-                .and_then(|()| crate::flushes::measure(&mut bench)),
+            "write-backs" => may_flush.and_then(|()| crate::flushes::measure(&mut bench)),
             "atomics" => measure::atomics(&mut bench),
             "ladder" => measure::ladder(&mut bench),
             "core-to-core" => measure::core_to_core(&mut bench),
@@ -237,11 +252,7 @@ pub fn calibrate(
             "locks" => measure::locks(&mut bench),
             "ipi" => measure::ipi(&mut bench),
             "guests" => measure::guests(&mut bench),
-            _ => {
-                let may = other_vms(root, std::process::id()).may_flush_unnamed(options.yes_flush);
-                let may = may.map_err(|why| format!("refused: {why}"));
-                measure::sev(&mut bench, sev_there, may, &title).map(|text| exchange = text)
-            }
+            _ => measure::sev(&mut bench, sev_there, may_flush, &title).map(|text| exchange = text),
         };
         if let Err(why) = done {
             bench.missing.push((format!("step {}", step.name), why));
@@ -270,8 +281,39 @@ pub fn calibrate(
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 pub fn calibrate(
     _options: &Options<'_>,
-    _tell: &mut dyn FnMut(&Step),
+    _tell: &mut dyn FnMut(&str),
     _keep: &mut dyn FnMut(&Profile) -> Result<(), String>,
 ) -> Result<Outcome, String> {
     Err(crate::UNSUPPORTED.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_would_be_loaded_counts_and_so_do_others_vms() {
+        let folder = std::env::temp_dir().join(format!("sevsim-plan-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("sys/devices/system/cpu")).unwrap();
+        std::fs::write(folder.join("cpuid"), "00000000 0 10 68747541 444d4163 69746e65\n").unwrap();
+        std::fs::write(folder.join("sys/devices/system/cpu/online"), "0-3\n").unwrap();
+        let report = Place::scripted(&folder).unwrap().probe();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let stop = AtomicBool::new(false);
+        let options = Options { quick: true, stop: &stop, yes_flush: false, governor: None };
+        let others = OtherVms { holders: vec![(7, "qemu".to_owned())], ..OtherVms::default() };
+        let line = |others: &OtherVms, module| {
+            let plan = plan_at(report.clone(), others, &options, module);
+            plan.into_iter().find(|l| l.starts_with("L2 write-backs")).unwrap()
+        };
+        let none = OtherVms::default();
+        assert!(line(&none, false).contains("HERE NOT: there is no /dev/sevsim_flush"));
+        assert!(line(&none, true).ends_with("to all pCPUs"));
+        assert!(line(&others, true).contains("REFUSED: VMs of other processes run here (1: qemu (7)"));
+        let mut fewer = report.clone();
+        fewer.allowed = vec![1, 2];
+        assert!(
+            plan_at(fewer, &none, &options, false).iter().any(|l| l.contains("2 of the host's 4, which"))
+        );
+    }
 }

@@ -182,6 +182,12 @@ impl Cpuid {
         self.bit(0x8000_0007, 3, 8)
     }
 
+    /// `8000_0001` EDX\[27\]: RDTSCP.
+    #[must_use]
+    pub fn rdtscp(&self) -> bool {
+        self.bit(0x8000_0001, 3, 27)
+    }
+
     /// `8000_0008` EBX\[9\].
     #[must_use]
     pub fn wbnoinvd(&self) -> bool {

@@ -5,6 +5,7 @@
 //! WBINVD before each sample leaves nothing dirty but what the sample dirties itself.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use crate::helper::{Ask, Flushed, Helper, Instruction};
 use crate::measure::{Bench, counts, per_line};
@@ -37,17 +38,35 @@ impl Module<'_, '_> {
         count: usize,
         read: impl Fn(&Flushed) -> Vec<u64>,
     ) -> Result<Samples, String> {
+        self.sample_after(None, ask, count, read)
+    }
+
+    /// The same with another ask before each sample, of which nothing is read.
+    fn sample_after(
+        &self,
+        before: Option<&Ask>,
+        ask: &Ask,
+        count: usize,
+        read: impl Fn(&Flushed) -> Vec<u64>,
+    ) -> Result<Samples, String> {
         let mut samples = Samples::default();
         for _ in 0..if self.bench.quick { count } else { count * 5 } {
             if self.bench.stopped() {
                 break;
             }
+            if let Some(before) = before {
+                self.helper.flush(before).map_err(|e| self.refused(before, &e))?;
+            }
+            let disturbances = self.bench.disturbances();
             let answer = self.helper.flush(ask).map_err(|e| self.refused(ask, &e))?;
+            // The IPI alone is the caller's time. An instruction's is taken where interrupts are off: nothing but the hypervisor can come
+            // between.
+            let disturbed = ask.instruction == Instruction::Nop && self.bench.disturbances() != disturbances;
             for cycles in read(&answer) {
-                // Interrupts are off where it is measured: nothing but the hypervisor can come between.
-                samples.add(self.ps(cycles), false);
+                samples.add(self.ps(cycles), disturbed);
             }
         }
+        self.bench.tagged.fetch_add(samples.tagged(), Ordering::Relaxed);
         Ok(samples)
     }
 
@@ -218,19 +237,14 @@ impl Found {
             self.missing.push(("flush.wbinvd_walk".to_owned(), why.to_owned()));
             return;
         }
-        let (mut walk, mut fixed) = (Samples::default(), Samples::default());
-        for ps in clean.clone().sorted() {
-            walk.add(ps / lines, false);
-        }
-        fixed.add(0, false);
+        let walk = clean.map(|ps| ps / lines);
         let method =
             format!("other.wbinvd_clean over the {lines} lines of one L2 and the L3, what is fixed included");
         self.keep("flush.wbinvd_walk", walk, method);
-        self.keep(
-            "flush.wbinvd_fixed",
-            fixed,
-            "none: it cannot be told from the walk on one host, and is in flush.wbinvd_walk",
-        );
+        let why = "it cannot be told from the walk on one host, and is in flush.wbinvd_walk";
+        self.missing
+            .push(("flush.wbinvd_fixed".to_owned(), format!("{why}; the 0 of the profile is derived")));
+        self.fitted.push(Reading::derived("flush.wbinvd_fixed", Unit::Ns, 0, format!("not measured: {why}")));
     }
 
     /// What of WBINVD's time WBNOINVD takes, on clean caches.
@@ -270,8 +284,11 @@ impl Found {
         match near {
             None => self.lacks("other.wbinvd_other_cores_lines", "another core of the L3"),
             Some(near) => {
-                let ask = Ask { dirty_by: Some(near), ..base.clone() };
-                self.one(module, "other.wbinvd_other_cores_lines", &ask, format!("{what} by pCPU {near}"));
+                // Cleaned by a request before: in the same one it would write back what the other has just dirtied.
+                let clean = Ask { prewarm: true, ..Ask::of(Instruction::Nop, &[home, near]) };
+                let ask = Ask { prewarm: false, dirty_by: Some(near), ..base.clone() };
+                let method = format!("{what} by pCPU {near}, and before that WBINVD on both");
+                self.one(module, "other.wbinvd_other_cores_lines", Some(&clean), &ask, method);
             }
         }
         match far {
@@ -281,6 +298,7 @@ impl Found {
                 self.one(
                     module,
                     "other.wbinvd_remote_lines",
+                    None,
                     &ask,
                     format!("{what}, homed on NUMA node {node}"),
                 );
@@ -292,8 +310,8 @@ impl Found {
         self.missing.push((name.to_owned(), format!("needs {what}, and this host shows none")));
     }
 
-    fn one(&mut self, module: &Module<'_, '_>, name: &str, ask: &Ask, method: String) {
-        match module.sample(ask, 10, instruction) {
+    fn one(&mut self, module: &Module<'_, '_>, name: &str, before: Option<&Ask>, ask: &Ask, method: String) {
+        match module.sample_after(before, ask, 10, instruction) {
             Ok(samples) => self.keep(name, samples, method),
             Err(why) => self.missing.push((name.to_owned(), why)),
         }

@@ -71,7 +71,7 @@ pub struct Info {
     in_session: u32,
     /// Microseconds that a write-back of all caches below one L3 is taken to last at most.
     pub stall_us: u64,
-    /// The longest write-back that the module saw, in microseconds.
+    /// The longest write-back that the module saw, in microseconds; of several at once under an L3, what each adds.
     pub stall_seen_us: u64,
     /// Microseconds; requests that may keep a pCPU from all else for longer are refused.
     pub stall_limit_us: u64,
@@ -251,7 +251,7 @@ pub struct Ask {
     pub serial: bool,
     /// Refuse WBNOINVD where it would be WBINVD.
     pub strict: bool,
-    /// WBINVD before, so that nothing but what is dirtied here is dirty.
+    /// WBINVD before, so that nothing but what is dirtied here is dirty; not with `dirty_by`, whose lines it would write back.
     pub prewarm: bool,
     /// Lines that each pCPU dirties first.
     pub dirty_lines: u64,
@@ -480,7 +480,8 @@ impl Helper {
     /// Lets a policy take over this process's VMs 0 .. `vms`, until the device is closed. `llc` says which L3 each pCPU has.
     ///
     /// # Errors
-    /// `EBUSY`: another process runs one, or flushes; `ENODEV`: KVM is not loaded, or has no tracepoint `kvm_entry`; `EINVAL`.
+    /// `EBUSY`: another process runs one, or flushes; `ENODEV`: KVM is not loaded, or has no tracepoint `kvm_entry`;
+    /// `EDEADLK`: a loop of the policy's text was ended, since it did not end by itself; `EINVAL`.
     pub fn start(&self, policy: u32, vms: u32, llc: &[u32]) -> io::Result<()> {
         let mut raw = RawStart {
             size: size_of_u32::<RawStart>(),

@@ -147,6 +147,10 @@ impl Vcpu {
     }
 }
 
+/// What `EDEADLK` of the module says.
+const ENDED: &str = "a loop of the policy's text did not end by itself, and was ended (after 5 s, with interrupts or preemption off after \
+                     the module's stall_limit_us): what the policy did then means nothing";
+
 /// Runs a policy that is compiled into the loaded module. `shape` is this host's, with the plan's VMs and vCPUs.
 ///
 /// # Errors
@@ -165,6 +169,7 @@ pub fn run(
         Some(libc::ENODEV) => {
             "KVM's tracepoint kvm_entry is not there: load kvm_amd (or this KVM has none)".to_owned()
         }
+        Some(libc::EDEADLK) => ENDED.to_owned(),
         _ => format!("the module does not start the policy: {e}"),
     })?;
     let running = AtomicBool::new(false);
@@ -368,9 +373,7 @@ fn settle(vcpus: &[(Vcpu, usize)]) -> Result<(), String> {
 fn reclaim(helper: &Helper, vm: u16) -> Result<Reclaim, String> {
     helper.reclaim(u32::from(vm), MMU_NOTIFY_CLEAR).map_err(|e| match e.raw_os_error() {
         Some(libc::ETIME) => helper.info().map_or_else(|e| e.to_string(), |info| info.too_long()),
-        Some(libc::EDEADLK) => "a loop of the policy's text did not end by itself, and was ended (in a reclaim after 5 s, with \
-                                interrupts off after the module's stall_limit_us): what the policy did then means nothing"
-            .to_owned(),
+        Some(libc::EDEADLK) => ENDED.to_owned(),
         _ => format!("the module does not reclaim: {e}"),
     })
 }

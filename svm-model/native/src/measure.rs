@@ -132,7 +132,7 @@ impl<'a> Bench<'a> {
     }
 
     /// What has disturbed this thread so far.
-    fn disturbances(&self) -> u64 {
+    pub(crate) fn disturbances(&self) -> u64 {
         os::preemptions() + self.interrupts.as_ref().map_or(0, Counter::get)
     }
 

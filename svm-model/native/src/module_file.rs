@@ -2,6 +2,11 @@
 
 use std::path::Path;
 
+use crate::probe::Place;
+
+/// How a module ends that somebody has signed.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
 /// The module's name, as /proc/modules has it.
 const MODULE: &str = "sevsim_flush";
 
@@ -12,15 +17,37 @@ pub fn loaded() -> bool {
     modules.lines().any(|l| l.split(' ').next() == Some(MODULE))
 }
 
+/// Why a file cannot be loaded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unloadable {
+    /// It is no module: another file was meant.
+    NoModule(String),
+    /// This host does not load it.
+    NotHere(String),
+}
+
+impl Unloadable {
+    /// The reason.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        let (Unloadable::NoModule(why) | Unloadable::NotHere(why)) = self;
+        why
+    }
+}
+
 /// Whether a file looks like a module that this kernel may load, as far as can be told without loading it.
 ///
 /// # Errors
 /// Why not.
-pub fn loadable(path: &Path) -> Result<(), String> {
-    if loaded() {
-        return Ok(());
-    }
-    let wrong = |why: &str| format!("--load-module {}: {why}", path.display());
+pub fn loadable(path: &Path) -> Result<(), Unloadable> {
+    if loaded() { Ok(()) } else { loadable_at(&Place::here(), path) }
+}
+
+/// The same on a host that has no module yet.
+fn loadable_at(host: &Place, path: &Path) -> Result<(), Unloadable> {
+    let said = |why: &str| format!("--load-module {}: {why}", path.display());
+    let wrong = |why: &str| Unloadable::NoModule(said(why));
+    let not_here = |why: &str| Unloadable::NotHere(said(why));
     if std::fs::metadata(path).is_ok_and(|m| !m.is_file()) {
         return Err(wrong("this is no file"));
     }
@@ -28,21 +55,17 @@ pub fn loadable(path: &Path) -> Result<(), String> {
     if !bytes.starts_with(b"\x7fELF") {
         return Err(wrong("this is no module of a kernel"));
     }
-    let known = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let built = version(&bytes).ok_or_else(|| wrong("this is no module of a kernel: it names none"))?;
-    if built != known.trim() {
-        return Err(wrong(&format!("it was built for Linux {built}; this is {}", known.trim())));
-    }
-    if std::fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|off| off.trim() == "1") {
-        return Err(wrong(
-            "this kernel loads no module until it is booted again (kernel.modules_disabled is 1)",
-        ));
+    host.loads_modules(bytes.ends_with(SIGNED)).map_err(|(why, _)| not_here(&why))?;
+    let known = host.text("proc/sys/kernel/osrelease").unwrap_or_default();
+    if built != known {
+        return Err(not_here(&format!("it was built for Linux {built}; this is {known}")));
     }
     // CAP_SYS_MODULE is bit 16.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = host.text("proc/self/status").unwrap_or_default();
     let may = status.lines().find_map(|l| u64::from_str_radix(l.strip_prefix("CapEff:")?.trim(), 16).ok());
     if may.is_some_and(|caps| caps >> 16 & 1 == 0) {
-        return Err(wrong("only root (CAP_SYS_MODULE) may"));
+        return Err(not_here("only root (CAP_SYS_MODULE) may"));
     }
     Ok(())
 }
@@ -62,21 +85,51 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_loaded_is_known_before() {
-        if loaded() {
-            return;
-        }
         let folder = std::env::temp_dir().join(format!("sevsim-load-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("x.ko");
-        let why = |bytes: &[u8]| {
-            std::fs::write(&file, bytes).unwrap();
-            loadable(&file).unwrap_err()
+        let say = |path: &str, text: &[u8]| {
+            let path = folder.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
         };
-        assert!(why(b"#!/bin/sh\n").contains("no module of a kernel"));
-        assert!(why(b"\x7fELF\0\0").contains("names none"));
-        assert!(why(b"\x7fELF\0vermagic=1.2.3-old SMP\0").contains("built for Linux 1.2.3-old; this is "));
-        assert!(loadable(&folder).unwrap_err().contains("no file"));
+        say("cpuid", b"00000000 0 10 68747541 444d4163 69746e65\n");
+        say("proc/sys/kernel/osrelease", b"6.12.1\n");
+        say("proc/modules", b"");
+        let host = Place::scripted(&folder).unwrap();
+        let file = folder.join("x.ko");
+        let load = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            loadable_at(&host, &file)
+        };
+        let no_module = |loaded: Result<(), Unloadable>, said: &str| {
+            assert!(
+                matches!(&loaded, Err(Unloadable::NoModule(why)) if why.contains(said)),
+                "{said}: {loaded:?}"
+            );
+        };
+        let not_here = |loaded: Result<(), Unloadable>, said: &str| {
+            assert!(
+                matches!(&loaded, Err(Unloadable::NotHere(why)) if why.contains(said)),
+                "{said}: {loaded:?}"
+            );
+        };
+        no_module(load(b"#!/bin/sh\n"), "no module of a kernel");
+        no_module(load(b"\x7fELF\0\0"), "names none");
+        no_module(loadable_at(&host, &folder), "no file");
+        no_module(loadable_at(&host, &folder.join("none.ko")), "No such file");
+        not_here(load(b"\x7fELF\0vermagic=1.2.3-old SMP\0"), "built for Linux 1.2.3-old; this is 6.12.1");
+        let good = b"\x7fELF\0vermagic=6.12.1 SMP\0";
+        assert_eq!(load(good), Ok(()));
+        say("proc/self/status", b"Name:\tx\nCapEff:\t0000000000000000\n");
+        not_here(load(good), "only root");
+        std::fs::remove_file(folder.join("proc/self/status")).unwrap();
+        // What the probe says of the kernel holds of the file, too.
+        say("sys/kernel/security/lockdown", b"none [integrity] confidentiality");
+        not_here(load(good), "locked down");
+        assert_eq!(load(&[&good[..], SIGNED].concat()), Ok(()));
+        say("proc/sys/kernel/modules_disabled", b"1\n");
+        not_here(load(good), "loads no more");
+        std::fs::remove_file(folder.join("proc/modules")).unwrap();
+        not_here(load(good), "loads none");
         std::fs::remove_dir_all(&folder).unwrap();
-        assert!(loadable(&file).unwrap_err().contains("No such file"));
     }
 }

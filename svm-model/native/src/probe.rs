@@ -118,7 +118,7 @@ impl Place {
         Topology::read(&self.root)
     }
 
-    fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         fs::read_to_string(self.root.join(path)).ok().map(|t| t.trim().to_owned())
     }
 
@@ -205,6 +205,10 @@ impl Place {
             return level(false, why, "a host, or a VM type, with an invariant TSC");
         }
         let clock = if emulated { "EMULATED: its times mean nothing" } else { "invariant TSC" };
+        if !self.cpuid.rdtscp() {
+            let why = "this CPU has no RDTSCP (CPUID 8000_0001 EDX[27] is 0)".to_owned();
+            return level(false, why, "a CPU, or a model of one, from 2007 on");
+        }
         let (there, allowed) = (topology.pcpus.len(), self.allowed().len());
         let mut why = format!("x86-64 Linux, {clock}, pCPUs {there}");
         if allowed < there {
@@ -279,33 +283,47 @@ impl Place {
             };
         }
         let why = format!("there is no /{HELPER_DEVICE}: the module is not loaded");
-        if !self.there("proc/modules") {
-            let why = format!("{why}, and this kernel loads none (no /proc/modules)");
-            return level(false, why, "a kernel with CONFIG_MODULES");
-        }
-        if self.text("proc/sys/kernel/modules_disabled").as_deref() == Some("1") {
-            let why = format!("{why}, and this kernel loads no more (kernel.modules_disabled is 1)");
-            return level(false, why, "boot again, and load it before kernel.modules_disabled is set");
-        }
-        if matches!(self.text("sys/module/module/parameters/sig_enforce").as_deref(), Some("Y" | "1")) {
-            let why = format!("{why}, and only signed modules load (module.sig_enforce)");
-            return level(
-                false,
-                why,
-                "sign it with a key that the kernel trusts, or boot without module.sig_enforce=1",
-            );
-        }
-        if let Some(lock) = self.text("sys/kernel/security/lockdown")
-            && !lock.contains("[none]")
-        {
-            let why = format!("{why}, and the kernel is locked down ({lock}): only signed modules load");
-            return level(false, why, "sign it with a key that the kernel trusts, or boot without lockdown");
+        if let Err((more, how)) = self.loads_modules(false) {
+            return level(false, format!("{why}, and {more}"), how);
         }
         level(
             false,
             why,
             "`sevsim module DIR`, `sh DIR/build.sh`, then --load-module DIR/sevsim_flush.ko or insmod, as root",
         )
+    }
+
+    /// Whether this kernel loads modules, and if only signed ones, whether one is.
+    ///
+    /// # Errors
+    /// Why not, and how to get it.
+    pub(crate) fn loads_modules(&self, signed: bool) -> Result<(), (String, &'static str)> {
+        let no = |why: &str, how| Err((why.to_owned(), how));
+        if !self.there("proc/modules") {
+            return no("this kernel loads none (no /proc/modules)", "a kernel with CONFIG_MODULES");
+        }
+        if self.text("proc/sys/kernel/modules_disabled").as_deref() == Some("1") {
+            return no(
+                "this kernel loads no more (kernel.modules_disabled is 1)",
+                "boot again, and load it before kernel.modules_disabled is set",
+            );
+        }
+        let enforced = self.text("sys/module/module/parameters/sig_enforce");
+        if !signed && matches!(enforced.as_deref(), Some("Y" | "1")) {
+            return no(
+                "only signed modules load (module.sig_enforce)",
+                "sign it with a key that the kernel trusts, or boot without module.sig_enforce=1",
+            );
+        }
+        if let Some(lock) =
+            self.text("sys/kernel/security/lockdown").filter(|lock| !signed && !lock.contains("[none]"))
+        {
+            return no(
+                &format!("the kernel is locked down ({lock}): only signed modules load"),
+                "sign it with a key that the kernel trusts, or boot without lockdown",
+            );
+        }
+        Ok(())
     }
 
     /// The first missing link of the chain that an encrypted guest hangs on.

@@ -54,6 +54,8 @@ pub struct Reading {
     pub tagged: usize,
     /// How it was measured.
     pub method: String,
+    /// Not measured: it follows from how another number is taken.
+    pub derived: bool,
 }
 
 impl Reading {
@@ -68,7 +70,15 @@ impl Reading {
             samples: samples.len(),
             tagged: samples.tagged(),
             method,
+            derived: false,
         })
+    }
+
+    /// What follows from how another number is taken, as the reason says.
+    #[must_use]
+    pub fn derived(name: &str, unit: Unit, value: u64, why: String) -> Reading {
+        let spread = Spread { p10: value, p50: value, p90: value, p99: value };
+        Reading { name: name.to_owned(), unit, spread, samples: 0, tagged: 0, method: why, derived: true }
     }
 }
 
@@ -271,13 +281,14 @@ impl std::fmt::Display for Profile {
             for (key, r) in readings {
                 writeln!(
                     out,
-                    "{key} = {{ value = {}, low = {}, high = {}, unit = \"{}\", samples = {}, tagged = {}, method = {} }}",
+                    "{key} = {{ value = {}, low = {}, high = {}, unit = \"{}\", samples = {}, tagged = {}{}, method = {} }}",
                     decimal(r.spread.p50),
                     decimal(r.spread.p10),
                     decimal(r.spread.p90),
                     r.unit.name(),
                     r.samples,
                     r.tagged,
+                    if r.derived { ", derived = true" } else { "" },
                     quoted(&r.method)
                 )?;
             }

@@ -1,12 +1,12 @@
 //! What a calibration changes on a host and gives back, and whether it may flush there at all.
 //!
 //! *Promise*: whatever was changed is put back when its [`Undo`] ends, on an error and a panic too; [`undo_all`] does it for
-//! a program that is about to leave at once.
+//! a program that is about to leave at once, and waits for a change that is being made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 type Action = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
@@ -21,20 +21,36 @@ static PENDING: Mutex<Vec<(u64, String, Action)>> = Mutex::new(Vec::new());
 #[must_use = "the change is put back at once otherwise"]
 pub struct Undo(u64);
 
-/// Remembers how to put a change back.
-pub fn undo_later(what: String, action: impl FnOnce() -> Result<(), String> + Send + 'static) -> Undo {
-    let Ok(mut pending) = PENDING.lock() else { return Undo(u64::MAX) };
+/// Held while something is changed or put back: nobody leaves in between.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Changes something, and remembers how to put it back: `undo` says what that is, for whoever reads that it failed.
+///
+/// # Errors
+/// The change's; nothing is put back then.
+pub fn change<T, E>(
+    undo: (String, impl FnOnce() -> Result<(), String> + Send + 'static),
+    change: impl FnOnce() -> Result<T, E>,
+) -> Result<(T, Undo), E> {
+    let _changing = locked(&CHANGING);
+    let changed = change()?;
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    pending.push((id, what, Box::new(action)));
-    Undo(id)
+    locked(&PENDING).push((id, undo.0, Box::new(undo.1)));
+    Ok((changed, Undo(id)))
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        let mine = PENDING.lock().ok().and_then(|mut pending| {
-            let at = pending.iter().position(|p| p.0 == self.0)?;
-            Some(pending.remove(at))
-        });
+        let _changing = locked(&CHANGING);
+        let mine = {
+            let mut pending = locked(&PENDING);
+            let at = pending.iter().position(|p| p.0 == self.0);
+            at.map(|at| pending.remove(at))
+        };
         if let Some((_, _, action)) = mine {
             // Nobody is left to be told; the next change of the same thing will say what is wrong.
             drop(action());
@@ -42,18 +58,21 @@ impl Drop for Undo {
     }
 }
 
-/// Puts everything back, the last change first; what could not be.
+/// What [`undo_all`] could not put back; as long as this lives, nothing is changed any more.
+#[derive(Debug)]
+pub struct Left {
+    /// A line each.
+    pub said: Vec<String>,
+    _changing: MutexGuard<'static, ()>,
+}
+
+/// Puts everything back, the last change first; also one that is being made, as soon as it is.
 #[must_use]
-pub fn undo_all() -> Vec<String> {
-    let Ok(mut pending) = PENDING.lock() else {
-        return vec!["what was changed is not known any more".to_owned()];
-    };
-    let all = std::mem::take(&mut *pending);
-    drop(pending);
-    all.into_iter()
-        .rev()
-        .filter_map(|(_, what, action)| action().err().map(|e| format!("{what}: {e}")))
-        .collect()
+pub fn undo_all() -> Left {
+    let changing = locked(&CHANGING);
+    let all = std::mem::take(&mut *locked(&PENDING));
+    let failed = |(_, what, action): (u64, String, Action)| action().err().map(|e| format!("{what}: {e}"));
+    Left { said: all.into_iter().rev().filter_map(failed).collect(), _changing: changing }
 }
 
 /// Sets the governor of these pCPUs' clocks.
@@ -64,9 +83,11 @@ pub fn set_governor(root: &Path, pcpus: &[usize], governor: &str) -> Result<Vec<
     let mut undo = Vec::new();
     for pcpu in pcpus {
         let (path, before) = settable(root, *pcpu, governor)?;
-        fs::write(&path, governor).map_err(|e| format!("--governor: {}: {e}", path.display()))?;
         let what = format!("governor of pCPU {pcpu} back to {before}");
-        undo.push(undo_later(what, move || fs::write(&path, &before).map_err(|e| e.to_string())));
+        let place = path.clone();
+        let back = move || fs::write(&place, &before).map_err(|e| e.to_string());
+        let set = || fs::write(&path, governor).map_err(|e| format!("--governor: {}: {e}", path.display()));
+        undo.push(change((what, back), set)?.1);
     }
     Ok(undo)
 }
@@ -211,7 +232,8 @@ impl OtherVms {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
+    use std::time::Duration;
 
     /// The list of what is pending is the program's, so its tests are one.
     #[test]
@@ -219,19 +241,46 @@ mod tests {
         let told = Arc::new(Mutex::new(Vec::new()));
         let undo = |n: u32| {
             let told = Arc::clone(&told);
-            undo_later(format!("change {n}"), move || {
+            let back = move || {
                 told.lock().unwrap().push(n);
                 if n == 2 { Err("stuck".to_owned()) } else { Ok(()) }
-            })
+            };
+            change((format!("change {n}"), back), || Ok::<(), ()>(())).unwrap().1
         };
         let first = undo(1);
         drop(undo(5));
         assert_eq!(*told.lock().unwrap(), [5]);
         let (second, third) = (undo(2), undo(3));
-        assert!(undo_all().contains(&"change 2: stuck".to_owned()));
+        assert!(undo_all().said.contains(&"change 2: stuck".to_owned()));
         assert_eq!(*told.lock().unwrap(), [5, 3, 2, 1]);
         drop((first, second, third));
         assert_eq!(told.lock().unwrap().len(), 4, "not twice");
+        // A change that fails has nothing to put back; one that is being made is waited for.
+        let back = |n| {
+            let told = Arc::clone(&told);
+            move || {
+                told.lock().unwrap().push(n);
+                Ok(())
+            }
+        };
+        assert_eq!(change((String::new(), back(6)), || Err::<(), u8>(7)).unwrap_err(), 7);
+        let (begun, wait) = (Arc::new(Barrier::new(2)), Duration::from_millis(200));
+        let slow = std::thread::spawn({
+            let (begun, told, back) = (Arc::clone(&begun), Arc::clone(&told), back(9));
+            move || {
+                let undo = change((String::new(), back), || {
+                    begun.wait();
+                    std::thread::sleep(wait);
+                    told.lock().unwrap().push(8);
+                    Ok::<(), ()>(())
+                });
+                std::mem::forget(undo);
+            }
+        });
+        begun.wait();
+        assert!(undo_all().said.is_empty());
+        slow.join().unwrap();
+        assert_eq!(told.lock().unwrap()[4..], [8, 9]);
 
         let root = std::env::temp_dir().join(format!("sevsim-governor-{}", std::process::id()));
         let folder = |n: usize| root.join(format!("sys/devices/system/cpu/cpu{n}/cpufreq"));

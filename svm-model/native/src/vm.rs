@@ -136,9 +136,10 @@ impl Vm {
         Ok(Vm { vcpu: None, vm, private: None, memory: None })
     }
 
-    /// Its descriptor, for the calls that only encrypted guests have.
+    /// Its descriptor, for the calls that only encrypted guests have. Not for others: with it a vCPU could be made that outlives the borrow
+    /// of the memory, and the guest run while somebody reads it.
     #[must_use]
-    pub fn fd(&self) -> &VmFd {
+    pub(crate) fn fd(&self) -> &VmFd {
         &self.vm
     }
 

@@ -79,7 +79,11 @@ pub fn agree(first: (&str, &str), second: (&str, &str)) -> Result<Agreement, Str
     for (section, numbers) in a.iter().filter(|(s, _)| !OTHERS.contains(&s.as_str())) {
         let Some(numbers) = numbers.as_table() else { continue };
         for (key, number) in numbers {
+            // What was not measured agrees with itself.
             let of = |number: &toml::Value| {
+                if number.get("derived").and_then(toml::Value::as_bool) == Some(true) {
+                    return None;
+                }
                 Some((thousandths(number.get("value")?)?, number.get("unit")?.as_str()?.to_owned()))
             };
             let other = b.get(section).and_then(|s| s.get(key)).and_then(of);
@@ -120,6 +124,10 @@ mod tests {
         let found = agree(("one", &one), ("two", &two)).unwrap();
         let differences: Vec<i64> = found.pairs.iter().map(Pair::difference_permille).collect();
         assert_eq!((differences, found.median_permille, found.quiet), (vec![30, -500, 20], 30, true));
+        let derived =
+            |text: &str| text.replace("c = {", "d = { value = 0, unit = \"ns\", derived = true }\nc = {");
+        let with = agree(("one", &derived(&one)), ("two", &derived(&two))).unwrap();
+        assert_eq!((with.pairs.len(), with.median_permille), (3, 30), "what was not measured does not count");
         let noisy = agree(("one", &one), ("two", &profile(false, "1", "1", "1"))).unwrap();
         assert!(!noisy.quiet && noisy.pairs.len() == 3, "a host's timer is no number of the part");
     }

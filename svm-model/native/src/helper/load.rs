@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::module_file::loaded;
 use crate::probe::HELPER_DEVICE;
-use crate::safety::{Undo, undo_later};
+use crate::safety::{Undo, change};
 
 /// The module, if this program loaded it; unloaded at the end of this value, and by [`crate::safety::undo_all`].
 #[derive(Debug)]
@@ -41,13 +41,13 @@ impl Loaded {
             format!("--load-module {}: {e}{hint}", path.display())
         };
         let file = File::open(path).map_err(said)?;
-        // SAFETY: the descriptor is open, the parameters are an empty C string that lives through the call, no flags.
-        let done = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
-        if done != 0 {
-            return Err(said(io::Error::last_os_error()));
-        }
         let what = "the module sevsim_flush stays loaded (rmmod sevsim_flush)";
-        let loaded = Loaded { ours: Some(undo_later(what.to_owned(), unload)) };
+        let load = || {
+            // SAFETY: the descriptor is open, the parameters are an empty C string that lives through the call, no flags.
+            let done = unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) };
+            if done == 0 { Ok(()) } else { Err(said(io::Error::last_os_error())) }
+        };
+        let loaded = Loaded { ours: Some(change((what.to_owned(), unload), load)?.1) };
         // The device appears when devtmpfs, or udev, comes to it.
         let begin = Instant::now();
         while !Path::new("/").join(HELPER_DEVICE).exists() && begin.elapsed() < Duration::from_secs(2) {

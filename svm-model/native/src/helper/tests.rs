@@ -100,6 +100,17 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(errno(helper.flush_raw(1, 0, 4, mask, plain)), libc::EINVAL, "nothing to read again");
     let by = Ask { dirty_by: Some(pcpus[0]), dirty_lines: 1, ..Ask::of(Instruction::Wbinvd, &pcpus) };
     assert_eq!(errno(helper.flush(&by)), libc::EINVAL, "one pCPU dirties for one only");
+    let cleaned = Ask {
+        dirty_by: Some(pcpus[0]),
+        dirty_lines: 1,
+        prewarm: true,
+        ..Ask::of(Instruction::Wbinvd, &[pcpus[1]])
+    };
+    assert_eq!(
+        errno(helper.flush(&cleaned)),
+        libc::EINVAL,
+        "what another dirtied is cleaned before it is timed"
+    );
     let none = Ask { dirty_by: Some(pcpus[0]), ..ask.clone() };
     assert_eq!(errno(helper.flush(&none)), libc::EINVAL, "nothing for another to dirty");
     let most = Ask { dirty_lines: (256 << 20) / 64 + 1, ..ask.clone() };
@@ -111,6 +122,11 @@ fn what_makes_no_sense_is_refused() {
         // 50 ms, which may be; but each may have to wait for the other.
         let both = Ask { dirty_lines: 2_000_000, ..Ask::of(Instruction::Nop, &pcpus[..2]) };
         assert_eq!(errno(helper.flush(&both)), libc::ETIME);
+    }
+    // 1.6 million lines are 40 ms of one pCPU's; those of four, 410 MB, take the memory longer.
+    let wide = Ask { dirty_lines: 1_600_000, ..Ask::of(Instruction::Nop, &pcpus) };
+    if pcpus.len() >= 4 {
+        assert_eq!(errno(helper.flush(&wide)), libc::ETIME);
     }
     if !helper.info().unwrap().has_wbnoinvd() {
         let strict = Ask { strict: true, instruction: Instruction::Wbnoinvd, ..ask };
@@ -252,4 +268,105 @@ fn sessions_are_one_at_a_time_and_end_with_their_file() {
     other.start(0, 1, &[]).unwrap();
     other.bind(0, 0).unwrap();
     other.unbind().unwrap();
+}
+
+/// So many reclaims at once by a policy of `loops/` (`module/emulate.sh`), if the module has it: how long each took, and what came of it.
+fn reclaims(policy: &str, threads: usize) -> Option<Vec<(Duration, io::Result<Reclaim>)>> {
+    let helper = module()?;
+    if !session(&helper, policy) {
+        return None;
+    }
+    // The pause after what came before is over then.
+    helper.flush(&Ask::of(Instruction::Wbinvd, &online()[..1])).unwrap();
+    let one = || {
+        let begin = Instant::now();
+        let done = helper.reclaim(0, 1);
+        (begin.elapsed(), done)
+    };
+    Some(std::thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        all.into_iter().map(|t| t.join().unwrap()).collect()
+    }))
+}
+
+#[test]
+fn a_loop_that_keeps_its_pcpu_ends_when_a_pcpu_may_be_kept_no_longer() {
+    for policy in ["loops/off.c", "loops/held.c"] {
+        let Some(mut done) = reclaims(policy, 1) else { return };
+        let (took, done) = done.remove(0);
+        assert_eq!(errno(done), libc::EDEADLK, "{policy}");
+        // 50 ms; a loop that lets others run goes on for 5 s.
+        assert!(took < Duration::from_secs(2), "{policy}: {took:?}");
+    }
+}
+
+#[test]
+fn a_loop_that_does_not_keep_its_pcpu_lets_others_run() {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let home = online()[0];
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let _pinned = crate::os::Pinned::to(home).unwrap();
+            let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            longest
+        });
+        let _pinned = crate::os::Pinned::to(home).unwrap();
+        let done = spin();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let longest = beside.join().unwrap();
+        if let Some((took, how)) = done {
+            assert_eq!(how, libc::EDEADLK);
+            assert!(
+                took >= Duration::from_secs(5) && longest < Duration::from_secs(2),
+                "{took:?}, {longest:?}"
+            );
+        }
+    });
+}
+
+/// A reclaim by this very thread, of a policy whose loop waits for what never comes.
+fn spin() -> Option<(Duration, i32)> {
+    let helper = module()?;
+    if !session(&helper, "loops/spin.c") {
+        return None;
+    }
+    let begin = Instant::now();
+    let how = errno(helper.reclaim(0, 1));
+    Some((begin.elapsed(), how))
+}
+
+#[test]
+fn loops_of_a_sessions_begin_and_end_end_too() {
+    let Some(helper) = module() else { return };
+    let number = |policy: &str| {
+        let at = helper.policies().unwrap().iter().position(|(name, _)| name == policy)?;
+        u32::try_from(at).ok()
+    };
+    let (Some(alloc), Some(free)) = (number("loops/alloc.c"), number("loops/free.c")) else { return };
+    assert_eq!(errno(helper.start(alloc, 2, &[])), libc::EDEADLK);
+    helper.start(free, 2, &[]).unwrap();
+    let begin = Instant::now();
+    drop(helper);
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(9), "{took:?}");
+    assert!(session(&Helper::open().unwrap(), "loops/free.c"), "it is free again");
+}
+
+#[test]
+fn reclaims_under_way_keep_no_pcpu_for_longer_than_one_may() {
+    let Some(helper) = module() else { return };
+    let info = helper.info().unwrap();
+    drop(helper);
+    // Each is one write-back on every pCPU, and goes on for a while: all of them would be under way at once.
+    let Some(done) = reclaims("loops/slow.c", 16) else { return };
+    let room = info.stall_limit_us / info.stall_us.max(info.stall_seen_us).max(1);
+    let done: Vec<Reclaim> = done.into_iter().map(|d| d.1.unwrap()).collect();
+    assert!(done.iter().all(|r| r.refused == 0 && r.pcpus.iter().all(|p| p.flushed == 1)));
+    let at_once = |r: &Reclaim| done.iter().filter(|o| o.begin <= r.begin && r.begin < o.end).count();
+    let most = done.iter().map(at_once).max().unwrap();
+    assert!(most > 1 && most as u64 <= room, "{most} at once, where {room} are as long as one may be");
 }

@@ -4,7 +4,7 @@ use super::Bench;
 use crate::buffer::{Buffer, LINE};
 use crate::cpu::{self, LineOp};
 use crate::profile::{Experiment, HeldOut, HeldOutWork, Reading, Unit};
-use crate::stats::{Samples, Spread};
+use crate::stats::{Fit, Samples, Spread};
 
 /// The state that lines are put into before a flush.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,8 +97,17 @@ pub fn flush(bench: &mut Bench<'_>) -> Result<(), String> {
 
 /// Tries of a series whose slope is too uncertain.
 const TRIES: usize = 3;
-/// Percent of a slope beyond which its standard error is too large.
-const UNCERTAIN_PERCENT: i64 = 2;
+/// Thousandths of a slope beyond which its standard error is too large.
+const UNCERTAIN_PERMILLE: u64 = 20;
+
+/// The standard error in thousandths of the slope, rounded up; as large as can be if there is no slope.
+fn uncertainty(fit: Option<Fit>) -> u64 {
+    let slope = fit.map_or(0, |f| u64::try_from(f.slope_milli).unwrap_or(0));
+    match (fit, slope) {
+        (None, _) | (_, 0) => u64::MAX,
+        (Some(f), slope) => (f.slope_error_milli.unsigned_abs().saturating_mul(1000)).div_ceil(slope),
+    }
+}
 
 /// The series, again if its slope is too uncertain; of all tries the one with the smallest error.
 fn settled(
@@ -111,19 +120,22 @@ fn settled(
     let mut errors = Vec::new();
     while errors.len() < TRIES && !bench.stopped() {
         let found = Experiment::of(key, what.to_owned(), "lines", &series(bench));
-        let error =
-            |e: &Experiment| e.fit.map_or(i64::MAX, |f| f.slope_error_milli * 100 / f.slope_milli.max(1));
-        errors.push(error(&found));
-        if best.as_ref().is_none_or(|b| error(&found) < error(b)) {
+        let error = uncertainty(found.fit);
+        errors.push(error);
+        if best.as_ref().is_none_or(|b| error < uncertainty(b.fit)) {
             best = Some(found);
         }
-        if errors.iter().any(|e| *e <= UNCERTAIN_PERCENT) {
+        if error <= UNCERTAIN_PERMILLE {
             break;
         }
     }
     let mut best = best.unwrap_or_else(|| Experiment::of(key, what.to_owned(), "lines", &[]));
     if errors.len() > 1 {
-        let all: Vec<String> = errors.iter().map(|e| format!("{e} %")).collect();
+        let said = |e: &u64| match *e {
+            u64::MAX => "no slope".to_owned(),
+            e => format!("{}.{} %", e / 10, e % 10),
+        };
+        let all: Vec<String> = errors.iter().map(said).collect();
         best.method.push_str(&format!(
             ", the best of {} tries (errors of the slope: {})",
             errors.len(),
@@ -163,6 +175,7 @@ pub fn per_line(name: &str, experiment: &Experiment) -> Option<Reading> {
         samples: experiment.points.iter().map(|p| p.2).sum(),
         tagged: experiment.points.iter().map(|p| p.3).sum(),
         method,
+        derived: false,
     })
 }
 
@@ -215,4 +228,20 @@ fn order(dirty: usize, clean: usize, absent: usize) -> Vec<State> {
         }
     }
     order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slope_is_uncertain_beyond_two_percent_exactly() {
+        let fit = |slope_milli, slope_error_milli| {
+            Some(Fit { fixed: 0, fixed_error: 0, slope_milli, slope_error_milli })
+        };
+        assert_eq!(uncertainty(fit(1_000_000, 20_000)), UNCERTAIN_PERMILLE);
+        assert!(uncertainty(fit(1_000_000, 20_001)) > UNCERTAIN_PERMILLE);
+        assert!(uncertainty(fit(1_000_000, 29_900)) > UNCERTAIN_PERMILLE);
+        assert_eq!([uncertainty(None), uncertainty(fit(0, 5)), uncertainty(fit(-7, 5))], [u64::MAX; 3]);
+    }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::safety::{Undo, undo_later};
+use crate::safety::{Undo, change};
 
 /// Functions on whose entry and return a probe is put: name of the probe, function, arguments of the entry, of the return.
 const PROBES: [(&str, &str, &str, &str); 8] = [
@@ -227,7 +227,7 @@ impl Tracefs {
     pub fn open(root: &Path) -> Result<Tracefs, String> {
         let own = format!("sevsim{}", std::process::id());
         let instance = root.join("instances").join(&own);
-        fs::create_dir(&instance).map_err(|e| {
+        let cannot = |e: io::Error| {
             let shown = instance.display();
             if e.kind() == std::io::ErrorKind::ReadOnlyFilesystem {
                 format!("{shown}: tracefs is read-only here")
@@ -236,21 +236,20 @@ impl Tracefs {
             } else {
                 format!("{shown}: cannot be made: {e}")
             }
-        })?;
+        };
         let gone = instance.clone();
-        let remove = undo_later(format!("remove {}", instance.display()), move || {
-            fs::remove_dir(&gone).map_err(|e| e.to_string())
-        });
+        let back = move || fs::remove_dir(&gone).map_err(|e| e.to_string());
+        let remove = format!("remove {}", instance.display());
+        let ((), remove) = change((remove, back), || fs::create_dir(&instance)).map_err(cannot)?;
         let clock = instance.join("trace_clock");
         put(&clock, "x86-tsc").map_err(self::said(&clock))?;
         let (mut said, mut undo, mut enabled) = (Vec::new(), Vec::new(), 0);
         let mut enable = |event: &str, undo: &mut Vec<Undo>| {
             let switch = instance.join("events").join(event).join("enable");
-            put(&switch, "1")?;
+            let off = switch.clone();
+            let back = move || put(&off, "0").map_err(|e| e.to_string());
+            undo.push(change((format!("disable {event}"), back), || put(&switch, "1"))?.1);
             enabled += 1;
-            undo.push(undo_later(format!("disable {event}"), move || {
-                put(&switch, "0").map_err(|e| e.to_string())
-            }));
             Ok(())
         };
         for event in TRACEPOINTS {
@@ -267,11 +266,10 @@ impl Tracefs {
         let mut attach = |group: &str, (probe, entry, exit): (&str, &str, &str), place: &str| {
             for (kind, end, arguments) in [("p", "in", entry), ("r", "out", exit)] {
                 let name = format!("{group}/{probe}_{end}");
-                put(&events, &format!("{kind}:{name} {place}{arguments}\n"))?;
-                let (events, gone) = (events.clone(), name.clone());
-                let remove = undo_later(format!("remove probe {name}"), move || {
-                    put(&events, &format!("-:{gone}\n")).map_err(|e| e.to_string())
-                });
+                let probe = format!("{kind}:{name} {place}{arguments}\n");
+                let (from, gone) = (events.clone(), name.clone());
+                let back = move || put(&from, &format!("-:{gone}\n")).map_err(|e| e.to_string());
+                let ((), remove) = change((format!("remove probe {name}"), back), || put(&events, &probe))?;
                 let switched = enable(&name, &mut undo);
                 // Disabled first, then removed.
                 undo.push(remove);
