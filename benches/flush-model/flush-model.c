@@ -6,6 +6,8 @@
  * Interrupts stay on: a CPU takes an IPI wherever it is, over the guest, too.
  */
 
+#define IN_ORDER 1
+
 /* The policy's functions; the tracking ones are declared for policies that have them, and never called. */
 void pre_sev_run(struct kvm_vcpu *vcpu, int cpu);
 void sev_writeback_caches(struct kvm *kvm);
@@ -17,7 +19,7 @@ static void __wbinvd(void *dummy)
 	wbinvd();
 }
 
-/* The caller is on none of these CPUs. IPIs leave in the order of the CPUs' numbers. */
+/* The caller is on none of these CPUs. IPIs leave in the order of the CPUs' numbers, or in any. */
 static void wbinvd_on_cpus_mask(const struct cpumask *cpus)
 {
 	cpumask_var_t unsent;
@@ -28,7 +30,7 @@ static void wbinvd_on_cpus_mask(const struct cpumask *cpus)
 	if (cpumask_empty(unsent))
 		return;
 	while (!cpumask_empty(unsent)) {
-		cpu = cpumask_first(unsent);
+		cpu = IN_ORDER ? cpumask_first(unsent) : cpumask_any(unsent);
 		__cpumask_clear_cpu(cpu, unsent);
 		/* 0, not NULL: what is passed is then the same whether a call is under way or not. */
 		call_single_queue(cpu, __wbinvd, 0, true);
