@@ -123,7 +123,17 @@ impl Failure {
         match error {
             CheckError::Text(diags) => Failure::each(&diags, ""),
             CheckError::Runaway { .. } | CheckError::TooWide { .. } => Failure::input(error.to_string()),
-            CheckError::Disk { .. } => Failure::input(format!("--disk {error}")),
+            CheckError::Disk { error: ref cause, .. } => {
+                use std::io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, StorageFull};
+                let helps = [
+                    (AlreadyExists, "; a file is in the folder's place: name another folder"),
+                    (NotADirectory, "; a file is in the folder's place: name another folder"),
+                    (PermissionDenied, "; name a folder that you may write"),
+                    (StorageFull, "; make room or name a folder of another file system, then --resume"),
+                ];
+                let help = helps.iter().find(|(kind, _)| *kind == cause.kind()).map_or("", |(_, help)| help);
+                Failure::input(format!("--disk {error}{help}"))
+            }
             CheckError::Story(..) => Failure::internal(error.to_string()),
         }
     }

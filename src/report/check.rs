@@ -1,6 +1,7 @@
 //! What a check found, for reading: the verdict, what stands behind it, the stories, and what to type next.
 
 use cache_model::event::EventKind;
+use sim_explore::Bound;
 use svm_model::spec::MemoryModel;
 use svm_model::walk::{Cut, Walked};
 use workloads::check::{Counterexample, Verdict};
@@ -178,6 +179,10 @@ impl Text {
                 "then each event that is asked about was met".to_owned()
             }
             None => "all there are".to_owned(),
+            Some(Bound::States(most)) if report.states > most + most / 20 => format!(
+                "it went on from a checkpoint that had more than {} already: give it more --states",
+                bound_name(Bound::States(most))
+            ),
             Some(bound) => format!("then it met its bound: {}", bound_name(bound)),
         };
         if let Some(walked) = &report.walked {
