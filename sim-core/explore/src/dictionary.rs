@@ -260,21 +260,19 @@ impl<const W: usize> Plan<W> {
         (field.word.into(), field.shift.into(), field.mask())
     }
 
-    /// How a key of another plan of the same dictionary becomes one of this plan; none if a number of it may have no room
-    /// here, or one of them has no numbers.
+    /// How a key of an earlier plan of the same dictionary becomes one of this plan, which has room for every number that
+    /// there is; none if one of them has no numbers.
     pub(crate) fn turns_from(&self, old: &Plan<W>) -> Option<Vec<Turn>> {
         if self.raw || old.raw {
             return None;
         }
         let fields = old.fields.iter().flatten().zip(self.fields.iter().flatten());
-        let turns = fields.filter(|(old, _)| old.width > 0).map(|(old, new)| {
-            (new.width >= old.width).then_some(Turn {
-                from: (old.word.into(), old.shift.into()),
-                mask: old.mask(),
-                to: (new.word.into(), new.shift.into()),
-            })
+        let turns = fields.filter(|(old, _)| old.width > 0).map(|(old, new)| Turn {
+            from: (old.word.into(), old.shift.into()),
+            mask: old.mask(),
+            to: (new.word.into(), new.shift.into()),
         });
-        turns.collect()
+        Some(turns.collect())
     }
 
     /// Whether keys have room for more than one value of a half word.

@@ -22,7 +22,7 @@ pub(crate) struct Worker<'m, M> {
 struct From {
     /// Its number.
     id: u32,
-    /// Which it is of those that its round expands.
+    /// Which it is of its chunk.
     rank: u32,
 }
 
@@ -64,7 +64,7 @@ impl<const W: usize> Batch<W> {
         noted: u64,
     ) {
         self.clear();
-        self.noted = noted;
+        (self.noted, self.first) = (noted, chunk.first);
         let actors = worker.model.actors();
         worker.decisions.begin(actors, space.plans, &space.plan);
         let words = if space.plan.is_numbers() { space.plan.words } else { W };
@@ -447,7 +447,7 @@ impl Chunk {
         space: &Space<W>,
         mut f: impl FnMut(&[u64], &Plan<W>, From, u32),
     ) -> io::Result<()> {
-        let mut rank = self.first;
+        let mut rank = 0;
         for (shard, from, to) in &self.pieces {
             let mut at = *from;
             while at < *to {

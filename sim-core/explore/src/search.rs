@@ -26,7 +26,7 @@ use crate::{Bound, Disk, Ends, Explored, Model, Progress, Reached, Search};
 const CHUNK: u32 = 1024;
 /// A round expands about this part of the states that are stored: what it finds takes little memory beside them, and
 /// is enough for a shard's tables to be brought into the processor's caches for many at once.
-const ROUNDS: u32 = 128;
+const ROUNDS: u32 = 160;
 /// Chunks of a round, at least. A search that stops at a goal makes no more than the round in which it is reached.
 const LEAST: u32 = 4;
 /// Chunks of a round, at most.

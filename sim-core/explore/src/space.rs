@@ -58,17 +58,17 @@ fn bits(mut set: u128) -> impl Iterator<Item = usize> {
 pub(crate) struct Found {
     /// Keys.
     pub(crate) keys: Vec<u64>,
-    /// Which state each was found from, of those that the round expands.
-    pub(crate) ranks: Vec<u32>,
+    /// Which state of the chunk each was found from.
+    pub(crate) ranks: Vec<u16>,
     pub(crate) shards: Vec<ShardNumber>,
 }
 
 impl Found {
-    /// Adds a state: its key, the state that it was found from, and its shard.
+    /// Adds a state: its key, the state of the chunk that it was found from, and its shard.
     #[inline]
     pub(crate) fn push(&mut self, key: &[u64], rank: u32, shard: usize) {
         self.keys.extend_from_slice(key);
-        self.ranks.push(rank);
+        self.ranks.push(u16::try_from(rank).unwrap_or(u16::MAX));
         self.shards.push(ShardNumber::try_from(shard % SHARDS).unwrap_or(0));
     }
 
@@ -83,7 +83,9 @@ impl Found {
 #[derive(Debug)]
 pub(crate) struct Batch<const W: usize> {
     keys: Vec<u64>,
-    ranks: Vec<u32>,
+    ranks: Vec<u16>,
+    /// The states that the round expands before those of the chunk.
+    pub(crate) first: u32,
     /// Where each shard's states end.
     ends: [u32; SHARDS],
     pub(crate) unknown: Vec<Unknown<W>>,
@@ -101,6 +103,7 @@ impl<const W: usize> Batch<W> {
         Batch {
             keys: Vec::new(),
             ranks: Vec::new(),
+            first: 0,
             ends: [0; SHARDS],
             unknown: Vec::new(),
             goals: Vec::new(),
@@ -167,19 +170,19 @@ impl<const W: usize> Batch<W> {
     }
 
     /// The keys and ranks of a shard's states.
-    fn of_shard(&self, shard: usize, stride: usize) -> (&[u64], &[u32]) {
+    fn of_shard(&self, shard: usize, stride: usize) -> (&[u64], &[u16]) {
         let (end, count) = (self.ends[shard] as usize, self.count_of(shard) as usize);
         (&self.keys[(end - count) * stride..end * stride], &self.ranks[end - count..end])
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        let lists = self.keys.capacity() * 8 + self.ranks.capacity() * 4;
+        let lists = self.keys.capacity() * 8 + self.ranks.capacity() * 2;
         (lists + self.unknown.capacity() * size_of::<Unknown<W>>() + size_of::<Self>()) as u64
     }
 
     /// Bytes of a state on its way into a shard, with a key of so many words.
     pub(crate) const fn bytes_of(stride: usize) -> u64 {
-        stride as u64 * 8 + 4
+        stride as u64 * 8 + 2
     }
 }
 
@@ -192,7 +195,7 @@ impl<const W: usize> Space<W> {
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| Shard::new(plan.words)).collect();
         let key = plan.encode(&dictionary, initial).unwrap_or(*initial);
         let shard = &mut shards[shard(initial)];
-        shard.insert((&key[..plan.words], &[0]), &Round::default());
+        shard.insert((&key[..plan.words], &[0]), &Round::default(), 0);
         shard.level = 0..1;
         let (frozen, settled) = (Vec::new(), vec![0; SHARDS]);
         Space {
@@ -225,7 +228,7 @@ impl<const W: usize> Space<W> {
                 std::hint::black_box(shard.warm());
             }
             for batch in batches {
-                shard.insert(batch.of_shard(at, stride), round);
+                shard.insert(batch.of_shard(at, stride), round, batch.first);
             }
         };
         if parallel {

@@ -246,20 +246,20 @@ impl Shard {
         shard
     }
 
-    /// Stores those of some states that are new, in order: their keys, and which state of those that the round expands
-    /// each was found from.
-    pub(crate) fn insert(&mut self, (keys, ranks): (&[u64], &[u32]), round: &Round) {
+    /// Stores those of some states that are new, in order: their keys, and which state each was found from of those that the
+    /// round expands, of which so many come first.
+    pub(crate) fn insert(&mut self, (keys, ranks): (&[u64], &[u16]), round: &Round, first: u32) {
         for (keys, ranks) in keys.chunks(TOGETHER * self.stride).zip(ranks.chunks(TOGETHER)) {
             match self.stride {
-                1 => self.insert_some::<1>((keys, ranks), round),
-                2 => self.insert_some::<2>((keys, ranks), round),
-                _ => self.insert_some::<0>((keys, ranks), round),
+                1 => self.insert_some::<1>((keys, ranks), round, first),
+                2 => self.insert_some::<2>((keys, ranks), round, first),
+                _ => self.insert_some::<0>((keys, ranks), round, first),
             }
         }
     }
 
     /// `K` is the words of a key, or 0 if they are more than two.
-    fn insert_some<const K: usize>(&mut self, (keys, ranks): (&[u64], &[u32]), round: &Round) {
+    fn insert_some<const K: usize>(&mut self, (keys, ranks): (&[u64], &[u16]), round: &Round, first: u32) {
         let stride = if K == 0 { self.stride } else { K };
         self.grow(ranks.len());
         let tags = self.tags();
@@ -275,14 +275,15 @@ impl Shard {
         let next = self.level.end.saturating_sub(self.first);
         let found = keys.chunks_exact(stride).zip(ranks).zip(hashes.iter().zip(&places));
         for ((key, rank), (hash, place)) in found {
+            let rank = first + u32::from(*rank);
             let is_known = *place != NONE && alike(self.keys.get_of(*place as usize, stride), key);
             let state = if is_known {
                 *place
             } else {
-                self.insert_one::<K>(key, *hash, round.before + u64::from(*rank))
+                self.insert_one::<K>(key, *hash, round.before + u64::from(rank))
             };
             if state >= next {
-                round.leads_on(*rank);
+                round.leads_on(rank);
             }
         }
     }
