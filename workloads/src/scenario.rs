@@ -511,6 +511,7 @@ impl Prepared {
                 flat: false,
                 guest_must_evict: false,
                 dma_snoops: true,
+                flushes_fly: false,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,

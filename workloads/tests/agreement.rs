@@ -93,6 +93,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             flat: false,
             guest_must_evict: false,
             dma_snoops: true,
+            flushes_fly: false,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],

@@ -28,7 +28,9 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
             debug_assert!(held, "an L2 includes its L1");
         });
         let two = self.topology.sockets() > 1;
+        let (flights, ccx) = (&mut self.flights, usize::from(self.places[core].ccx));
         l2.clean(core, |key| {
+            flights.load(key, ccx);
             work.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
             work.tags |= 1 << (key >> PHYS_BITS);
         });
@@ -54,7 +56,9 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         }
         let mut own = FlushWork { lines_walked: self.l3.shape().lines(), ..FlushWork::default() };
         let two = self.topology.sockets() > 1;
+        let flights = &mut self.flights;
         self.l3.clean(ccx, |key| {
+            flights.load(key, ccx);
             own.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
             own.tags |= 1 << (key >> PHYS_BITS);
         });

@@ -371,6 +371,7 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         flat: false,
         guest_must_evict: false,
         dma_snoops: true,
+        flushes_fly: false,
     };
     let mut map = Map::default();
     let mut events = Vec::new();

@@ -52,6 +52,10 @@ pub struct Shape {
     pub guest_must_evict: bool,
     /// Whether devices' accesses are coherent with the copies under C=0. They are; `assume` asks what leans on it.
     pub dma_snoops: bool,
+    /// Whether what WBINVD, WBNOINVD, CLFLUSH or VM_PAGE_FLUSH writes back is in flight first, as an eviction is. The
+    /// explorer does without: that a flush's write-back arrives later is the same as that the flush comes later, for
+    /// nobody goes on before it has arrived. In a timed run, a flush has a length, and what happens in it shows.
+    pub flushes_fly: bool,
     /// Whether each core's caches are one that evicts straight to memory: no L3, nothing in flight. A model of less than
     /// a machine, for protocols that are about which core has a line.
     pub flat: bool,

@@ -59,6 +59,7 @@ struct Oracle {
     coherent: bool,
     psp: Psp,
     guest_must_evict: bool,
+    flushes_fly: bool,
     copies: BTreeMap<(Tag, Place), (Data, bool)>,
     memory: (Data, Key),
     truth: Option<u32>,
@@ -117,6 +118,29 @@ impl Oracle {
             {
                 self.write_back(tag, data);
             }
+        }
+    }
+
+    /// CLFLUSH's part of one tag: what was on its way has arrived, what was dirty is on its way or has arrived.
+    fn flush_tag(&mut self, tag: Tag) {
+        self.drain(tag);
+        for place in places() {
+            if let Some((data, true)) = self.copies.remove(&(tag, place)) {
+                self.send(tag, place, data);
+            }
+        }
+    }
+
+    /// A flush writes back what a place held.
+    fn send(&mut self, tag: Tag, from: Place, data: Data) {
+        let ccx = match from {
+            Place::Private(core) => CcxId(CCX_OF[core.index()]),
+            Place::L3(ccx) | Place::Flight(ccx) => ccx,
+        };
+        if self.flushes_fly {
+            self.copies.insert((tag, Place::Flight(ccx)), (data, true));
+        } else {
+            self.write_back(tag, data);
         }
     }
 
@@ -256,7 +280,7 @@ fn flush(oracle: &mut Oracle, place: Place, op: FlushOp) {
         let Some((data, dirty)) = oracle.copies.get(&(tag, place)).copied() else { continue };
         if dirty {
             oracle.drain(tag);
-            oracle.write_back(tag, data);
+            oracle.send(tag, place, data);
         }
         match op {
             FlushOp::Wbinvd => oracle.copies.remove(&(tag, place)),
@@ -307,14 +331,10 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
         Step::Clflush => {
             let coherent = oracle.coherent;
             for tag in (0..TAGS).map(Tag).filter(|t| coherent || *t == Tag::HOST) {
-                oracle.drain(tag);
-                oracle.evict(tag, |_| true);
+                oracle.flush_tag(tag);
             }
         }
-        Step::FlushTag(t) => {
-            oracle.drain(Tag(t));
-            oracle.evict(Tag(t), |_| true);
-        }
+        Step::FlushTag(t) => oracle.flush_tag(Tag(t)),
         Step::Invd(c) => {
             oracle.copies.retain(|k, _| k.1 != Place::Private(CoreId(c)) && k.1 != Place::L3(ccx(c)));
         }
@@ -383,13 +403,14 @@ fn by_bits(
     }
 }
 
-fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: &[Step]) {
+fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, (flat, fly): (bool, bool), program: &[Step]) {
     let shape = Shape {
         ccx_of_core: CCX_OF.map(CcxId).to_vec(),
         ccxs: 2,
         tags: TAGS,
         sme_coherent: coherent,
         dma_snoops: true,
+        flushes_fly: fly,
         evict_clean_on_read: true,
         scope: WbinvdScope::CoreAndL3,
         keep_clean: true,
@@ -404,6 +425,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: 
         coherent,
         psp,
         guest_must_evict,
+        flushes_fly: fly && !flat,
         copies: BTreeMap::new(),
         memory: junk,
         truth: None,
@@ -471,7 +493,8 @@ proptest! {
         host: bool,
         must: bool,
         flat: bool,
+        fly: bool,
     ) {
-        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, flat, &program);
+        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, (flat, fly), &program);
     }
 }

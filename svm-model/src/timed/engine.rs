@@ -376,12 +376,18 @@ impl<'a, G: GuestStream> Run<'a, G> {
         self.sender = None;
     }
 
+    /// What is on its way to DRAM and has arrived by now is there.
+    pub(super) fn arrivals(&mut self, now: u64) {
+        self.memory.begin(now);
+        self.book_moves();
+    }
+
     /// Makes a step of the machine and books it; the step's cycles if it was made.
     pub(super) fn step(&mut self, actor: Actor, now: u64, given: &[u32]) -> Result<u64, Stepped> {
         self.answers.given.clear();
         self.answers.given.extend_from_slice(given);
         self.answers.asked.clear();
-        self.memory.now = now;
+        self.arrivals(now);
         self.memory.handing_on = actor == Actor::World;
         let pcpu = self.machine.pcpu_of(&self.store, actor);
         let done =
