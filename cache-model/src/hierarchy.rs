@@ -196,6 +196,12 @@ impl Hierarchy {
         each!(mut self, m => m.clflush(line, now))
     }
 
+    /// Writes one line back, if it is dirty, and leaves it clean where it is: under every tag on an SME_COHERENT part,
+    /// under the tag of the mapping elsewhere. Not told as a move.
+    pub fn clwb(&mut self, line: LineRef, now: u64) -> Found {
+        each!(mut self, m => m.clwb(line, now))
+    }
+
     /// Writes back and invalidates a line under one tag in every cache, whatever the part says of other tags. Not
     /// told as a move.
     pub fn flush_tag(&mut self, line: LineRef, now: u64) -> Found {

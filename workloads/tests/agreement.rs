@@ -93,6 +93,7 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             flat: false,
             guest_must_evict: false,
             dma_snoops: true,
+            socket_of_ccx: Vec::new(),
             flushes_fly: false,
         },
         vms: 1,

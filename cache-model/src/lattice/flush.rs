@@ -68,6 +68,20 @@ impl Shape {
         }
     }
 
+    /// CLWB of one line through the host's mapping: as [`Shape::clflush`], and what was written back stays, clean.
+    pub fn clwb<L: Lines>(&self, lines: &mut L, line: u32, events: &mut Vec<Event>) {
+        for tag in self.all_tags().filter(|t| self.sme_coherent || *t == Tag::HOST) {
+            self.drain(lines, line, tag, events);
+            for place in self.places().filter(|p| !matches!(p, Place::Flight(_))) {
+                let copy = lines.copy(line, place, tag);
+                if copy.held == Held::Dirty {
+                    self.send(lines, line, place, tag, events);
+                    self.put(lines, line, place, tag, Copy { held: Held::Clean, ..copy });
+                }
+            }
+        }
+    }
+
     /// VM_PAGE_FLUSH of one line: every copy under one tag, in all caches, is written back and invalidated.
     pub fn flush_tag<L: Lines>(&self, lines: &mut L, line: u32, tag: Tag, events: &mut Vec<Event>) {
         self.drain(lines, line, tag, events);

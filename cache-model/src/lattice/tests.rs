@@ -245,6 +245,7 @@ enum Step {
     Private(u16, FlushOp),
     Shared(u16, FlushOp),
     Clflush,
+    Clwb,
     FlushTag(u8),
     Invd(u16),
     NewKey(u8),
@@ -265,6 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u16..3, op()).prop_map(|(c, o)| Step::Private(c, o)),
         1 => (0u16..3, op()).prop_map(|(c, o)| Step::Shared(c, o)),
         1 => Just(Step::Clflush),
+        1 => Just(Step::Clwb),
         1 => (0..TAGS).prop_map(Step::FlushTag),
         1 => (0u16..3).prop_map(Step::Invd),
         1 => (1..TAGS).prop_map(Step::NewKey),
@@ -334,6 +336,19 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
                 oracle.flush_tag(tag);
             }
         }
+        Step::Clwb => {
+            let coherent = oracle.coherent;
+            for tag in (0..TAGS).map(Tag).filter(|t| coherent || *t == Tag::HOST) {
+                oracle.drain(tag);
+                for place in places() {
+                    if let Some((data, true)) = oracle.copies.get(&(tag, place)).copied() {
+                        oracle.copies.insert((tag, place), (data, false));
+                        oracle.send(tag, place, data);
+                        break;
+                    }
+                }
+            }
+        }
         Step::FlushTag(t) => oracle.flush_tag(Tag(t)),
         Step::Invd(c) => {
             oracle.copies.retain(|k, _| k.1 != Place::Private(CoreId(c)) && k.1 != Place::L3(ccx(c)));
@@ -389,6 +404,7 @@ fn by_bits(
         Step::Private(c, op) => shape.flush_private(line, 0, CoreId(c), op, events),
         Step::Shared(c, op) => shape.flush_shared(line, 0, CoreId(c), op, events),
         Step::Clflush => shape.clflush(line, 0, events),
+        Step::Clwb => shape.clwb(line, 0, events),
         Step::FlushTag(t) => shape.flush_tag(line, 0, Tag(t), events),
         Step::Invd(c) => shape.invd(line, 0, CoreId(c)),
         Step::NewKey(t) => shape.new_key(line, 0, Tag(t)),
@@ -410,6 +426,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, (flat, fly): (bool, b
         tags: TAGS,
         sme_coherent: coherent,
         dma_snoops: true,
+        socket_of_ccx: Vec::new(),
         flushes_fly: fly,
         evict_clean_on_read: true,
         scope: WbinvdScope::CoreAndL3,

@@ -341,12 +341,12 @@ impl TimedMemory {
         self.milli %= 1000;
     }
 
-    fn flush_cost(&mut self, core: CoreId, op: FlushOp, work: &FlushWork, fx: &mut Effects) {
+    /// A CCX's share of a flush, begun at this instant: its cycles.
+    fn flush_cost(&mut self, ccx: CcxId, op: FlushOp, work: &FlushWork, begun: u64) -> u64 {
         self.flushed_lines += work.lines_written_back();
         self.invalidated_lines += work.invalidated;
-        self.flushed_tags = work.tags;
-        let ccx = self.shape.ccx_of_core[core.index()];
-        fx.cycles += self.caches.flush_cycles(ccx, op, work, self.now + fx.cycles);
+        self.flushed_tags |= work.tags;
+        self.caches.flush_cycles(ccx, op, work, begun)
     }
 
     /// Begins to track a line if copies of it are left, and stops if there are none.
@@ -436,11 +436,21 @@ impl<S: Store> Memory<S> for TimedMemory {
     }
 
     fn flush_private(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
-        let mut work = FlushWork::default();
+        // Where the scope has several CCXs, each does its share at the same time, over its own link.
+        let mut shares: BTreeMap<CcxId, Vec<CoreId>> = BTreeMap::new();
         for c in self.shape.flushed_cores(core) {
-            work.add(&self.caches.flush_private(c, op));
+            shares.entry(self.shape.ccx_of_core[c.index()]).or_default().push(c);
         }
-        self.flush_cost(core, op, &work, fx);
+        let (begun, mut longest) = (self.now + fx.cycles, 0);
+        self.flushed_tags = 0;
+        for (ccx, cores) in shares {
+            let mut work = FlushWork::default();
+            for c in cores {
+                work.add(&self.caches.flush_private(c, op));
+            }
+            longest = longest.max(self.flush_cost(ccx, op, &work, begun));
+        }
+        fx.cycles += longest;
         for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
             self.shape.flush_private(&mut self.records, line, core, op, &mut fx.events);
             self.follow_flights(line);
@@ -448,11 +458,13 @@ impl<S: Store> Memory<S> for TimedMemory {
     }
 
     fn flush_shared(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
-        let mut work = FlushWork::default();
-        for x in self.shape.flushed_l3s(core) {
-            work.add(&self.caches.flush_l3(x, op));
+        let (begun, mut longest) = (self.now + fx.cycles, 0);
+        self.flushed_tags = 0;
+        for x in self.shape.flushed_l3s(core).collect::<Vec<CcxId>>() {
+            let work = self.caches.flush_l3(x, op);
+            longest = longest.max(self.flush_cost(x, op, &work, begun));
         }
-        self.flush_cost(core, op, &work, fx);
+        fx.cycles += longest;
         for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
             self.shape.flush_shared(&mut self.records, line, core, op, &mut fx.events);
             self.follow_flights(line);
@@ -490,6 +502,16 @@ impl<S: Store> Memory<S> for TimedMemory {
         }
         if self.tracked(line) {
             self.shape.clflush(&mut self.records, line, &mut fx.events);
+        }
+        self.fence(line, fx);
+    }
+
+    fn clwb(&mut self, _: &mut S, line: u32, fx: &mut Effects) {
+        let found = self.caches.clwb(LineRef { phys: line, tag: Tag::HOST }, self.now);
+        self.take_clflush(found, fx);
+        self.flushed_lines += u64::from(found == Found::Dirty);
+        if self.tracked(line) {
+            self.shape.clwb(&mut self.records, line, &mut fx.events);
         }
         self.fence(line, fx);
     }

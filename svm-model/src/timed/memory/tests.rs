@@ -35,6 +35,7 @@ impl Bed {
             drops: false,
             guest_must_evict: false,
             dma_snoops: true,
+            socket_of_ccx: (0..topology.ccxs()).map(|x| topology.socket_of(CcxId(x))).collect(),
             flushes_fly: false,
             flat: false,
         };
@@ -206,4 +207,52 @@ fn who_asks_for_no_flights_gets_none() {
     bed.device_gets(1);
     bed.step(1_000_000, |_, _, _| {});
     assert_eq!(bed.told, []);
+}
+
+#[test]
+fn a_flush_reaches_the_caches_of_its_scope_and_no_others() {
+    let small = |sets, ways| CacheShape::lru(sets, ways);
+    let part = Part::builtin("genoa").unwrap();
+    let part = part.with_caches(small(1, 1), small(1, 1), small(1, 2), L3Kind::Victim);
+    let topology = *part.topology();
+    let (ccx, half) = (topology.cores_per_ccx(), topology.cores() / 2);
+    for (scope, reaches) in [
+        (WbinvdScope::Core, [true, false, false, false, false, false]),
+        (WbinvdScope::CoreAndL3, [true, true, false, false, false, false]),
+        (WbinvdScope::Ccx, [true, true, true, false, false, false]),
+        (WbinvdScope::Package, [true, true, true, true, true, false]),
+    ] {
+        let mut bed = Bed::new(&part);
+        bed.memory.shape.scope = scope;
+        // The second line of a core pushes the first into its L3.
+        for (line, core) in [(0, 0), (1, 0), (2, 1), (3, ccx), (4, ccx), (5, half)] {
+            let by = (CoreId(core), GUEST);
+            bed.step(0, |memory, store, fx| memory.cpu(store, line, by, Access::Write, true, fx));
+        }
+        // Own core, own L3, another core of the CCX, another CCX's core and L3, the other socket.
+        let lines = [1, 0, 2, 4, 3, 5];
+        bed.step(1000, |memory, store, fx| memory.flush_private(store, CORE, FlushOp::Wbinvd, fx));
+        bed.step(1000, |memory, store, fx| memory.flush_shared(store, CORE, FlushOp::Wbinvd, fx));
+        let left = lines.map(|phys| bed.memory.caches.holders(LineRef { phys, tag: GUEST }));
+        assert_eq!(left.map(|holders| holders.is_empty()), reaches, "{scope:?}");
+    }
+}
+
+#[test]
+fn ccxs_that_flush_for_one_pcpu_do_it_at_the_same_time() {
+    let takes = |scope, core: CoreId| {
+        let mut bed = Bed::genoa();
+        bed.memory.shape.scope = scope;
+        for line in 0..10_000 {
+            bed.step(0, |memory, store, fx| memory.cpu(store, line, (core, GUEST), Access::Write, true, fx));
+        }
+        let whole =
+            bed.step(100_000, |memory, store, fx| memory.flush_shared(store, CORE, FlushOp::Wbinvd, fx)).0;
+        let own =
+            bed.step(1_000_000, |memory, store, fx| memory.flush_private(store, core, FlushOp::Wbinvd, fx)).0;
+        (whole, own)
+    };
+    let (one, _) = takes(WbinvdScope::CoreAndL3, CORE);
+    let (all, _) = takes(WbinvdScope::Package, CORE);
+    assert_eq!(one, all, "the other L3s hold nothing, and are walked meanwhile");
 }
