@@ -37,8 +37,8 @@ pub trait Memory<S: Store> {
     fn flush_private(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
     /// The shared part of a flush takes effect.
     fn flush_shared(&mut self, store: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects);
-    /// What the end of a flush still waits for, or how long it does.
-    fn flush_waits(&mut self, store: &mut S, core: CoreId, fx: &mut Effects) -> Option<SlotId>;
+    /// What the end of a flush still waits for.
+    fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId>;
     /// CLFLUSH through the host's mapping.
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects);
     /// CLWB through the host's mapping.
@@ -126,7 +126,7 @@ impl<S: Store> Memory<S> for ShadowMemory {
         }
     }
 
-    fn flush_waits(&mut self, store: &mut S, core: CoreId, _: &mut Effects) -> Option<SlotId> {
+    fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId> {
         for line in 0..self.slots.lines() {
             if let Some((place, tag)) = self.shape.first_in_flight(&self.view(store), line, core) {
                 return Some(self.slots.cell(line, place, tag));

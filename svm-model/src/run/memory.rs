@@ -174,7 +174,7 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         let core = self.core();
         let mut fx = Effects::default();
         if prim == Prim::FlushEnd {
-            if let Some(slot) = self.memory.flush_waits(self.store, core, &mut fx) {
+            if let Some(slot) = self.memory.flush_waits(self.store, core) {
                 return Answer::Blocked(slot);
             }
             if op == FlushOp::Wbinvd {

@@ -74,6 +74,10 @@ pub struct TimedMemory {
     pub now: u64,
     /// The instant for which the step at hand has waited: what arrives by then is there for what follows in the step.
     waited: u64,
+    /// Until when the end of a flush by a core waits for what had left when it was first come to.
+    ending: BTreeMap<CoreId, u64>,
+    /// When to try again a step that only waits for time to pass.
+    pub(super) wake_at: Option<u64>,
     /// Tracked lines' write-backs that are under way: when each arrives, of which line, under which tag, out of which CCX.
     flying: BTreeSet<(u64, u32, Tag, CcxId)>,
     /// Moves of tracked lines that the accesses made room by, for the trace.
@@ -116,6 +120,8 @@ impl TimedMemory {
             lines,
             now: 0,
             waited: 0,
+            ending: BTreeMap::new(),
+            wake_at: None,
             flying: BTreeSet::new(),
             moved: Vec::new(),
             handing_on: false,
@@ -471,12 +477,18 @@ impl<S: Store> Memory<S> for TimedMemory {
         }
     }
 
-    fn flush_waits(&mut self, _: &mut S, core: CoreId, fx: &mut Effects) -> Option<SlotId> {
+    fn flush_waits(&mut self, _: &mut S, core: CoreId) -> Option<SlotId> {
         if self.shape.flushes_fly {
             let ccxs: Vec<CcxId> = self.shape.flushed_l3s(core).collect();
-            let end = ccxs.iter().map(|x| self.caches.flights_end(*x, self.now)).max().unwrap_or(self.now);
-            fx.cycles += end - self.now;
-            self.waited = self.waited.max(end);
+            let last =
+                || ccxs.iter().map(|x| self.caches.flights_end(*x, self.now)).max().unwrap_or(self.now);
+            let until = self.ending.remove(&core).unwrap_or_else(last);
+            if until > self.now {
+                self.ending.insert(core, until);
+                self.wake_at = Some(until);
+                return Some(SlotId(0));
+            }
+            // What has left since has not been waited for, and makes no difference here: it is in memory.
             let due: Vec<_> = self.flying.iter().filter(|f| ccxs.contains(&f.3)).copied().collect();
             for flight in due {
                 self.arrive(flight);

@@ -148,9 +148,18 @@ fn an_eviction_is_in_flight_until_its_channel_accepts_it_and_the_end_of_a_flush_
     assert!(bed.memory.dram(LINE).0.old);
     let due = bed.memory.flying.first().unwrap().0;
     assert!(due > bed.now, "it takes its time");
-    let (waits, moved) =
-        bed.step(0, |memory, store, fx| assert_eq!(memory.flush_waits(store, CORE, fx), None));
-    assert_eq!((bed.now + waits, moved), (due, ARRIVED.to_vec()));
+    let end = |bed: &mut Bed, later: u64, core: CoreId| {
+        let mut done = false;
+        let (_, moved) = bed.step(later, |memory, store, _| done = memory.flush_waits(store, core).is_none());
+        (done, bed.memory.wake_at.take(), moved)
+    };
+    assert_eq!(end(&mut bed, 0, CORE), (false, Some(due), Vec::new()));
+    // What leaves in the meantime is not waited for.
+    bed.write(LINE + 3);
+    let later = due - bed.now;
+    let (done, wake_at, moved) = end(&mut bed, later, CORE);
+    assert_eq!((done, wake_at), (true, None));
+    assert!(moved.starts_with(&ARRIVED) && bed.memory.flying.is_empty(), "{moved:?}");
     assert!(!bed.memory.dram(LINE).0.old);
     // A flush on another CCX waits for nothing of it.
     let mut bed = Bed::new(&part);
@@ -158,8 +167,7 @@ fn an_eviction_is_in_flight_until_its_channel_accepts_it_and_the_end_of_a_flush_
         bed.write(line);
     }
     let other = CoreId(part.topology().cores_per_ccx());
-    let (waits, _) = bed.step(0, |memory, store, fx| assert_eq!(memory.flush_waits(store, other, fx), None));
-    assert_eq!(waits, 0);
+    assert_eq!(end(&mut bed, 0, other), (true, None, Vec::new()));
 }
 
 #[test]
