@@ -85,8 +85,8 @@ fn the_oracle_is_the_floor_of_the_policies_that_hold() {
             let (a, b) = (&floor.cost, &other.cost);
             assert_eq!(a.flush_calls, b.flush_calls, "{policy}");
             // Runs drift apart once their flushes take different times, so it is a floor of the run but for effects
-            // of about a fifth: docs/MODEL.md, "What is compared".
-            let near = |a: u64, b: u64| a <= b + b / 4;
+            // of a fifth: docs/MODEL.md, "What is compared".
+            let near = |a: u64, b: u64| a <= b + b / 5;
             assert!(near(a.pcpus_flushed, b.pcpus_flushed), "{policy}: {a:?} {b:?}");
             assert!(near(a.stolen_cycles, b.stolen_cycles), "{policy}: {a:?} {b:?}");
             assert!(near(a.lines_written_back, b.lines_written_back), "{policy}: {a:?} {b:?}");
