@@ -5,9 +5,9 @@
 //! back and invalidates the other tags' copies. A flush costs the host time in proportion to the dirty lines.
 //!
 //! The L2 includes the L1D. A victim L3 is filled by what its L2s push out, clean or dirty; a hit moves the line
-//! back to the requester, with its state. What an L3 pushes out goes to DRAM if it is dirty, and arrives at
-//! once: evictions load the CCD's link and the home's channel, and delay others, but nobody waits for them. Each
-//! cache replaces its lines as its part says. Requests queue at their L3, their CCD's link, between the sockets and
+//! back to the requester, with its state. What an L3 pushes out goes to DRAM if it is dirty: evictions load the CCD's
+//! link and the home's channel, and delay others, but nobody waits for them. Until its channel has accepted it, such a line
+//! is in flight, in no cache and not in DRAM yet (`flights.rs`). Each cache replaces its lines as its part says. Requests queue at their L3, their CCD's link, between the sockets and
 //! at the DRAM channels (`traffic.rs`). The home of a line alternates between the sockets every 2 MiB.
 //!
 //! A miss is a *refill* if a flush took the line out of the requester's L2 or its CCX's L3, where it would still be
@@ -22,6 +22,7 @@ mod batch;
 mod check;
 mod directory;
 mod fetch;
+mod flights;
 mod flush;
 mod force;
 mod inclusive;
@@ -183,7 +184,9 @@ impl Hierarchy {
         each!(mut self, m => {
             let start = now + traffic::walk(&m.timing, m.effective(op), work.lines_walked);
             let ends = (m.topology.ccd_of(ccx), m.topology.socket_of(ccx));
-            m.traffic.drain(&m.timing, ends, work, start) - now
+            let end = m.traffic.drain(&m.timing, ends, work, start);
+            m.flights.wave(now, start, end);
+            end - now
         })
     }
 
@@ -191,6 +194,12 @@ impl Hierarchy {
     /// the tag of the mapping elsewhere. Not told as a move.
     pub fn clflush(&mut self, line: LineRef, now: u64) -> Found {
         each!(mut self, m => m.clflush(line, now))
+    }
+
+    /// Writes one line back, if it is dirty, and leaves it clean where it is: under every tag on an SME_COHERENT part,
+    /// under the tag of the mapping elsewhere. Not told as a move.
+    pub fn clwb(&mut self, line: LineRef, now: u64) -> Found {
+        each!(mut self, m => m.clwb(line, now))
     }
 
     /// Writes back and invalidates a line under one tag in every cache, whatever the part says of other tags. Not
@@ -224,6 +233,30 @@ impl Hierarchy {
     /// Whether the moves of a line's copies are told, under whatever tag. Off at first.
     pub fn set_tracked(&mut self, phys: u32, on: bool) {
         each!(mut self, m => m.set_tracked(phys, on));
+    }
+
+    /// From now on, write-backs are in flight until their DRAM channel has accepted them, as
+    /// [`Hierarchy::in_flight`] says, and the move of a tracked line that leaves an L3 ends there. Whoever flushes
+    /// whole caches must then ask [`Hierarchy::flush_cycles`] for what each part takes.
+    pub fn keep_flights(&mut self) {
+        each!(mut self, m => {
+            let lines = m.directory.memory_lines();
+            m.flights.keep(lines);
+        });
+    }
+
+    /// The write-backs of a line that are under way at `now`: under which tag, out of which CCX, and when its DRAM
+    /// channel accepts each. What a probe or a device's write takes out of the caches is none of them: whoever wants
+    /// that waits for it.
+    #[must_use]
+    pub fn in_flight(&self, phys: u32, now: u64) -> Vec<(Tag, CcxId, u64)> {
+        each!(self, m => m.flights.of(phys, now))
+    }
+
+    /// When the last write-back out of a CCX arrives that is under way at `now`; `now` if none is.
+    #[must_use]
+    pub fn flights_end(&self, ccx: CcxId, now: u64) -> u64 {
+        each!(self, m => m.flights.end(ccx.index(), now))
     }
 
     /// The moves of tracked lines' copies, in order, since the list was last emptied: what room was made for.

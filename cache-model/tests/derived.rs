@@ -5,7 +5,7 @@ mod common;
 
 use std::fmt::Write as _;
 
-use cache_model::hierarchy::{FlushWork, Hierarchy};
+use cache_model::hierarchy::{FlushWork, Hierarchy, LineRef};
 use cache_model::part::{Level, Levels, Param, Part, Timing};
 use common::{LATER, caches, fill, flush, line, share, stream, with};
 use sev_arch::{Access, CcxId, CoreId, FlushOp};
@@ -46,12 +46,15 @@ fn cores(part: &Part, ccx_only: bool) -> Vec<CoreId> {
 
 /// Full, dirty caches of these cores, flushed by all of them at once: the time in ns, and the bytes written.
 fn worst(part: &Part, cores: &[CoreId]) -> (u64, u64) {
-    let t = part.timing(Level::Typical);
-    let mut h = caches(part);
+    worst_at(part, &part.timing(Level::Typical), cores)
+}
+
+fn worst_at(part: &Part, t: &Timing, cores: &[CoreId]) -> (u64, u64) {
+    let mut h = Hierarchy::with(part, t, LineRef::PHYS_LIMIT);
     // A fourth more than fits, so that every set is full whichever lines its rule keeps.
     fill(&mut h, cores.iter().copied(), share(part) / 4 * 5);
     let (cycles, lines) = flush(&mut h, cores, FlushOp::Wbinvd, LATER);
-    (ns(&t, cycles), 64 * lines)
+    (ns(t, cycles), 64 * lines)
 }
 
 /// One CCX, and a socket: as derived, as simulated under the derivation's premises, as simulated.
@@ -102,6 +105,57 @@ fn worst_cases(out: &mut String) {
     }
 }
 
+/// A part's times where what decides about a flush is at the end that makes it fast, or slow: the widths of the paths
+/// at one end of their ranges, the times at the other.
+fn extreme(part: &Part, fast: bool) -> Timing {
+    let (wide, short) = if fast { (Level::High, Level::Low) } else { (Level::Low, Level::High) };
+    let widths = [Param::WriteBackCore, Param::WriteBackCcd, Param::WriteBackSocket, Param::BandwidthCcdRead];
+    let times = [
+        Param::WbinvdFixed,
+        Param::WbinvdWalk,
+        Param::ClflushAbsent,
+        Param::ClflushClean,
+        Param::ClflushDirty,
+        Param::ClflushDrain,
+        Param::DramLocal,
+    ];
+    let exceptions = widths.map(|p| (p, wide)).into_iter().chain(times.map(|p| (p, short))).collect();
+    part.timing(Levels { all: Level::Typical, exceptions })
+}
+
+/// The same at both ends of what is known of a part.
+fn ranges(out: &mut String) {
+    out.push_str(
+        "| part | one CCX: at the fast end | typical | at the slow end | a socket: derived at 80 %, 35 % | at the fast end \
+         | typical | at the slow end |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for (name, _, _, socket) in WORST {
+        let part = Part::builtin(name).and_then(|p| p.with_sockets(1)).expect("a part");
+        let at = |ccx_only: bool| {
+            let cores = cores(&part, ccx_only);
+            let timings = [extreme(&part, true), part.timing(Level::Typical), extreme(&part, false)];
+            timings.map(|t| worst_at(&part, &t, &cores))
+        };
+        let (ccx, whole) = (at(true), at(false));
+        // Megabytes a second are bytes a microsecond.
+        let bytes = whole[0].1 * 1000;
+        let (ccx, whole) = (ccx.map(|w| w.0), whole.map(|w| w.0));
+        assert!(ccx.is_sorted() && whole.is_sorted(), "{name}: {ccx:?} {whole:?}");
+        let rate = part.number(Param::WriteBackSocket);
+        let (fast, slow) = (bytes / rate.high, bytes / rate.low);
+        if socket != 0 {
+            assert!((550_000..1_850_000).contains(&fast), "{name}: {fast} ns is not within 0.6 to 1.8 ms");
+            assert!((1_350_000..4_250_000).contains(&slow), "{name}: {slow} ns is not within 1.4 to 4.2 ms");
+            // Nothing beats the DRAM; at the slow end the CCDs' links are no narrower than it by much.
+            assert!(whole[0] * 100 >= fast * 98, "{name}: {} ns, {fast} derived", whole[0]);
+            assert!(whole[2] * 100 >= slow * 98, "{name}: {} ns, {slow} derived", whole[2]);
+        }
+        let ends = if socket == 0 { "-".to_owned() } else { format!("{}, {}", shown(fast), shown(slow)) };
+        let [ccx, whole] = [ccx, whole].map(|v| v.map(shown).join(" | "));
+        let _ = writeln!(out, "| `{name}` | {ccx} | {ends} | {whole} |");
+    }
+}
+
 /// CLFLUSH of so many lines of memory one after the other, with the fence after them, in ns.
 fn clflushed(h: &mut Hierarchy, lines: std::ops::Range<u32>) -> u64 {
     let t = h.timing().clone();
@@ -116,7 +170,11 @@ fn clflushed(h: &mut Hierarchy, lines: std::ops::Range<u32>) -> u64 {
 
 /// A machine in which core 0 has just read or written these lines.
 fn touched(part: &Part, lines: u32, write: bool) -> Hierarchy {
-    let mut h = caches(part);
+    touched_at(part, &part.timing(Level::Typical), lines, write)
+}
+
+fn touched_at(part: &Part, t: &Timing, lines: u32, write: bool) -> Hierarchy {
+    let mut h = Hierarchy::with(part, t, LineRef::PHYS_LIMIT);
     for phys in 0..lines {
         let access = if write { Access::Write } else { Access::Read };
         h.access(CoreId(0), line(phys), access, 0);
@@ -193,6 +251,27 @@ fn line_by_line(out: &mut String) {
     within(slow, 7_500_000, 8_600_000);
     within(fast, 1_900_000, 2_300_000);
 
+    // Both ends of what was measured.
+    let ends = |lines: u32, write: bool| {
+        [true, false].map(|fast| {
+            let t = extreme(&part, fast);
+            clflushed(&mut touched_at(&part, &t, lines, write), 0..lines)
+        })
+    };
+    let (pages, huges) = (ends(64, true), ends(32_768, true));
+    let (cleans, dirties) = (ends(16_384, false), ends(16_384, true));
+    assert!(pages[0] <= page && page <= pages[1] && huges[0] <= huge && huge <= huges[1]);
+    let ends = |ends: [u64; 2]| ends.map(shown).join(", ");
+    let refill_at = |fast: bool, n: u16, outstanding: usize| {
+        let one = part.with_sockets(1).expect("a socket");
+        let t = extreme(&part, fast);
+        let mut h = Hierarchy::with(&one, &t, LineRef::PHYS_LIMIT);
+        ns(&t, stream(&mut h, &own(n), Access::Read, outstanding, 0))
+    };
+    let wides = [refill_at(true, 8, 10), refill_at(false, 8, 10)];
+    let narrows = [refill_at(true, 1, 40), refill_at(false, 1, 10)];
+    assert!(wides[0] <= wide && wide <= wides[1] && narrows[0] <= fast && slow <= narrows[1]);
+
     let (shown_page, shown_huge) = (shown(page), shown(huge));
     let _ = write!(
         out,
@@ -203,13 +282,28 @@ fn line_by_line(out: &mut String) {
          | walk over a CCX's 655,360 lines, low, typical, high | 40, 160, 640 us | {whole} | as one walk |\n\
          | the same, by the pCPUs of the CCX at once | - | {each} | each walks its own L2 and the L3 |\n\
          | refill of a CCX, bounded by bandwidth | 0.8 ms at 50 GB/s | {} | 8 cores, over a link of 57.6 GB/s |\n\
-         | refill of a CCX, bounded by latency | 2 to 8 ms | {} to {} | one core, 40 to 10 misses outstanding |\n",
+         | refill of a CCX, bounded by latency | 2 to 8 ms | {} to {} | one core, 40 to 10 misses outstanding |\n\n\
+         | figure, `genoa` | derived or measured: low, high | simulated at the fast end, at the slow end |\n|---|---|---|\n\
+         | CLFLUSH of a 4 KiB page, all dirty | 0.32, 0.6 us | {} |\n\
+         | CLFLUSH of 2 MiB, all dirty | 60, 100 us | {} |\n\
+         | CLFLUSH of 1 MiB, clean | 0.9 to 2.3 ns a line | {} |\n\
+         | CLFLUSH of 1 MiB, all dirty | 2.0, 3.0 ns a line | {} |\n\
+         | refill of a CCX, bounded by bandwidth | 0.5 ms | {} |\n\
+         | refill of a CCX, bounded by latency | 2, 6 to 8 ms | {} |\n\n\
+         All numbers stand at their ends at once there, the fence's and DRAM's latency too, so that the simulated ends can lie \
+         outside of the derived ones.\n",
         shown(clean),
         shown(half),
         shown(dirty),
         shown(wide),
         shown(fast),
         shown(slow),
+        ends(pages),
+        ends(huges),
+        ends(cleans),
+        ends(dirties),
+        ends(wides),
+        ends(narrows),
     );
 }
 
@@ -355,7 +449,13 @@ fn the_derived_figures_are_reproduced_and_written_down() {
          dirty lines leave over the CCD's link, which is slower than 26 GB/s on Naples, Rome and Milan and faster on \
          later parts; the L3 goes with the pCPU that comes to it first, at a core's 26 GB/s. In a socket, both CCXs of a \
          CCD share the link, where the part has two. One socket; with two, half of the lines go over the link between \
-         them.\n\n## Line by line, the walk, and the way back\n\n",
+         them.\n\nEvery number of a part has a low, a typical and a high value. At the *fast end*, write-back bandwidths are at \
+         their high values, and the fixed part and the walk at their low ones; at the *slow end* the other way round:\n\n",
+    );
+    ranges(&mut text);
+    text.push_str(
+        "\nA socket's DRAM takes writes at 80 % of its peak at best and 35 % at worst. Where the simulation is slower than \
+         that, the CCDs' links or the walk are in the way.\n\n## Line by line, the walk, and the way back\n\n",
     );
     line_by_line(&mut text);
     text.push_str(

@@ -41,6 +41,8 @@ pub trait Memory<S: Store> {
     fn flush_waits(&mut self, store: &mut S, core: CoreId) -> Option<SlotId>;
     /// CLFLUSH through the host's mapping.
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects);
+    /// CLWB through the host's mapping.
+    fn clwb(&mut self, store: &mut S, line: u32, fx: &mut Effects);
     /// The PSP reads or writes a line under a tag's key; `owner` says whether for the page's owner.
     fn psp(&mut self, store: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects);
     /// VM_PAGE_FLUSH of a line: every cache's copy under one tag.
@@ -135,6 +137,10 @@ impl<S: Store> Memory<S> for ShadowMemory {
 
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects) {
         self.shape.clflush(&mut self.view(store), line, &mut fx.events);
+    }
+
+    fn clwb(&mut self, store: &mut S, line: u32, fx: &mut Effects) {
+        self.shape.clwb(&mut self.view(store), line, &mut fx.events);
     }
 
     fn psp(&mut self, store: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects) {

@@ -33,6 +33,8 @@ struct Front {
     description: String,
     part: String,
     pcpus: u16,
+    /// Which caches WBINVD and WBNOINVD act on: `core`, `core+ccx-l3` (if it is left out), `ccx`, `package`.
+    wbinvd_scope: Option<String>,
     vm: Vec<VmFront>,
     #[serde(default)]
     reclaim: Vec<ReclaimFront>,
@@ -254,6 +256,10 @@ impl Scenario {
         let f = &self.front;
         if f.pcpus == 0 {
             return Err(self.fail("pcpus", "pcpus = 0: expected at least 1".to_owned()));
+        }
+        if let Some(scope) = f.wbinvd_scope.as_deref().filter(|s| WbinvdScope::from_name(s).is_none()) {
+            let message = format!("unknown scope `{scope}`: known are core, core+ccx-l3, ccx, package");
+            return Err(self.fail("wbinvd_scope", message));
         }
         if f.vm.is_empty() {
             return Err(self.fail("vm", "no VMs: expected at least one [[vm]]".to_owned()));
@@ -503,7 +509,7 @@ impl Prepared {
                 tags: u8::try_from(front.vm.len() + 1).unwrap_or(u8::MAX),
                 sme_coherent: self.part.sme_coherent(),
                 evict_clean_on_read: true,
-                scope: WbinvdScope::default(),
+                scope: front.wbinvd_scope.as_deref().and_then(WbinvdScope::from_name).unwrap_or_default(),
                 keep_clean: true,
                 psp: Psp::default(),
                 keys_change: false,
@@ -511,6 +517,8 @@ impl Prepared {
                 flat: false,
                 guest_must_evict: false,
                 dma_snoops: true,
+                socket_of_ccx: (0..topology.ccxs()).map(|x| topology.socket_of(sev_arch::CcxId(x))).collect(),
+                flushes_fly: false,
             },
             vms: u16::try_from(front.vm.len()).unwrap_or(u16::MAX),
             vcpu_vm,

@@ -93,6 +93,8 @@ fn spec(part: &Part, case: &Case) -> ModelSpec {
             flat: false,
             guest_must_evict: false,
             dma_snoops: true,
+            socket_of_ccx: Vec::new(),
+            flushes_fly: false,
         },
         vms: 1,
         vcpu_vm: vec![VmId(0), VmId(0)],

@@ -179,6 +179,71 @@ fn vm_page_flush_reaches_the_guests_tag_where_clflush_does_not() {
 }
 
 #[test]
+fn clflushopt_and_clwb_are_done_by_the_next_fence() {
+    let front = pair("{ name = \"P\", mapped = true }", "|");
+    let with = |flush: &str, coherent: bool| {
+        let body = format!(
+            "void g(void) {{ guest_write(P); }}\nvoid t(void) {{ vcpu_thread_join(vcpu0); {flush} free_page(P); }}"
+        );
+        reached(&check_on(&front, &body, coherent))
+    };
+    let latent = ENTRY + 1 + EXIT + 2;
+    for weak in ["clflushopt_page(P);", "clwb_page(P);"] {
+        for fence in ["sfence();", "wmb();"] {
+            assert_eq!(with(&format!("{weak} {fence}"), true), [], "{weak} {fence}");
+            // The host's mapping does not reach the guest's tag there.
+            assert_eq!(with(&format!("{weak} {fence}"), false)[0], (EventKind::Latent, latent + 1), "{weak}");
+            // A fence before it, in a block that need not be come to, or behind a label promises nothing.
+            assert_eq!(with(&format!("{fence} {weak}"), true)[0], (EventKind::Latent, latent), "{weak}");
+            assert_eq!(with(&format!("{weak} if (maybe()) {{ {fence} }}"), true)[0].0, EventKind::Latent);
+            assert_eq!(
+                with(&format!("{weak} again: {fence} if (maybe()) goto again;"), true)[0].0,
+                EventKind::Latent
+            );
+        }
+        assert_eq!(with(weak, true)[0], (EventKind::Latent, latent), "{weak}");
+        // Other stores do not make it come sooner, and each page has its own.
+        assert_eq!(with(&format!("{weak} smp_wmb(); {weak} sfence(); {weak}"), true), []);
+    }
+    assert_eq!(with("clflush_page(P);", true), []);
+}
+
+#[test]
+fn clwb_keeps_the_line_and_clflushopt_does_not() {
+    // The host's plaintext is clean in its cache, the PSP encrypts in place, and the host hits its line: C05, C23.
+    let front = format!("events = [\"stale\"]\n{}", alone("{ name = \"P\" }", ""));
+    let told = |flush: &str| {
+        reached(&check(
+            &front,
+            &format!("void t(void) {{ host_write(P); {flush} psp_write(P, vm0); host_read(P); }}"),
+        ))
+    };
+    assert_eq!(told("clwb_page(P); sfence();"), [(EventKind::Stale, 4)]);
+    assert_eq!(told("clflushopt_page(P); sfence();"), []);
+}
+
+#[test]
+fn a_flush_reaches_the_caches_of_its_scope_and_no_others() {
+    // The guest's dirty line is in the private caches of its core, or has been evicted to the L3 of its CCX.
+    let safe = |scope: &str, places: &str| {
+        let cores = format!("wbinvd_scope = \"{scope}\"\n{places}\n|");
+        let body = "void g(void) { guest_write(P); }\n\
+                    void t(void) { vcpu_thread_join(vcpu0); wbinvd(); free_page(P); }";
+        let told = reached(&check(&pair("{ name = \"P\", mapped = true }", &cores), body));
+        !told.iter().any(|t| t.0 == EventKind::Latent)
+    };
+    let places = ["cores = [0, 0]", "", "ccxs = [0, 1]"];
+    for (scope, reaches) in [
+        ("core", [false, false, false]),
+        ("core+ccx-l3", [true, false, false]),
+        ("ccx", [true, true, false]),
+        ("package", [true, true, true]),
+    ] {
+        assert_eq!(places.map(|place| safe(scope, place)), reaches, "{scope}: same core, same CCX, another");
+    }
+}
+
+#[test]
 fn invd_loses_what_the_guest_wrote() {
     let front =
         |cores: &str| format!("events = [\"stale\"]\n{}", pair("{ name = \"P\", mapped = true }", cores));

@@ -74,6 +74,18 @@ fn a_fair_scheduler_shares_a_pcpu_out_and_uses_those_that_are_idle() {
     assert!(near(four, pinned, 2), "{four} {pinned}");
 }
 
+/// Two pCPUs that are both busy, one with a longer queue: at the end of a slice the other takes one over.
+#[test]
+fn a_fair_scheduler_levels_queues_while_nobody_is_idle() {
+    let short = "\n[[vm]]\nname = \"short\"\nvcpus = 3\npcpus = [1]\naccesses = 3000\nguest = { uniform = { pages = 16 } }\n";
+    let text = guests(4, "[0, 1]", &format!("{FAIR}\n{short}"), "").replace("60000", "300000");
+    let outcome = run(&text, "no-flush");
+    // The short ones fill pCPU 1 first, so that the four begin on pCPU 0. Levelled out, they run two and two and end
+    // together; if only an idle pCPU took one over, they would end at 1/2, 5/6, 1 and 1 of the time.
+    let four = outcome.vcpu_cycles_by_vm[1];
+    assert!(four > outcome.cycles * 4 * 95 / 100, "{four} of four times {}", outcome.cycles);
+}
+
 /// A folder of this test's own.
 struct Folder(PathBuf);
 

@@ -96,6 +96,24 @@ fn the_oracle_is_the_floor_of_the_policies_that_hold() {
 }
 
 #[test]
+fn a_scenario_says_what_a_flush_acts_on() {
+    let with = |scope: &str| {
+        let text = TWO.replace("pcpus = 16", &format!("pcpus = 16\nwbinvd_scope = \"{scope}\""));
+        run(&text, "all-wbinvd", 1)
+    };
+    let cost = |scope: &str| with(scope).unwrap().outcome.cost;
+    let (core, l3, ccx) = (cost("core"), cost("core+ccx-l3"), cost("ccx"));
+    assert_eq!(l3, run(TWO, "all-wbinvd", 1).unwrap().outcome.cost, "the default");
+    let each = |c: &svm_model::timed::Cost| c.flush_latency_cycles.iter().sum::<u64>() / c.flush_calls;
+    assert!(each(&core) < each(&l3), "no L3 to walk: {core:?} {l3:?}");
+    assert!(each(&ccx) > each(&l3), "the tags of eight L2s: {ccx:?} {l3:?}");
+    match Scenario::parse("test.toml", &TWO.replace("pcpus = 16", "pcpus = 16\nwbinvd_scope = \"socket\"")) {
+        Err(ScenarioError::File { message, .. }) => assert!(message.contains("core+ccx-l3"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn without_a_flush_no_line_is_written_back_by_one() {
     let cost = run(TWO, "no-flush", 1).unwrap().outcome.cost;
     assert_eq!((cost.flush_calls, cost.lines_written_back, cost.lines_invalidated), (0, 0, 0));

@@ -279,6 +279,17 @@ impl<const W: usize, const K: usize, const GROUPS: bool, B: Table<[u64; W]>> Ban
         true
     }
 
+    /// Makes a line clean if a cache holds it; whether it was dirty.
+    pub(super) fn clean_line(&mut self, cache: usize, key: u32) -> bool {
+        let mut set = self.set_unaged(cache, key);
+        let bit = set.find(key);
+        let dirty = bit != 0 && set.state(bit).dirty();
+        if dirty {
+            set.clean(bit);
+        }
+        dirty
+    }
+
     /// Cleans every dirty line of a cache, handing each key to `f`. In time of the dirty sets.
     pub(super) fn clean(&mut self, cache: usize, mut f: impl FnMut(u32)) {
         let (first, rule) = (cache * self.sets, self.rule);

@@ -8,6 +8,7 @@ use sev_arch::{Access, CcxId, CoreId, FlushOp, Tag};
 use super::directory::PHYS_BITS;
 use super::machine::Machine;
 use super::pages::Tables;
+use super::set::bits;
 use super::words::{Cause, DirtyHolders, FlushWork, Found, LineRef};
 use crate::lattice::{Held, Place};
 
@@ -28,7 +29,9 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
             debug_assert!(held, "an L2 includes its L1");
         });
         let two = self.topology.sockets() > 1;
+        let (flights, ccx) = (&mut self.flights, usize::from(self.places[core].ccx));
         l2.clean(core, |key| {
+            flights.load(key, ccx);
             work.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
             work.tags |= 1 << (key >> PHYS_BITS);
         });
@@ -54,7 +57,9 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         }
         let mut own = FlushWork { lines_walked: self.l3.shape().lines(), ..FlushWork::default() };
         let two = self.topology.sockets() > 1;
+        let flights = &mut self.flights;
         self.l3.clean(ccx, |key| {
+            flights.load(key, ccx);
             own.written_back[usize::from(two && key >> 15 & 1 != 0)] += 1;
             own.tags |= 1 << (key >> PHYS_BITS);
         });
@@ -75,6 +80,16 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
     }
 
     pub(super) fn clflush(&mut self, line: LineRef, now: u64) -> Found {
+        self.each_tag(line, |m, key| m.expel(key, None, Cause::Flush, now).0)
+    }
+
+    pub(super) fn clwb(&mut self, line: LineRef, now: u64) -> Found {
+        self.each_tag(line, |m, key| m.clean_line(key, now))
+    }
+
+    /// Does something with a line under each tag that a CLFLUSH of it reaches; `f` says whether a copy was dirty, if
+    /// there was one.
+    fn each_tag(&mut self, line: LineRef, mut f: impl FnMut(&mut Self, u32) -> Option<bool>) -> Found {
         let mut tags = if self.coherent_tags {
             line.key();
             self.tags_of(line.phys)
@@ -85,12 +100,38 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         while tags != 0 {
             let tag = Tag(u8::try_from(tags.trailing_zeros()).unwrap_or(u8::MAX));
             tags &= tags - 1;
-            let one = match self.expel(LineRef { tag, ..line }.key(), None, Cause::Flush, now).0 {
+            let one = match f(self, LineRef { tag, ..line }.key()) {
                 None => Found::Absent,
                 Some(false) => Found::Clean,
                 Some(true) => Found::Dirty,
             };
             found = found.max(one);
+        }
+        found
+    }
+
+    /// Writes a line back under one tag and leaves every copy clean: whether one was dirty, if there was one.
+    fn clean_line(&mut self, key: u32, now: u64) -> Option<bool> {
+        let sharers = self.verified(key);
+        let mut found = None;
+        let mut ccxs = sharers.ccxs | sharers.l3s;
+        while ccxs != 0 {
+            let ccx = ccxs.trailing_zeros() as usize;
+            ccxs &= ccxs - 1;
+            let mut dirty = false;
+            for local in bits(sharers.cores[ccx]) {
+                let core = self.core_at(ccx, local);
+                // the next store must be seen to make it dirty again
+                self.forget_last(core);
+                dirty |= self.l1.clean_line(core, key) | self.l2.clean_line(core, key);
+            }
+            if sharers.l3s >> ccx & 1 != 0 {
+                dirty |= self.l3.clean_line(ccx, key);
+            }
+            if dirty {
+                self.write_back(key, ccx, Cause::Flush, now);
+            }
+            found = Some(found.unwrap_or(false) | dirty);
         }
         found
     }

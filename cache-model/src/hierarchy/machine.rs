@@ -4,6 +4,7 @@ use sev_arch::{Access, CcxId, CoreId};
 
 use super::bank::Bank;
 use super::directory::{Directory, PHYS_BITS};
+use super::flights::Flights;
 use super::pages::{Lent, Owned, Tables};
 use super::set::{Pushed, State, Victim};
 use super::traffic::{Traffic, Way};
@@ -33,6 +34,7 @@ pub(super) struct Machine<
     pub(super) traffic: Traffic,
     pub(super) stats: Stats,
     pub(super) moves: Vec<Move>,
+    pub(super) flights: Flights,
     tracked: Tracked,
     latency: [u32; 8],
     /// Of a read and of a store that the L1 satisfies.
@@ -112,6 +114,7 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize> Machine
             traffic: Traffic::new(timing, &topology),
             stats: Stats::default(),
             moves: Vec::new(),
+            flights: Flights::default(),
             tracked: Tracked { lines: vec![0; (memory_lines as usize).div_ceil(64)], count: 0 },
             latency: [
                 timing.l1_hit,
@@ -149,6 +152,7 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize> Machine
             traffic: std::mem::take(&mut self.traffic),
             stats: self.stats,
             moves: std::mem::take(&mut self.moves),
+            flights: std::mem::take(&mut self.flights),
             tracked: std::mem::take(&mut self.tracked),
             latency: self.latency,
             l1_cycles: self.l1_cycles,
@@ -162,9 +166,10 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize> Machine
             several_tags: self.several_tags,
         };
         f(&mut lent);
-        let Machine { l1, l2, l3, directory, places, last, traffic, stats, moves, tracked, .. } = lent;
+        let Machine { l1, l2, l3, directory, places, last, traffic, stats, moves, flights, tracked, .. } =
+            lent;
         (self.places, self.last, self.traffic, self.stats) = (places, last, traffic, stats);
-        (self.moves, self.tracked) = (moves, tracked);
+        (self.moves, self.flights, self.tracked) = (moves, flights, tracked);
         (self.hints, self.first_tag, self.several_tags) = (lent.hints, lent.first_tag, lent.several_tags);
         let (l1, l2, l3) = (l1.into_parts(), l2.into_parts(), l3.into_parts());
         let directory = directory.into_parts();
@@ -462,14 +467,16 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         self.tell_l3_left(ccx_id(ccx), old);
     }
 
-    /// Tells that a line left an L3 for want of room; the way through the fabric takes no time in this model.
+    /// Tells that a line left an L3 for want of room. Where flights are kept, who keeps them says when it arrives.
     pub(super) fn tell_l3_left(&mut self, ccx: CcxId, old: Victim) {
         if !self.is_tracked(old.key) {
             return;
         }
         if old.state.dirty() {
             self.tell(old.key, MoveKind::L3ToFlight(ccx));
-            self.tell(old.key, MoveKind::FlightToDram(ccx));
+            if !self.flights.kept {
+                self.tell(old.key, MoveKind::FlightToDram(ccx));
+            }
         } else {
             self.tell(old.key, MoveKind::L3Drop(ccx));
         }
@@ -481,7 +488,11 @@ impl<const W1: usize, const K1: usize, const W2: usize, const K2: usize, T: Tabl
         self.stats.dram_bytes_written += 64;
         let CorePlace { ccd, socket, .. } = self.places[self.core_at(ccx, 0)];
         let far = self.home(key);
-        self.traffic.write_back(Way { ccd, socket, far }, LineRef::of_key(key).phys, now);
+        let accepted = self.traffic.write_back(Way { ccd, socket, far }, LineRef::of_key(key).phys, now);
+        // whoever takes a line away by a probe waits for it
+        if self.flights.kept && cause != Cause::Coherence {
+            self.flights.depart(key, ccx, accepted.div_ceil(1000), now);
+        }
     }
 
     /// The socket whose DRAM holds a line: sockets take turns every 2 MiB.

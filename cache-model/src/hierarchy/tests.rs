@@ -241,6 +241,7 @@ enum Step {
     FlushPrivate(u16, FlushOp),
     FlushL3(u16, FlushOp),
     Clflush(u32, u8),
+    Clwb(u32, u8),
     Dma(u32, Access),
 }
 
@@ -255,6 +256,7 @@ fn steps(cores: u16, ccxs: u16, tags: u8, flushes: bool) -> impl Strategy<Value 
         weight => (0..cores, op.clone()).prop_map(|(c, op)| Step::FlushPrivate(c, op)),
         weight => (0..ccxs, op).prop_map(|(x, op)| Step::FlushL3(x, op)),
         weight => (phys.clone(), 0..tags).prop_map(|(p, t)| Step::Clflush(p, t)),
+        weight => (phys.clone(), 0..tags).prop_map(|(p, t)| Step::Clwb(p, t)),
         weight => (phys, access).prop_map(|(p, a)| Step::Dma(p, a)),
     ];
     prop::collection::vec(step, 1..300)
@@ -298,6 +300,10 @@ fn agree_with_lists(part: &Part, tags: u8, program: &[Step]) {
             Step::Clflush(phys, tag) => {
                 h.clflush(line(phys, tag), 0);
                 naive.clflush(line(phys, tag));
+            }
+            Step::Clwb(phys, tag) => {
+                h.clwb(line(phys, tag), 0);
+                naive.clwb(line(phys, tag));
             }
             Step::Dma(phys, access) => {
                 h.dma(phys, access, 0);
@@ -371,6 +377,8 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
         flat: false,
         guest_must_evict: false,
         dma_snoops: true,
+        socket_of_ccx: Vec::new(),
+        flushes_fly: false,
     };
     let mut map = Map::default();
     let mut events = Vec::new();
@@ -399,6 +407,10 @@ fn agree_with_lattice(part: &Part, tags: u8, program: &[Step]) {
             Step::Clflush(phys, _) => {
                 h.clflush(line(phys, 0), 0);
                 shape.clflush(&mut map, phys, &mut events);
+            }
+            Step::Clwb(phys, _) => {
+                h.clwb(line(phys, 0), 0);
+                shape.clwb(&mut map, phys, &mut events);
             }
             Step::Dma(phys, access) => {
                 h.dma(phys, access, 0);

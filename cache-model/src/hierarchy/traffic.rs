@@ -125,15 +125,19 @@ impl Traffic {
         cycles(wait.max(self.arrive(way, now)))
     }
 
-    /// A line leaves for DRAM: nobody waits for it, but it takes its share.
+    /// A line leaves for DRAM: nobody waits for it, but it takes its share. When all have done with it, in
+    /// thousandths of a cycle.
     #[inline(always)]
-    pub(super) fn write_back(&mut self, way: Way, phys: u32, now: u64) {
+    pub(super) fn write_back(&mut self, way: Way, phys: u32, now: u64) -> u64 {
         let (channel, now) = (self.channel(way.far, phys), milli(now));
-        self.links[usize::from(way.ccd)][1].take(now, self.costs.ccd_write);
-        self.channels[channel].take(now, self.costs.channel_write);
+        let Costs { ccd_write, channel_write, between, .. } = self.costs;
+        let link = self.links[usize::from(way.ccd)][1].take(now, ccd_write) + ccd_write;
+        let channel = self.channels[channel].take(now, channel_write) + channel_write;
+        let mut took = link.max(channel);
         if way.far != way.socket {
-            self.between[usize::from(way.far & 1)].take(now, self.costs.between);
+            took = took.max(self.between[usize::from(way.far & 1)].take(now, between) + between);
         }
+        now + took
     }
 
     /// A line goes between a device at the first socket and DRAM: cycles of waiting.

@@ -20,7 +20,7 @@ impl Shape {
             let copy = lines.copy(line, place, tag);
             if copy.held == Held::Dirty {
                 self.drain(lines, line, tag, events);
-                self.write_back(lines, line, tag, copy, events);
+                self.send(lines, line, place, tag, events);
             }
             match (copy.held, op) {
                 (Held::Absent, _) | (Held::Clean, FlushOp::Wbnoinvd) => {}
@@ -64,9 +64,20 @@ impl Shape {
     /// host's only elsewhere.
     pub fn clflush<L: Lines>(&self, lines: &mut L, line: u32, events: &mut Vec<Event>) {
         for tag in self.all_tags().filter(|t| self.sme_coherent || *t == Tag::HOST) {
+            self.flush_tag(lines, line, tag, events);
+        }
+    }
+
+    /// CLWB of one line through the host's mapping: as [`Shape::clflush`], and what was written back stays, clean.
+    pub fn clwb<L: Lines>(&self, lines: &mut L, line: u32, events: &mut Vec<Event>) {
+        for tag in self.all_tags().filter(|t| self.sme_coherent || *t == Tag::HOST) {
             self.drain(lines, line, tag, events);
-            for place in self.places() {
-                self.expel(lines, line, place, tag, events);
+            for place in self.places().filter(|p| !matches!(p, Place::Flight(_))) {
+                let copy = lines.copy(line, place, tag);
+                if copy.held == Held::Dirty {
+                    self.send(lines, line, place, tag, events);
+                    self.put(lines, line, place, tag, Copy { held: Held::Clean, ..copy });
+                }
             }
         }
     }
@@ -74,8 +85,34 @@ impl Shape {
     /// VM_PAGE_FLUSH of one line: every copy under one tag, in all caches, is written back and invalidated.
     pub fn flush_tag<L: Lines>(&self, lines: &mut L, line: u32, tag: Tag, events: &mut Vec<Event>) {
         self.drain(lines, line, tag, events);
-        for place in self.places() {
-            self.expel(lines, line, place, tag, events);
+        for place in self.places().filter(|p| !matches!(p, Place::Flight(_))) {
+            match lines.copy(line, place, tag).held {
+                Held::Absent => continue,
+                Held::Clean => {}
+                Held::Dirty => self.send(lines, line, place, tag, events),
+            }
+            lines.set_copy(line, place, tag, Copy::ABSENT);
+        }
+    }
+
+    /// The same, and what was written back has arrived.
+    pub(super) fn evict_tag<L: Lines>(&self, lines: &mut L, line: u32, tag: Tag, events: &mut Vec<Event>) {
+        self.flush_tag(lines, line, tag, events);
+        self.drain(lines, line, tag, events);
+    }
+
+    /// What a flush writes back leaves a cache: it is in memory, or on its way there.
+    fn send<L: Lines>(&self, lines: &mut L, line: u32, from: Place, tag: Tag, events: &mut Vec<Event>) {
+        let copy = lines.copy(line, from, tag);
+        match from {
+            Place::Private(_) | Place::L3(_) if !self.flushes_fly || self.flat => {
+                self.write_back(lines, line, tag, copy, events);
+            }
+            Place::Private(core) => {
+                lines.set_copy(line, Place::Flight(self.ccx_of_core[core.index()]), tag, copy);
+            }
+            Place::L3(ccx) => lines.set_copy(line, Place::Flight(ccx), tag, copy),
+            Place::Flight(_) => {}
         }
     }
 

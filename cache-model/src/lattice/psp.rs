@@ -19,10 +19,10 @@ impl Shape {
         events: &mut Vec<Event>,
     ) {
         if self.psp.evicts_own_tag {
-            self.flush_tag(lines, line, tag, events);
+            self.evict_tag(lines, line, tag, events);
         }
         if self.psp.evicts_host_lines && tag.is_guest() {
-            self.flush_tag(lines, line, Tag::HOST, events);
+            self.evict_tag(lines, line, Tag::HOST, events);
         }
         match access {
             Access::Read if owner => {
@@ -47,7 +47,7 @@ impl Shape {
     /// it validates a page (arch/x86/coco/sev: the first and the last byte).
     pub fn guest_evicts<L: Lines>(&self, lines: &mut L, line: u32, tag: Tag, events: &mut Vec<Event>) {
         for other in self.all_tags().filter(|t| *t != tag) {
-            self.flush_tag(lines, line, other, events);
+            self.evict_tag(lines, line, other, events);
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Shape {
     pub ccx_of_core: Vec<CcxId>,
     /// CCXs.
     pub ccxs: u16,
+    /// Socket of each CCX; the first for those that are not listed.
+    pub socket_of_ccx: Vec<u16>,
     /// Tags, the host's included.
     pub tags: u8,
     /// Whether a CPU access under one tag evicts the other tags' copies first (CPUID `8000_001F` EAX\[10\]).
@@ -52,6 +54,10 @@ pub struct Shape {
     pub guest_must_evict: bool,
     /// Whether devices' accesses are coherent with the copies under C=0. They are; `assume` asks what leans on it.
     pub dma_snoops: bool,
+    /// Whether what WBINVD, WBNOINVD, CLFLUSH or VM_PAGE_FLUSH writes back is in flight first, as an eviction is. The
+    /// explorer does without: that a flush's write-back arrives later is the same as that the flush comes later, for
+    /// nobody goes on before it has arrived. In a timed run, a flush has a length, and what happens in it shows.
+    pub flushes_fly: bool,
     /// Whether each core's caches are one that evicts straight to memory: no L3, nothing in flight. A model of less than
     /// a machine, for protocols that are about which core has a line.
     pub flat: bool,
@@ -94,25 +100,31 @@ impl Shape {
         (0..self.tags).map(Tag)
     }
 
+    fn socket_of(&self, ccx: CcxId) -> u16 {
+        self.socket_of_ccx.get(ccx.index()).copied().unwrap_or(0)
+    }
+
     /// Cores whose private caches a flush by `core` acts on.
     pub fn flushed_cores(&self, core: CoreId) -> impl Iterator<Item = CoreId> + '_ {
         let own = self.ccx_of_core[core.index()];
+        let socket = self.socket_of(own);
         let scope = self.scope;
         (0..self.cores()).map(CoreId).filter(move |c| match scope {
             WbinvdScope::Core | WbinvdScope::CoreAndL3 => *c == core,
             WbinvdScope::Ccx => self.ccx_of_core[c.index()] == own,
-            WbinvdScope::Package => true,
+            WbinvdScope::Package => self.socket_of(self.ccx_of_core[c.index()]) == socket,
         })
     }
 
     /// L3s that a flush by `core` acts on.
     pub fn flushed_l3s(&self, core: CoreId) -> impl Iterator<Item = CcxId> + '_ {
         let own = self.ccx_of_core[core.index()];
+        let socket = self.socket_of(own);
         let scope = self.scope;
         (0..self.ccxs).map(CcxId).filter(move |x| match scope {
             WbinvdScope::Core => false,
             WbinvdScope::CoreAndL3 | WbinvdScope::Ccx => *x == own,
-            WbinvdScope::Package => true,
+            WbinvdScope::Package => self.socket_of(*x) == socket,
         })
     }
 

@@ -59,6 +59,7 @@ struct Oracle {
     coherent: bool,
     psp: Psp,
     guest_must_evict: bool,
+    flushes_fly: bool,
     copies: BTreeMap<(Tag, Place), (Data, bool)>,
     memory: (Data, Key),
     truth: Option<u32>,
@@ -117,6 +118,29 @@ impl Oracle {
             {
                 self.write_back(tag, data);
             }
+        }
+    }
+
+    /// CLFLUSH's part of one tag: what was on its way has arrived, what was dirty is on its way or has arrived.
+    fn flush_tag(&mut self, tag: Tag) {
+        self.drain(tag);
+        for place in places() {
+            if let Some((data, true)) = self.copies.remove(&(tag, place)) {
+                self.send(tag, place, data);
+            }
+        }
+    }
+
+    /// A flush writes back what a place held.
+    fn send(&mut self, tag: Tag, from: Place, data: Data) {
+        let ccx = match from {
+            Place::Private(core) => CcxId(CCX_OF[core.index()]),
+            Place::L3(ccx) | Place::Flight(ccx) => ccx,
+        };
+        if self.flushes_fly {
+            self.copies.insert((tag, Place::Flight(ccx)), (data, true));
+        } else {
+            self.write_back(tag, data);
         }
     }
 
@@ -221,6 +245,7 @@ enum Step {
     Private(u16, FlushOp),
     Shared(u16, FlushOp),
     Clflush,
+    Clwb,
     FlushTag(u8),
     Invd(u16),
     NewKey(u8),
@@ -241,6 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u16..3, op()).prop_map(|(c, o)| Step::Private(c, o)),
         1 => (0u16..3, op()).prop_map(|(c, o)| Step::Shared(c, o)),
         1 => Just(Step::Clflush),
+        1 => Just(Step::Clwb),
         1 => (0..TAGS).prop_map(Step::FlushTag),
         1 => (0u16..3).prop_map(Step::Invd),
         1 => (1..TAGS).prop_map(Step::NewKey),
@@ -256,7 +282,7 @@ fn flush(oracle: &mut Oracle, place: Place, op: FlushOp) {
         let Some((data, dirty)) = oracle.copies.get(&(tag, place)).copied() else { continue };
         if dirty {
             oracle.drain(tag);
-            oracle.write_back(tag, data);
+            oracle.send(tag, place, data);
         }
         match op {
             FlushOp::Wbinvd => oracle.copies.remove(&(tag, place)),
@@ -307,14 +333,23 @@ fn by_values(oracle: &mut Oracle, step: Step, moved: Option<Move>) {
         Step::Clflush => {
             let coherent = oracle.coherent;
             for tag in (0..TAGS).map(Tag).filter(|t| coherent || *t == Tag::HOST) {
-                oracle.drain(tag);
-                oracle.evict(tag, |_| true);
+                oracle.flush_tag(tag);
             }
         }
-        Step::FlushTag(t) => {
-            oracle.drain(Tag(t));
-            oracle.evict(Tag(t), |_| true);
+        Step::Clwb => {
+            let coherent = oracle.coherent;
+            for tag in (0..TAGS).map(Tag).filter(|t| coherent || *t == Tag::HOST) {
+                oracle.drain(tag);
+                for place in places() {
+                    if let Some((data, true)) = oracle.copies.get(&(tag, place)).copied() {
+                        oracle.copies.insert((tag, place), (data, false));
+                        oracle.send(tag, place, data);
+                        break;
+                    }
+                }
+            }
         }
+        Step::FlushTag(t) => oracle.flush_tag(Tag(t)),
         Step::Invd(c) => {
             oracle.copies.retain(|k, _| k.1 != Place::Private(CoreId(c)) && k.1 != Place::L3(ccx(c)));
         }
@@ -369,6 +404,7 @@ fn by_bits(
         Step::Private(c, op) => shape.flush_private(line, 0, CoreId(c), op, events),
         Step::Shared(c, op) => shape.flush_shared(line, 0, CoreId(c), op, events),
         Step::Clflush => shape.clflush(line, 0, events),
+        Step::Clwb => shape.clwb(line, 0, events),
         Step::FlushTag(t) => shape.flush_tag(line, 0, Tag(t), events),
         Step::Invd(c) => shape.invd(line, 0, CoreId(c)),
         Step::NewKey(t) => shape.new_key(line, 0, Tag(t)),
@@ -383,13 +419,15 @@ fn by_bits(
     }
 }
 
-fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: &[Step]) {
+fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, (flat, fly): (bool, bool), program: &[Step]) {
     let shape = Shape {
         ccx_of_core: CCX_OF.map(CcxId).to_vec(),
         ccxs: 2,
         tags: TAGS,
         sme_coherent: coherent,
         dma_snoops: true,
+        socket_of_ccx: Vec::new(),
+        flushes_fly: fly,
         evict_clean_on_read: true,
         scope: WbinvdScope::CoreAndL3,
         keep_clean: true,
@@ -404,6 +442,7 @@ fn agree(coherent: bool, psp: Psp, guest_must_evict: bool, flat: bool, program: 
         coherent,
         psp,
         guest_must_evict,
+        flushes_fly: fly && !flat,
         copies: BTreeMap::new(),
         memory: junk,
         truth: None,
@@ -471,7 +510,8 @@ proptest! {
         host: bool,
         must: bool,
         flat: bool,
+        fly: bool,
     ) {
-        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, flat, &program);
+        agree(coherent, Psp { evicts_own_tag: own, evicts_host_lines: host }, must, (flat, fly), &program);
     }
 }

@@ -223,6 +223,11 @@ pub(crate) enum Act {
     BitPlain(Bit),
     BitTest,
     Barrier,
+    /// CLFLUSHOPT or CLWB of a page: done by the next `sfence()` of the block, for all that it may do before caches may
+    /// do on their own.
+    Weak(Prim),
+    /// `sfence()`.
+    StoreFence,
     /// `smp_mb()`: an operation where stores are buffered.
     Fence,
     /// Reports its condition if it holds, and gives it.

@@ -442,6 +442,7 @@ fn arity(prim: Prim) -> usize {
         | Prim::FlushShared
         | Prim::FlushEnd
         | Prim::ClflushPage
+        | Prim::ClwbPage
         | Prim::NonBlock
         | Prim::FreeVm
         | Prim::TraceWriteback

@@ -11,7 +11,7 @@ mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use svm_policy::{BinOp, UnOp};
+use svm_policy::{BinOp, Prim, UnOp};
 
 use crate::ast::{Function, LockType, Span, Type};
 use crate::code::Places;
@@ -91,11 +91,13 @@ struct Scope<'p> {
     cleanups: Vec<(lock::Held, Span)>,
     /// Its local masks that the function allocates, which leak if they are there at its end.
     masks: Vec<LocalMask>,
+    /// Flushes of lines that no fence has completed yet, and their pages.
+    weak: Vec<(Prim, Val)>,
 }
 
 impl<'p> Scope<'p> {
     fn new(id: Option<u32>, names: BTreeMap<&'p str, Binding>) -> Scope<'p> {
-        Scope { id, names, cleanups: Vec::new(), masks: Vec::new() }
+        Scope { id, names, cleanups: Vec::new(), masks: Vec::new(), weak: Vec::new() }
     }
 }
 
@@ -173,6 +175,8 @@ pub(crate) struct Lower<'p, 'c, 's> {
     /// The local masks that functions allocate, by their first registers.
     allocated: BTreeMap<V, Allocated>,
     depth: u32,
+    /// The expression that is a statement by itself, if the statement at hand is one.
+    alone: Option<Span>,
     count: usize,
     /// How far it may go.
     most: usize,
@@ -221,6 +225,7 @@ fn run<'p>(shared: &mut Shared<'p, '_>, func: usize, most: usize, guest: Option<
         scopes: Vec::new(),
         allocated: BTreeMap::new(),
         depth: 0,
+        alone: None,
         count: 0,
         most,
         guest,
@@ -296,6 +301,14 @@ impl<'p> Lower<'p, '_, '_> {
 
     fn at(&mut self, span: Span) -> At {
         self.s.places.at(span, self.text)
+    }
+
+    /// A call that must be a statement by itself, so that whoever gets to the end of the block has made it.
+    fn stands_alone(&mut self, span: Span) -> Lowered<()> {
+        if self.alone == Some(span) {
+            return Ok(());
+        }
+        self.fail(Fault::at(span, "this call must be a statement of its own"))
     }
 
     fn new_reg(&mut self) -> V {

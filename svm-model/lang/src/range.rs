@@ -268,6 +268,7 @@ impl Solver<'_, '_> {
             | Prim::FlushShared
             | Prim::FlushEnd
             | Prim::ClflushPage
+            | Prim::ClwbPage
             | Prim::SendCall
             | Prim::WaitCalls
             | Prim::SchedPark

@@ -60,7 +60,7 @@ pub const fn does(prim: Prim) -> Result<Does, &'static str> {
         Prim::Invd => {
             return Err("INVD throws away what is dirty: other programs' and the kernel's data with it");
         }
-        Prim::ClflushPage | Prim::VmPageFlush => {
+        Prim::ClflushPage | Prim::ClwbPage | Prim::VmPageFlush => {
             return Err(
                 "it flushes a page: the helper module flushes caches, and does not know the page's address",
             );

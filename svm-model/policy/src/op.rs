@@ -287,6 +287,8 @@ pub enum Prim {
     FlushEnd,
     /// `clflush_page(page)`: CLFLUSH of each line through the host's mapping.
     ClflushPage,
+    /// CLWB of each line of a page through the host's mapping, and the fence that completes it.
+    ClwbPage,
     /// `call_single_queue(cpu, fn, info, wait)`: queue a function call and send the IPI; waits while an
     /// earlier call of this sender to that pCPU has not been taken.
     SendCall,

@@ -204,13 +204,18 @@ impl<S: Store, M: Memory<S>, C: Chooser> Runner<'_, S, M, C> {
         Answer::Done(0)
     }
 
-    pub(super) fn clflush_page(&mut self, page: i64) -> Answer {
+    /// CLFLUSH of a page's lines, or (`keeps`) CLWB, and the fence behind them.
+    pub(super) fn clflush_page(&mut self, page: i64, keeps: bool) -> Answer {
         let Some(page) = self.page(page) else { return Answer::Done(0) };
         self.twin_dirty(page);
         let per_page = self.machine.spec.lines_per_page;
         let mut fx = Effects::default();
         for line in page * per_page..(page + 1) * per_page {
-            self.memory.clflush(self.store, line, &mut fx);
+            if keeps {
+                self.memory.clwb(self.store, line, &mut fx);
+            } else {
+                self.memory.clflush(self.store, line, &mut fx);
+            }
         }
         self.take_effects(fx);
         Answer::Done(0)

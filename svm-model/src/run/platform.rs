@@ -235,7 +235,8 @@ impl<S: Store, M: Memory<S>, C: Chooser> Platform for Runner<'_, S, M, C> {
             Prim::FlushBegin | Prim::FlushPrivate | Prim::FlushShared | Prim::FlushEnd => {
                 self.flush(prim, args[0])
             }
-            Prim::ClflushPage => self.clflush_page(args[0]),
+            Prim::ClflushPage => self.clflush_page(args[0], false),
+            Prim::ClwbPage => self.clflush_page(args[0], true),
             Prim::SendCall => self.send_call(args),
             Prim::WaitCalls => self.wait_calls(args[0], args[1], regs),
             Prim::SchedPark => {

@@ -314,7 +314,7 @@ impl Causes {
         let of_page = |m: &Moment| {
             m.actor == freer
                 && m.page == Some(page)
-                && matches!(m.prim, Some(Prim::ClflushPage | Prim::VmPageFlush))
+                && matches!(m.prim, Some(Prim::ClflushPage | Prim::ClwbPage | Prim::VmPageFlush))
         };
         let by_page = self.last(wrote, of_page).map(|s| (s, format!("{} flushed the page", name(s))));
         let of_caches = |m: &Moment| m.flushed && m.pcpu == Some(pcpu);
@@ -402,6 +402,7 @@ impl Machine {
         let first = matches!(
             prim,
             Prim::ClflushPage
+                | Prim::ClwbPage
                 | Prim::HostWrite
                 | Prim::DmaWrite
                 | Prim::PspWrite

@@ -446,6 +446,7 @@ impl Machine {
             | Prim::AllocPage
             | Prim::FlushBegin
             | Prim::ClflushPage
+            | Prim::ClwbPage
             | Prim::SchedPark
             | Prim::SetLoaded
             | Prim::ZallocMask

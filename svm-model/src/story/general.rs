@@ -205,8 +205,10 @@ impl Causes {
     pub(super) fn tried(&self, machine: &Machine, line: u32, tag: Tag, end: usize) -> Option<usize> {
         let wrote = self.last(end, |m| m.stores(line, tag))?;
         let page = Some(machine.page_of(line));
-        self.last(end, |m| matches!(m.prim, Some(Prim::ClflushPage | Prim::VmPageFlush)) && m.page == page)
-            .filter(|tried| *tried > wrote)
+        self.last(end, |m| {
+            matches!(m.prim, Some(Prim::ClflushPage | Prim::ClwbPage | Prim::VmPageFlush)) && m.page == page
+        })
+        .filter(|tried| *tried > wrote)
     }
 
     /// A dirty line reaches memory after newer data has.

@@ -92,6 +92,7 @@ pub(crate) fn of_args(prim: Prim) -> [Kind; 4] {
         | Prim::DmaRead
         | Prim::DmaWrite
         | Prim::ClflushPage
+        | Prim::ClwbPage
         | Prim::UserReuse
         | Prim::RmpMakeShared
         | Prim::RmpAssigned

@@ -36,6 +36,7 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
     let Some(mut memory) = machine.shadow() else {
         return Err(reject(0, "the machine has no shadow caches".to_owned()));
     };
+    memory.shape.flushes_fly = true;
     let mut words = machine.layout().initial();
     let mut notes = Notes::default();
     let mut moved = 0;

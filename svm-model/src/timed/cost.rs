@@ -93,7 +93,7 @@ impl<G: GuestStream> Run<'_, G> {
                     return self.run_exit_of(actor).div_ceil(2);
                 }
                 // The fence after the last line.
-                let fenced = matches!(prim, Prim::ClflushPage | Prim::VmPageFlush);
+                let fenced = matches!(prim, Prim::ClflushPage | Prim::ClwbPage | Prim::VmPageFlush);
                 return STEP + if fenced { self.timing.clflush_drain } else { 0 };
             }
             Op::Set { .. }

@@ -376,12 +376,18 @@ impl<'a, G: GuestStream> Run<'a, G> {
         self.sender = None;
     }
 
+    /// What is on its way to DRAM and has arrived by now is there.
+    pub(super) fn arrivals(&mut self, now: u64) {
+        self.memory.begin(now);
+        self.book_moves();
+    }
+
     /// Makes a step of the machine and books it; the step's cycles if it was made.
     pub(super) fn step(&mut self, actor: Actor, now: u64, given: &[u32]) -> Result<u64, Stepped> {
         self.answers.given.clear();
         self.answers.given.extend_from_slice(given);
         self.answers.asked.clear();
-        self.memory.now = now;
+        self.arrivals(now);
         self.memory.handing_on = actor == Actor::World;
         let pcpu = self.machine.pcpu_of(&self.store, actor);
         let done =
@@ -513,7 +519,10 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 self.after_task(agent, t, now, cycles);
             }
             Err(Stepped::Blocked(slot)) => {
-                self.blocked(agent, index, slot, now);
+                let pcpu = self.machine.pcpu_of(&self.store, Actor::Task(t));
+                if !self.waits_for_flights(agent, pcpu, now) {
+                    self.blocked(agent, index, slot, now);
+                }
             }
             Err(_) => {
                 if self.reclaimers[index].is_some() {
@@ -521,6 +530,17 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 }
             }
         }
+    }
+
+    /// Whether a step that could not be made waits for write-backs to arrive: then it is tried again when they have, and
+    /// the time is the flush's.
+    fn waits_for_flights(&mut self, agent: usize, pcpu: Option<PcpuId>, now: u64) -> bool {
+        let Some(at) = self.memory.wake_at.take() else { return false };
+        if let Some(pcpu) = pcpu {
+            self.flush_waits(pcpu.0, at - now);
+        }
+        self.schedule(agent, at);
+        true
     }
 
     pub(super) fn after_task(&mut self, agent: usize, t: u16, now: u64, cycles: u64) {
@@ -568,7 +588,9 @@ impl<'a, G: GuestStream> Run<'a, G> {
                 self.schedule(agent, now + cycles);
             }
             Err(Stepped::Blocked(slot)) => {
-                self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
+                if !self.waits_for_flights(agent, Some(PcpuId(p)), now) {
+                    self.store.wait(slot, u32::try_from(agent).unwrap_or(u32::MAX));
+                }
             }
             Err(_) => {}
         }

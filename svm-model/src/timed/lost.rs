@@ -412,6 +412,13 @@ impl<G: GuestStream> Run<'_, G> {
         }
     }
 
+    /// The end of a flush on a pCPU waits.
+    pub(super) fn flush_waits(&mut self, p: u16, cycles: u64) {
+        let running = &mut self.books.running[usize::from(p)];
+        running.flush += cycles;
+        running.flushed = true;
+    }
+
     /// How long ago a pCPU ran a VM.
     fn ran(&self, p: u16, vm: VmId, now: u64) -> Ran {
         let there = self.machine.current(&self.store, PcpuId(p));

@@ -1,6 +1,6 @@
 //! The timed caches behind the machine's interface, with the lattice kept for the lines that events can concern.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cache_model::event::Event;
 use cache_model::hierarchy::{FlushWork, Found, Hierarchy, LineRef, Served, Source};
@@ -72,6 +72,14 @@ pub struct TimedMemory {
     lines: u32,
     /// The instant of the step at hand.
     pub now: u64,
+    /// The instant for which the step at hand has waited: what arrives by then is there for what follows in the step.
+    waited: u64,
+    /// Until when the end of a flush by a core waits for what had left when it was first come to.
+    ending: BTreeMap<CoreId, u64>,
+    /// When to try again a step that only waits for time to pass.
+    pub(super) wake_at: Option<u64>,
+    /// Tracked lines' write-backs that are under way: when each arrives, of which line, under which tag, out of which CCX.
+    flying: BTreeSet<(u64, u32, Tag, CcxId)>,
     /// Moves of tracked lines that the accesses made room by, for the trace.
     pub moved: Vec<(Move, Vec<Event>)>,
     /// Whether the step at hand gives a page to its next owner: its CLFLUSHes are no policy's.
@@ -101,7 +109,9 @@ pub struct TimedMemory {
 impl TimedMemory {
     /// The caches of a part; with `track_all`, every line is tracked from the start.
     #[must_use]
-    pub fn new(caches: Hierarchy, shape: Shape, track_all: bool, lines: u32) -> TimedMemory {
+    pub fn new(mut caches: Hierarchy, shape: Shape, track_all: bool, lines: u32) -> TimedMemory {
+        caches.keep_flights();
+        let shape = Shape { flushes_fly: true, ..shape };
         let mut memory = TimedMemory {
             caches,
             shape,
@@ -109,6 +119,10 @@ impl TimedMemory {
             track_all,
             lines,
             now: 0,
+            waited: 0,
+            ending: BTreeMap::new(),
+            wake_at: None,
+            flying: BTreeSet::new(),
             moved: Vec::new(),
             handing_on: false,
             flushed_lines: 0,
@@ -129,6 +143,73 @@ impl TimedMemory {
             }
         }
         memory
+    }
+
+    /// From now on, write-backs of flushes arrive at once, and others when a schedule says so.
+    pub(super) fn time_no_flights(&mut self) {
+        self.shape.flushes_fly = false;
+    }
+
+    /// A step begins at `now`: what has arrived in DRAM by then is there.
+    pub(super) fn begin(&mut self, now: u64) {
+        (self.now, self.waited) = (now, now);
+        while let Some(first) = self.flying.first().copied().filter(|first| first.0 <= now) {
+            self.arrive(first);
+        }
+    }
+
+    /// A write-back of a tracked line arrives, unless an access of its tag has waited for it before.
+    fn arrive(&mut self, flight: (u64, u32, Tag, CcxId)) {
+        self.flying.remove(&flight);
+        let (_, line, tag, ccx) = flight;
+        let m = Move { line, tag, kind: MoveKind::FlightToDram(ccx) };
+        if self.tracked(line) && self.shape.can_move(&self.records, m) {
+            let mut events = Vec::new();
+            self.shape.make_move(&mut self.records, m, &mut events);
+            self.moved.push((m, events));
+        }
+    }
+
+    /// A tracked line's write-backs may have left: notes when they arrive. One that has left no trace has arrived by now.
+    fn follow_flights(&mut self, line: u32) {
+        let Some(record) = self.records.0.get(&line) else { return };
+        let flights: Vec<(Tag, CcxId)> = record
+            .copies
+            .keys()
+            .filter_map(|(place, tag)| if let Place::Flight(ccx) = place { Some((*tag, *ccx)) } else { None })
+            .collect();
+        if flights.is_empty() || !self.shape.flushes_fly {
+            return;
+        }
+        let under_way = self.caches.in_flight(line, self.now);
+        for (tag, ccx) in flights {
+            let noted = self.flying.iter().find(|f| (f.1, f.2, f.3) == (line, tag, ccx)).copied();
+            let at = under_way.iter().find(|f| (f.0, f.1) == (tag, ccx)).map(|f| f.2);
+            if let (Some(old), Some(_)) = (noted, at) {
+                self.flying.remove(&old);
+            }
+            if noted.is_none() || at.is_some() {
+                self.flying.insert((at.unwrap_or(self.now), line, tag, ccx));
+            }
+        }
+    }
+
+    /// The copies of a line that are in caches, and, where write-backs take time, those on their way out.
+    fn copies(&self, line: u32) -> Vec<(Place, Tag, Held)> {
+        let mut copies = Vec::new();
+        for tag in self.shape.all_tags() {
+            let holders = self.caches.holders(LineRef { phys: line, tag });
+            copies.extend(holders.into_iter().map(|(place, held)| (place, tag, held)));
+        }
+        if self.shape.flushes_fly {
+            for (tag, ccx, _) in self.caches.in_flight(line, self.waited) {
+                // who made the line dirty again has waited for it
+                if !copies.iter().any(|copy| copy.1 == tag && copy.2 == Held::Dirty) {
+                    copies.push((Place::Flight(ccx), tag, Held::Dirty));
+                }
+            }
+        }
+        copies
     }
 
     /// An access carried out by the caches, and whether it is a refill: a miss of a line that a flush had taken.
@@ -203,6 +284,9 @@ impl TimedMemory {
                 let mut events = Vec::new();
                 self.shape.make_move(&mut self.records, m, &mut events);
                 self.moved.push((m, events));
+                if matches!(m.kind, MoveKind::L3ToFlight(_)) {
+                    self.follow_flights(m.line);
+                }
             }
         }
     }
@@ -231,23 +315,22 @@ impl TimedMemory {
             return;
         }
         let mut record = Record { truth: true, ..Record::default() };
-        for tag in self.shape.all_tags() {
-            for (place, held) in self.caches.holders(LineRef { phys: line, tag }) {
-                record.copies.insert((place, tag), Copy::new(held, false));
-                if held == Held::Dirty {
-                    record.dram = Dram::new(tag, true);
-                } else if !record.dram.old {
-                    record.dram.key = tag;
-                }
+        for (place, tag, held) in self.copies(line) {
+            record.copies.insert((place, tag), Copy::new(held, false));
+            if held == Held::Dirty {
+                record.dram = Dram::new(tag, true);
+            } else if !record.dram.old {
+                record.dram.key = tag;
             }
         }
         self.records.0.insert(line, record);
         self.caches.set_tracked(line, true);
+        self.follow_flights(line);
     }
 
-    /// Whether a line is held under a tag.
+    /// Whether a line is held under a tag, or on its way out.
     fn held(&self, line: u32, tag: Tag) -> bool {
-        !self.caches.holders(LineRef { phys: line, tag }).is_empty()
+        self.copies(line).iter().any(|copy| copy.1 == tag)
     }
 
     fn evict(&mut self, line: u32, tag: Tag, fx: &mut Effects) {
@@ -264,12 +347,12 @@ impl TimedMemory {
         self.milli %= 1000;
     }
 
-    fn flush_cost(&mut self, core: CoreId, op: FlushOp, work: &FlushWork, fx: &mut Effects) {
+    /// A CCX's share of a flush, begun at this instant: its cycles.
+    fn flush_cost(&mut self, ccx: CcxId, op: FlushOp, work: &FlushWork, begun: u64) -> u64 {
         self.flushed_lines += work.lines_written_back();
         self.invalidated_lines += work.invalidated;
-        self.flushed_tags = work.tags;
-        let ccx = self.shape.ccx_of_core[core.index()];
-        fx.cycles += self.caches.flush_cycles(ccx, op, work, self.now + fx.cycles);
+        self.flushed_tags |= work.tags;
+        self.caches.flush_cycles(ccx, op, work, begun)
     }
 
     /// Begins to track a line if copies of it are left, and stops if there are none.
@@ -278,10 +361,8 @@ impl TimedMemory {
             return;
         }
         let mut record = Record::default();
-        for tag in self.shape.all_tags() {
-            for (place, held) in self.caches.holders(LineRef { phys: line, tag }) {
-                record.copies.insert((place, tag), Copy::new(held, false));
-            }
+        for (place, tag, held) in self.copies(line) {
+            record.copies.insert((place, tag), Copy::new(held, false));
         }
         let held = !record.copies.is_empty();
         if held {
@@ -290,6 +371,20 @@ impl TimedMemory {
             self.records.0.remove(&line);
         }
         self.caches.set_tracked(line, held);
+        if held {
+            self.follow_flights(line);
+        }
+    }
+
+    /// CLFLUSH ends with a fence: behind the last line's arrival.
+    fn fence(&mut self, line: u32, fx: &mut Effects) {
+        let flights = self.caches.in_flight(line, self.now);
+        let last = flights.iter().map(|flight| flight.2 - self.now).max().unwrap_or(0);
+        fx.cycles = fx.cycles.max(last);
+        self.waited = self.waited.max(self.now + last);
+        if self.tracked(line) {
+            self.follow_flights(line);
+        }
     }
 
     /// A move forced by a schedule: the caches make it as far as they know of it. Their L3s must be victims: what
@@ -347,29 +442,59 @@ impl<S: Store> Memory<S> for TimedMemory {
     }
 
     fn flush_private(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
-        let mut work = FlushWork::default();
+        // Where the scope has several CCXs, each does its share at the same time, over its own link.
+        let mut shares: BTreeMap<CcxId, Vec<CoreId>> = BTreeMap::new();
         for c in self.shape.flushed_cores(core) {
-            work.add(&self.caches.flush_private(c, op));
+            shares.entry(self.shape.ccx_of_core[c.index()]).or_default().push(c);
         }
-        self.flush_cost(core, op, &work, fx);
+        let (begun, mut longest) = (self.now + fx.cycles, 0);
+        self.flushed_tags = 0;
+        for (ccx, cores) in shares {
+            let mut work = FlushWork::default();
+            for c in cores {
+                work.add(&self.caches.flush_private(c, op));
+            }
+            longest = longest.max(self.flush_cost(ccx, op, &work, begun));
+        }
+        fx.cycles += longest;
         for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
             self.shape.flush_private(&mut self.records, line, core, op, &mut fx.events);
+            self.follow_flights(line);
         }
     }
 
     fn flush_shared(&mut self, _: &mut S, core: CoreId, op: FlushOp, fx: &mut Effects) {
-        let mut work = FlushWork::default();
-        for x in self.shape.flushed_l3s(core) {
-            work.add(&self.caches.flush_l3(x, op));
+        let (begun, mut longest) = (self.now + fx.cycles, 0);
+        self.flushed_tags = 0;
+        for x in self.shape.flushed_l3s(core).collect::<Vec<CcxId>>() {
+            let work = self.caches.flush_l3(x, op);
+            longest = longest.max(self.flush_cost(x, op, &work, begun));
         }
-        self.flush_cost(core, op, &work, fx);
+        fx.cycles += longest;
         for line in self.records.0.keys().copied().collect::<Vec<u32>>() {
             self.shape.flush_shared(&mut self.records, line, core, op, &mut fx.events);
+            self.follow_flights(line);
         }
     }
 
     fn flush_waits(&mut self, _: &mut S, core: CoreId) -> Option<SlotId> {
-        // The caches' own evictions arrive at once; only a schedule can leave one in flight.
+        if self.shape.flushes_fly {
+            let ccxs: Vec<CcxId> = self.shape.flushed_l3s(core).collect();
+            let last =
+                || ccxs.iter().map(|x| self.caches.flights_end(*x, self.now)).max().unwrap_or(self.now);
+            let until = self.ending.remove(&core).unwrap_or_else(last);
+            if until > self.now {
+                self.ending.insert(core, until);
+                self.wake_at = Some(until);
+                return Some(SlotId(0));
+            }
+            // What has left since has not been waited for, and makes no difference here: it is in memory.
+            let due: Vec<_> = self.flying.iter().filter(|f| ccxs.contains(&f.3)).copied().collect();
+            for flight in due {
+                self.arrive(flight);
+            }
+        }
+        // Otherwise only a schedule leaves a line in flight, and only it lets the line arrive.
         let waits = self
             .records
             .0
@@ -390,6 +515,17 @@ impl<S: Store> Memory<S> for TimedMemory {
         if self.tracked(line) {
             self.shape.clflush(&mut self.records, line, &mut fx.events);
         }
+        self.fence(line, fx);
+    }
+
+    fn clwb(&mut self, _: &mut S, line: u32, fx: &mut Effects) {
+        let found = self.caches.clwb(LineRef { phys: line, tag: Tag::HOST }, self.now);
+        self.take_clflush(found, fx);
+        self.flushed_lines += u64::from(found == Found::Dirty);
+        if self.tracked(line) {
+            self.shape.clwb(&mut self.records, line, &mut fx.events);
+        }
+        self.fence(line, fx);
     }
 
     fn psp(&mut self, _: &mut S, line: u32, tag: Tag, access: Access, owner: bool, fx: &mut Effects) {
@@ -411,6 +547,7 @@ impl<S: Store> Memory<S> for TimedMemory {
         if self.tracked(line) {
             self.shape.flush_tag(&mut self.records, line, tag, &mut fx.events);
         }
+        self.fence(line, fx);
     }
 
     fn guest_evicts(&mut self, _: &mut S, line: u32, tag: Tag, fx: &mut Effects) {
@@ -460,7 +597,7 @@ impl<S: Store> Memory<S> for TimedMemory {
         if self.tracked(line) {
             return self.shape.dirty_anywhere(&self.records, line, tag);
         }
-        self.caches.holders(LineRef { phys: line, tag }).iter().any(|h| h.1 == Held::Dirty)
+        self.copies(line).iter().any(|copy| copy.1 == tag && copy.2 == Held::Dirty)
     }
 
     fn concerns(&self, store: &mut S, line: u32, owner: Tag) -> bool {
@@ -495,3 +632,6 @@ impl<S: Store> Memory<S> for TimedMemory {
         self.shape.make_move(&mut self.records, m, &mut fx.events);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,8 @@ impl<G: GuestStream> Run<'_, G> {
                 break;
             }
             self.world.pop();
+            // what arrives in DRAM by now may end an option
+            self.arrivals(now);
             let options = self.machine.world_options(&mut self.store, &self.memory, None);
             let device = self.world_stream.percent(self.plan.device_percent);
             let wanted = |o: &(u32, NewOwner, Kind)| {

@@ -25,6 +25,7 @@ pub fn replay_timed(
         let why = "the part's L3 is inclusive; schedules replay over parts with victim L3s".to_owned();
         return Err((0, why));
     }
+    memory.time_no_flights();
     let mut store = Watched::new(machine.layout().initial());
     let mut notes = Notes::default();
     let mut events = Vec::new();

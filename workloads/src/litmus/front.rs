@@ -372,6 +372,8 @@ impl Litmus {
                 keys_change: false,
                 guest_must_evict: false,
                 dma_snoops: true,
+                socket_of_ccx: Vec::new(),
+                flushes_fly: false,
                 drops: false,
                 flat: false,
             },

@@ -360,6 +360,20 @@ impl Naive {
         }
     }
 
+    pub(super) fn clwb(&mut self, line: LineRef) {
+        for tag in (0..LineRef::TAG_LIMIT).filter(|t| *t == line.tag.0 || self.coherent).collect::<Vec<u8>>()
+        {
+            let line = LineRef { tag: sev_arch::Tag(tag), ..line };
+            let mut dirty = false;
+            for cache in self.l1.iter_mut().chain(&mut self.l2).chain(&mut self.l3) {
+                if let Some(copy) = cache.get(line) {
+                    dirty |= std::mem::take(&mut copy.dirty);
+                }
+            }
+            self.written_back[1] += u64::from(dirty);
+        }
+    }
+
     pub(super) fn dma_write(&mut self, phys: u32) {
         let line = LineRef { phys, tag: sev_arch::Tag::HOST };
         let held = (0..self.l2.len()).filter(|c| self.l2[*c].get(line).is_some()).count();

@@ -260,6 +260,10 @@ pub(crate) const TABLE: &[Builtin] = {
     row(G::Flush, "has_wbnoinvd", &[], R::Bool, Act::Feature(Feature::Wbnoinvd), "whether the part has WBNOINVD; not under `no-wbnoinvd`, where `wbnoinvd()` is `wbinvd()`", NONE),
     row(G::Flush, "clflush_page", &[P::Page], R::Nothing, Act::Prim(Prim::ClflushPage), "CLFLUSH of each line of the page through the host's mapping", ONE),
     row(G::Flush, "clflush_cache_range", &[P::Page, P::Number], R::Nothing, Act::Prim(Prim::ClflushPage), "as `clflush_page`: the address is the page (`page_address(page)`), the size (`PAGE_SIZE`) is always a page's", ONE),
+    row(G::Flush, "clflushopt_page", &[P::Page], R::Nothing, Act::Weak(Prim::ClflushPage), "CLFLUSHOPT of each line of the page through the host's mapping; a statement of its own. Weakly ordered: later loads and stores may come first, until the next `sfence()`. Without one in the same block nothing is promised, and nothing done", "none; the `sfence()` has it"),
+    row(G::Flush, "clwb_page", &[P::Page], R::Nothing, Act::Weak(Prim::ClwbPage), "CLWB of each line: as `clflushopt_page`, and the lines stay valid", "none; the `sfence()` has it"),
+    row(G::Flush, "sfence", &[], R::Nothing, Act::StoreFence, "SFENCE: completes each `clflushopt_page` and `clwb_page` that stands before it in the same block, with no label between; a statement of its own. Stores it need not order: x86 does", "1 for each page that it completes"),
+    row(G::Flush, "wmb", &[], R::Nothing, Act::StoreFence, "as `sfence`", "as `sfence`"),
     row(G::Flush, "page_address", &[P::Page], R::Page, Act::Likely, "the page, whose address in the host's mapping is not told from it", NONE),
 
     row(G::Ipi, "call_single_queue", &[P::Cpu, P::Func, P::Opaque, P::Bool], R::Nothing, Act::SendCall, "queues `fn(info)` for the pCPU and sends the IPI; the last argument says whether the sender will wait", ONE).waits("an earlier call of this sender to that pCPU has not been taken"),

@@ -490,6 +490,22 @@ impl<'p> Lower<'p, '_, '_> {
                 }
                 Value::Nothing
             }
+            (Act::Weak(prim), [Arg::Num(page, _), ..]) => {
+                self.stands_alone(span)?;
+                let page = self.keep(page, span);
+                if let Some(scope) = self.scopes.last_mut() {
+                    scope.weak.push((prim, page));
+                }
+                Value::Nothing
+            }
+            (Act::StoreFence, _) => {
+                self.stands_alone(span)?;
+                let due = self.scopes.last_mut().map(|scope| std::mem::take(&mut scope.weak));
+                for (prim, page) in due.unwrap_or_default() {
+                    self.prim(prim, [page, Val::Const(0), Val::Const(0), Val::Const(0)], None, span);
+                }
+                Value::Nothing
+            }
             (Act::Barrier | Act::Per(_), _) => Value::Nothing,
             (Act::AsidOf, [Arg::Num(vm, _), ..]) => num(self.asid_of(vm, span)),
             (Act::Feature(feature), _) => {

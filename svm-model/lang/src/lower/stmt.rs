@@ -105,7 +105,10 @@ impl<'p> Lower<'p, '_, '_> {
                 Ok(())
             }
             StmtKind::Decl(decl) => self.decl(decl),
-            StmtKind::Expr(e) => self.value(e).map(drop),
+            StmtKind::Expr(e) => {
+                self.alone = Some(e.span);
+                self.value(e).map(drop)
+            }
             StmtKind::If { cond, then, otherwise } => {
                 let (yes, after) = (self.new_block(), self.new_block());
                 let no = if otherwise.is_some() { self.new_block() } else { after };
@@ -164,6 +167,8 @@ impl<'p> Lower<'p, '_, '_> {
             }
             StmtKind::Goto(label) => self.goto(label, span),
             StmtKind::Label(label) => {
+                // who comes here by `goto` has not issued them
+                self.scopes.iter_mut().for_each(|scope| scope.weak.clear());
                 let Some(found) = self.frames.last_mut().and_then(|f| f.labels.get_mut(label.name.as_str()))
                 else {
                     return Ok(());
@@ -364,6 +369,7 @@ impl<'p> Lower<'p, '_, '_> {
         for (i, stmt) in body.stmts.iter().enumerate() {
             let label = |s: &Stmt| matches!(s.kind, StmtKind::Case(_) | StmtKind::Default);
             if label(stmt) {
+                self.scopes.iter_mut().for_each(|scope| scope.weak.clear());
                 if let Some((_, block)) = labels.next() {
                     self.jump(*block, *block, stmt.span);
                 }
