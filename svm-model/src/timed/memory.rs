@@ -384,6 +384,11 @@ impl TimedMemory {
         self.waited = self.waited.max(self.now + last);
         if self.tracked(line) {
             self.follow_flights(line);
+            // The page that this flush is for changes hands within the step, behind the wait.
+            let due = self.flying.iter().filter(|f| self.handing_on && f.1 == line && f.0 <= self.waited);
+            for flight in due.copied().collect::<Vec<_>>() {
+                self.arrive(flight);
+            }
         }
     }
 
