@@ -167,8 +167,8 @@ pub enum RmwOp {
 }
 
 /// Kinds of lock. The slot holds 0 when free. An exclusive kind holds who has it ([`crate::Platform::holder`]); a
-/// read-write kind counts its readers from 1 and holds minus the holder under a writer. A completion counts what
-/// is done, and is negative once all is.
+/// read-write kind holds twice the number of its readers, and one more once a writer waits for them, or minus the holder
+/// under a writer. A completion counts what is done, and is negative once all is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lock {
     /// `struct mutex`: sleeps.

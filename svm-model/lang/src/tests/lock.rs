@@ -49,7 +49,9 @@ fn trying_takes_one_step_and_never_waits() {
         let (code, after) = run(&body, &[(name, others)]);
         assert_eq!(value(&code, &after, name), others, "{lock} leaves the others' lock alone");
     }
-    assert_eq!(out("out = read_trylock(&r) + down_read_trylock(&rw);", &[("r", 1), ("rw", 4)]), (2, 3));
+    assert_eq!(out("out = read_trylock(&r) + down_read_trylock(&rw);", &[("r", 2), ("rw", 4)]), (2, 3));
+    // A writer waits for the readers: no further one gets it.
+    assert_eq!(out("out = read_trylock(&r) + down_read_trylock(&rw);", &[("r", 3), ("rw", 5)]), (0, 3));
     assert_eq!(out("out = try_wait_for_completion(&c);", &[]), (0, 2));
     assert_eq!(out("out = try_wait_for_completion(&c) + completion_done(&c);", &[("c", 1)]), (1, 3));
 }
@@ -67,12 +69,12 @@ fn semaphores_let_readers_share_and_writers_exclude() {
         let (code, run) = run(body, &[("rw", held)]);
         (value(&code, &run, "rw"), run.steps, run.log)
     };
-    assert_eq!(after("down_read(&rw);", 2), (3, 1, vec![]));
+    assert_eq!(after("down_read(&rw);", 2), (4, 1, vec![]));
     assert_eq!(after("down_write(&rw);", 0), (-ME, 1, vec![]));
     assert_eq!(after("down_write(&rw); up_write(&rw);", 0), (0, 2, vec![]));
     assert_eq!(after("down_read(&rw); up_read(&rw);", 0), (0, 2, vec![]));
     assert_eq!(after("down_read(&rw);", -2), (-2, 0, vec!["blocked".to_owned()]));
-    assert_eq!(after("down_write(&rw);", 1), (1, 0, vec!["blocked".to_owned()]));
+    assert_eq!(after("down_write(&rw);", 3), (3, 0, vec!["blocked".to_owned()]));
     assert_eq!(after("{ guard(rwsem_read)(&rw); out = 1; }", 0), (0, 3, vec![]));
     assert_eq!(after("{ guard(rwsem_write)(&rw); out = 1; }", 0), (0, 3, vec![]));
     assert_eq!(out("down_write(&vm1->sem); out = rwsem_is_locked(&vm1->sem);", &[]), (1, 3));
