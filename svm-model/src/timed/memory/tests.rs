@@ -207,6 +207,21 @@ fn clflush_ends_when_its_line_has_arrived() {
 }
 
 #[test]
+fn what_a_page_is_cleared_of_before_it_changes_hands_has_arrived_by_then() {
+    for handing_on in [true, false] {
+        let mut bed = Bed::genoa();
+        bed.write(LINE);
+        bed.device_gets(1);
+        bed.memory.handing_on = handing_on;
+        bed.step(1_000_000, |memory, store, fx| memory.clflush(store, LINE, fx));
+        let told: &[EventKind] = if handing_on { &[EventKind::Clobber] } else { &[] };
+        assert_eq!(bed.told, told, "handing on: {handing_on}");
+        bed.step(1_000_000, |_, _, _| {});
+        assert_eq!(bed.told, [EventKind::Clobber], "it arrives once");
+    }
+}
+
+#[test]
 fn who_asks_for_no_flights_gets_none() {
     let mut bed = Bed::genoa();
     bed.memory.time_no_flights();
