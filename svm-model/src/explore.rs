@@ -400,7 +400,8 @@ impl<'a> Explorer<'a> {
     ///
     /// As [`Explorer::run`].
     pub fn run_without_tables(&mut self, search: Search<'_>) -> Result<Explored, usize> {
-        in_width!(seldom self.words, W => search.run(&mut [Direct::<W>::new(self)]))
+        // Of the same width as with tables: the order of states depends on it.
+        in_width!(self.words, W => search.run(&mut [Direct::<W>::new(self)]))
     }
 
     /// Reorders a schedule so that actors take turns less often: a step moves ahead where nobody in between can

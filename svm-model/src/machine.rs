@@ -516,7 +516,11 @@ impl Machine {
     /// The memory of the explorer, if the machine was built for it.
     #[must_use]
     pub fn shadow(&self) -> Option<ShadowMemory> {
-        self.lines.as_ref().map(|slots| ShadowMemory { shape: self.spec.shape.clone(), slots: slots.clone() })
+        self.lines.as_ref().map(|slots| ShadowMemory {
+            shape: self.spec.shape.clone(),
+            slots: slots.clone(),
+            handing_on: false,
+        })
     }
 
     /// Every actor, in the order in which the explorer tries them.

@@ -77,6 +77,8 @@ pub struct ShadowMemory {
     pub shape: Shape,
     /// Where the copies are among the slots.
     pub slots: LineSlots,
+    /// Whether the step at hand gives a page to its next owner: where flushes take time, its CLFLUSHes end within it.
+    pub handing_on: bool,
 }
 
 impl ShadowMemory {
@@ -137,6 +139,9 @@ impl<S: Store> Memory<S> for ShadowMemory {
 
     fn clflush(&mut self, store: &mut S, line: u32, fx: &mut Effects) {
         self.shape.clflush(&mut self.view(store), line, &mut fx.events);
+        if self.handing_on && self.shape.flushes_fly {
+            self.shape.land(&mut self.view(store), line, &mut fx.events);
+        }
     }
 
     fn clwb(&mut self, store: &mut S, line: u32, fx: &mut Effects) {

@@ -71,6 +71,8 @@ fn an_snp_guests_shared_memory_costs_no_flush_since_6_11() {
     assert_eq!(before.cost.pcpus_flushed, before.cost.flush_calls * 8);
     let punched = shared_memory("sev-snp").replace("shared = true", "shared = false");
     let punched = punched.replace("madvise_dontneed", "kvm_gmem_punch_hole");
+    // The texts' fault path assigns no page anew: those of the holes do not come back within the run (docs/DEVIATIONS.md).
+    let punched = punched.replace("after = \"5us\"", "after = \"1s\"");
     for name in ["linux-6.11", "linux-6.17", "linux-7.3"] {
         // Holes in guest_memfd flush the page, and no whole cache.
         let holes = run(&punched, &part, &all, kernel(name)).outcome;

@@ -50,6 +50,18 @@ impl Shape {
         }
     }
 
+    /// All that is in flight of a line arrives, CCX by CCX.
+    pub fn land<L: Lines>(&self, lines: &mut L, line: u32, events: &mut Vec<Event>) {
+        for ccx in (0..self.ccxs).map(CcxId) {
+            for tag in self.all_tags() {
+                let m = Move { line, tag, kind: MoveKind::FlightToDram(ccx) };
+                if self.can_move(lines, m) {
+                    self.make_move(lines, m, events);
+                }
+            }
+        }
+    }
+
     /// Makes a move that [`Shape::can_move`] allows.
     pub fn make_move<L: Lines>(&self, lines: &mut L, m: Move, events: &mut Vec<Event>) {
         let Move { line, tag, kind } = m;

@@ -10,7 +10,7 @@ use sim_core::state::Plain;
 
 use super::memory::TimedMemory;
 use super::plan::Recorded;
-use crate::label::Notes;
+use crate::label::{Actor, Notes};
 use crate::machine::Machine;
 use crate::memory::{Effects, Memory, ShadowMemory};
 use crate::run::Stepped;
@@ -58,6 +58,7 @@ pub fn accept(machine: &Machine, recorded: &[Recorded], end: &TimedMemory) -> Re
                 }
                 let mut chooser = Scripted::new(&step.answers);
                 let mut store = Plain { words: &mut words };
+                memory.handing_on = step.actor == Actor::World;
                 let done = machine.step(&mut store, &mut memory, step.actor, &mut chooser, &mut notes);
                 if done != Stepped::Done || !chooser.fitted() {
                     return Err(reject(i, format!("{name} cannot make this step: {done:?}")));

@@ -384,11 +384,6 @@ impl TimedMemory {
         self.waited = self.waited.max(self.now + last);
         if self.tracked(line) {
             self.follow_flights(line);
-            // The page that this flush is for changes hands within the step, behind the wait.
-            let due = self.flying.iter().filter(|f| self.handing_on && f.1 == line && f.0 <= self.waited);
-            for flight in due.copied().collect::<Vec<_>>() {
-                self.arrive(flight);
-            }
         }
     }
 
@@ -519,6 +514,11 @@ impl<S: Store> Memory<S> for TimedMemory {
         }
         if self.tracked(line) {
             self.shape.clflush(&mut self.records, line, &mut fx.events);
+            if self.handing_on && self.shape.flushes_fly {
+                // The page changes hands within the step, behind the wait.
+                self.flying.retain(|flight| flight.1 != line);
+                self.shape.land(&mut self.records, line, &mut fx.events);
+            }
         }
         self.fence(line, fx);
     }
