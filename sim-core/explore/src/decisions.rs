@@ -488,3 +488,66 @@ fn byte(n: usize) -> u8 {
 fn length(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Model, Outcome, Search, Ways};
+
+    /// One actor counts up in the first half word, another sets all 15 others or clears them: what these take in a key
+    /// leaves few bits for the count, so that numbers are moved again and again.
+    struct Crowded {
+        told: bool,
+        outcomes: Vec<Outcome<8>>,
+        read: [u64; 8],
+        order: Vec<(u8, u32)>,
+    }
+
+    const MOST: u64 = 300;
+
+    impl Model<8> for Crowded {
+        fn initial(&self) -> [u64; 8] {
+            [0; 8]
+        }
+        fn expand(&mut self, state: &[u64; 8], mut emit: impl FnMut(&[u64; 8], u64)) -> u64 {
+            for actor in 0..2 {
+                self.ways(actor, state).outcomes.iter().for_each(|o| emit(&o.of(state), o.goals));
+            }
+            0
+        }
+        fn actors(&self) -> usize {
+            if self.told { 2 } else { 0 }
+        }
+        fn ways(&mut self, actor: usize, state: &[u64; 8]) -> Ways<'_, 8> {
+            let (low, high) = (u64::from(u32::MAX), u64::from(u32::MAX) << 32);
+            let mut outcome = Outcome { keep: [u64::MAX; 8], set: [0; 8], goals: 0 };
+            (self.outcomes, self.read) = (Vec::new(), [0; 8]);
+            if actor == 0 {
+                (self.read[0], self.order) = (low, vec![(0, u32::MAX)]);
+                (outcome.keep[0], outcome.set[0]) = (high, (state[0] & low) + 1);
+                self.outcomes.extend((state[0] & low < MOST).then_some(outcome));
+            } else {
+                (self.read[0], self.order) = (1 << 32, vec![(1, 1)]);
+                let bit = !(state[0] >> 32) & 1;
+                (outcome.keep, outcome.set) = ([0; 8], [bit << 32 | bit; 8]);
+                (outcome.keep[0], outcome.set[0]) = (low, bit << 32);
+                self.outcomes.push(outcome);
+            }
+            Ways { outcomes: &self.outcomes, read: &self.read, order: &self.order }
+        }
+    }
+
+    #[test]
+    fn trees_find_numbers_where_a_new_plan_has_them() {
+        let run = |told| {
+            let model = Crowded { told, outcomes: Vec::new(), read: [0; 8], order: Vec::new() };
+            Search::default().run(&mut [model])
+        };
+        let (told, asked) = (run(true), run(false));
+        assert_eq!((asked.states(), asked.transitions), (2 * (MOST as u32 + 1), 4 * MOST + 2));
+        assert_eq!(
+            (told.states(), told.transitions, told.depth),
+            (asked.states(), asked.transitions, asked.depth)
+        );
+        assert!(told.ids().all(|id| told.state(id) == asked.state(id)));
+    }
+}
